@@ -1,0 +1,1 @@
+//! Layered YAML, overrides, sweeps, errors with file and key.

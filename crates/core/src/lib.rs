@@ -1,0 +1,18 @@
+//! What the papers share: data, trainer and metrics, and what these stand on.
+//!
+//! The data flows one way: YAML and overrides → [`config`] → [`trainer::Setup`] → [`data::Source`] → [`trainer::Recipe::step`]
+//! → [`trainer::Scalars`] → log → [`trainer::Recipe::evaluate`] → `result.json`. The core knows no paper.
+
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod error;
+pub mod figures;
+pub mod loss;
+pub mod metrics;
+pub mod nn;
+pub mod optim;
+pub mod trainer;
+pub mod weights;
+
+pub use error::{Error, Result};

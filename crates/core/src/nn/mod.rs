@@ -1,0 +1,1 @@
+//! Layers with PyTorch's initialisation and state-dict names.

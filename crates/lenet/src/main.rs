@@ -1,0 +1,2 @@
+//! `lenet`: see README.md.
+fn main() {}
