@@ -117,6 +117,10 @@ debian_package() {
     done
 }
 
+if [ "${1-}" = --list ]; then
+    echo "$known"
+    exit
+fi
 if [ $# -eq 0 ]; then
     stop 2 "usage: scripts/get_data.sh NAME…; data sets: $known"
 fi

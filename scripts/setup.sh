@@ -159,7 +159,8 @@ use() {
 
 # install VENV: the torch wheel in a folder of its own. Made beside and renamed, so that a cut-off set-up leaves nothing half done.
 install() {
-    local venv=$1 part=$1.part trouble
+    local venv=$1 trouble
+    part=$venv.part # not local: the trap reads it
     trouble=$(install_problems "$(size_gb)")
     [ -z "$trouble" ] || stop_all "$trouble"
     mkdir -p "$cache" || stop 2 "cannot create $cache; set XDG_CACHE_HOME to a folder that you may write to"
@@ -186,6 +187,7 @@ install() {
         fi || stop 1 "pip could not install torch $torch_wanted (see above); run this again when that is mended"
         rm -rf "$part/tmp"
         mv -T "$part" "$venv"
+        trap - EXIT INT TERM
     fi
     exec 9>&-
 }
