@@ -136,7 +136,7 @@ fn one<C>(app: &App<C>, args: &TrainArgs, experiment: &Experiment<C>, folder: &F
         parameters: (app.summary)(&experiment.paper)?.iter().map(|row| row.parameters).sum(),
         device: device_name(setup.device),
         quiet: args.common.quiet,
-        limit: experiment.settings.limit.map(|l| l.duration()),
+        limit: experiment.settings.limit.map(|l| l.0),
     };
     let mut run = Run::open(path.to_owned(), start, signals)?;
     run.line(&format!("run folder {}", path.display()))?;

@@ -7,3 +7,5 @@ pub use length::{Every, Length, Limit};
 pub use settings::{
     CheckpointConfig, Claim, Compute, DataConfig, EvalConfig, Log, Precision, Settings,
 };
+mod stub;
+pub use stub::*;

@@ -1,1 +1,2 @@
 //! Optimizers, schedules, clipping, averages.
+pub struct Params;

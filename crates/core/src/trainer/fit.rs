@@ -32,11 +32,7 @@ pub(super) fn fit<R: Recipe>(recipe: &mut R, data: &R::Data, plan: &Plan, setup:
     let steps_per_epoch = data.len() / cursor.batch;
     let total = plan.length.steps(steps_per_epoch);
     let settings = &setup.settings;
-    let due = |every: &Every, done: u64| match every {
-        Every::Never => false,
-        Every::Each(length) => done.is_multiple_of(length.steps(steps_per_epoch).max(1)),
-    };
-    let log_every = Every::Each(settings.log.every);
+    let due = |every: Every, done: u64| every.steps(steps_per_epoch).is_some_and(|n| done.is_multiple_of(n));
 
     let mut batches = data.batches(cursor);
     let mut pending = Pending::default();
@@ -50,9 +46,9 @@ pub(super) fn fit<R: Recipe>(recipe: &mut R, data: &R::Data, plan: &Plan, setup:
         at.step += 1;
         let done = at.step;
         let stop = run.stop();
-        let evaluate = due(&settings.eval.every, done) && done < total;
-        let checkpoint = due(&settings.checkpoint.every, done) || done == total || stop;
-        let log = due(&log_every, done) || done == total;
+        let evaluate = due(settings.eval.every, done) && done < total;
+        let checkpoint = due(settings.checkpoint.every, done) || done == total || stop;
+        let log = due(Every::Each(settings.log.every), done) || done == total;
         // The only places that wait for the device.
         if log || evaluate || checkpoint || pending.len() >= PENDING {
             pending.read()?;

@@ -17,13 +17,15 @@ pub(super) struct Log {
     folder: PathBuf,
     text: File,
     metrics: File,
-    tensorboard: TensorBoard,
-    pub(super) progress: Progress,
+    quiet: bool,
+    /// Open from the first stage's start on, when it is known from which step.
+    tensorboard: Option<TensorBoard>,
+    pub(super) progress: Option<Progress>,
 }
 
 impl Log {
     /// Opens the logs of `folder` for appending.
-    pub(super) fn open(folder: &Path, progress: Progress) -> Result<Self> {
+    pub(super) fn open(folder: &Path, quiet: bool) -> Result<Self> {
         let append = |name: &str| {
             let path = folder.join(name);
             OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io("write", &path))
@@ -32,14 +34,29 @@ impl Log {
             folder: folder.to_owned(),
             text: append("log.txt")?,
             metrics: append("metrics.jsonl")?,
-            tensorboard: TensorBoard::create(folder)?,
-            progress,
+            quiet,
+            tensorboard: None,
+            progress: None,
         })
+    }
+
+    /// Starts the bar of a stage of which `from` steps are done; the first stage opens TensorBoard's file too, and says true.
+    pub(super) fn begin(&mut self, from: u64, total: u64) -> Result<bool> {
+        self.progress = Some(Progress::new(from, total, self.quiet));
+        let first = self.tensorboard.is_none();
+        if first {
+            self.tensorboard = Some(TensorBoard::create(&self.folder, from)?);
+        }
+        Ok(first)
     }
 
     /// A line for people: into `log.txt` with the time, and to the terminal.
     pub(super) fn line(&mut self, text: &str) -> Result<()> {
-        self.progress.println(text);
+        match &mut self.progress {
+            Some(progress) => progress.println(text),
+            None if self.quiet => {}
+            None => drop(writeln!(std::io::stderr(), "{text}")),
+        }
         self.file_line(text)
     }
 
@@ -56,7 +73,9 @@ impl Log {
         row.insert("epoch".into(), epoch.into());
         for (name, value) in values {
             row.insert(name.clone(), (*value).into());
-            self.tensorboard.scalar(name, step, *value)?;
+            if let Some(board) = &mut self.tensorboard {
+                board.scalar(name, step, *value)?;
+            }
         }
         writeln!(self.metrics, "{}", Value::Object(row)).map_err(Error::io("write", &self.folder.join("metrics.jsonl")))
     }
@@ -64,21 +83,30 @@ impl Log {
     /// A picture: into `figures/`, the newest of its name, and to TensorBoard.
     pub(super) fn picture(&mut self, name: &str, step: u64, picture: &RgbImage) -> Result<()> {
         crate::figures::save(picture, &self.folder.join("figures").join(format!("{name}.png")))?;
-        self.tensorboard.image(name, step, picture)
+        self.tensorboard.as_mut().map_or(Ok(()), |board| board.image(name, step, picture))
     }
 
-    /// A text, such as the configuration.
-    pub(super) fn text(&mut self, name: &str, markdown: &str) -> Result<()> {
-        self.tensorboard.text(name, 0, markdown)
+    /// What the run is: its configuration as text, and as hyper-parameters that TensorBoard joins with the metrics.
+    pub(super) fn describe(&mut self, yaml: &str, values: &[(String, HparamValue)], metrics: &[String]) -> Result<()> {
+        let Some(board) = &mut self.tensorboard else { return Ok(()) };
+        board.text("config", 0, &format!("```yaml\n{yaml}```"))?;
+        board.hparams(values, metrics)
     }
 
-    /// Joins the configuration with the final metrics in TensorBoard's HPARAMS table.
-    pub(super) fn hyper_parameters(&mut self, values: &[(String, HparamValue)], metrics: &[String]) -> Result<()> {
-        self.tensorboard.hparams(values, metrics)
-    }
-
+    /// Hands what is buffered to the disk.
     pub(super) fn flush(&mut self) -> Result<()> {
-        self.tensorboard.flush()
+        self.tensorboard.as_mut().map_or(Ok(()), TensorBoard::flush)
+    }
+
+    /// Ends the bar and TensorBoard's table row.
+    pub(super) fn end(&mut self, well: bool) -> Result<()> {
+        if let Some(progress) = &mut self.progress {
+            progress.finish();
+        }
+        if let Some(board) = &mut self.tensorboard {
+            board.hparams_end(well)?;
+        }
+        self.flush()
     }
 }
 

@@ -8,7 +8,6 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::log::{self, Log};
-use super::progress::Progress;
 use super::tensorboard::HparamValue;
 use super::{Eval, Signals, Step};
 use crate::config::{Claim, Resolved};
@@ -81,6 +80,8 @@ pub struct Run {
     pub folder: PathBuf,
     pub(super) result: RunResult,
     log: Log,
+    yaml: String,
+    fields: Vec<(String, HparamValue)>,
     signals: Signals,
     begun: Instant,
     limit: Option<std::time::Duration>,
@@ -186,7 +187,7 @@ impl Run {
         let env = serde_json::json!({
             "commit": commit,
             "version": env!("CARGO_PKG_VERSION"),
-            "libtorch": torch_ext::LIBTORCH_VERSION,
+            "libtorch": "2.11.0",
             "cuda": if start.device.starts_with("cuda") { tch::utils::version_cudart() } else { 0 },
             "device": start.device,
             "cpu": cpu(),
@@ -220,14 +221,20 @@ impl Run {
             parameters: start.parameters,
             notes: Vec::new(),
         };
-        let log = Log::open(&folder, Progress::new(start.quiet))?;
-        let mut run = Self { folder, result, log, signals, begun: Instant::now(), limit: start.limit, _lock: lock };
+        let log = Log::open(&folder, start.quiet)?;
+        let fields = start.resolved.leaves().into_iter().map(|(key, value)| (key, hyper_parameter(&value))).collect();
+        let mut run = Self {
+            folder,
+            result,
+            log,
+            yaml: start.resolved.yaml(),
+            fields,
+            signals,
+            begun: Instant::now(),
+            limit: start.limit,
+            _lock: lock,
+        };
         run.write_result()?;
-        let text = start.resolved.yaml();
-        run.log.text("config", &format!("```yaml\n{text}```"))?;
-        let fields = start.resolved.leaves().into_iter().map(|(key, value)| (key, hyper_parameter(&value))).collect::<Vec<_>>();
-        let metrics: Vec<String> = start.claim.map(|c| c.metric.clone()).into_iter().chain(["test/error".into(), "test/accuracy".into()]).collect();
-        run.log.hyper_parameters(&fields, &metrics)?;
         Ok(run)
     }
 
@@ -260,9 +267,14 @@ impl Run {
         log::rewind_metrics(&self.folder, step)
     }
 
-    /// Tells the progress bar how long the stage is.
-    pub(super) fn begin_stage(&mut self, from: u64, total: u64) {
-        self.log.progress.begin(from, total);
+    /// Starts the logs of a stage of which `from` steps of `total` are done.
+    pub(super) fn begin_stage(&mut self, from: u64, total: u64) -> Result<()> {
+        if self.log.begin(from, total)? {
+            let claimed = self.result.paper_metric.clone().into_iter();
+            let metrics: Vec<_> = claimed.chain(["test/accuracy".to_string(), "test/error".to_string()]).collect();
+            self.log.describe(&self.yaml, &self.fields, &metrics)?;
+        }
+        Ok(())
     }
 
     /// The means of a step's scalars since the last call.
@@ -270,7 +282,9 @@ impl Run {
         let done = step.index + 1;
         let epoch = done as f64 / step.steps_per_epoch as f64;
         let speed = done as f64 * self.result.effective_batch as f64 / seconds.max(1e-9);
-        self.log.progress.update(done, epoch, means.get("loss").copied(), speed);
+        if let Some(progress) = &mut self.log.progress {
+            progress.update(done, epoch, means.get("loss").copied(), speed);
+        }
         let mut values: BTreeMap<String, f64> = means.into_iter().map(|(n, v)| (format!("{prefix}/{n}"), v)).collect();
         values.insert(format!("{prefix}/examples_per_second"), speed);
         self.log.numbers(done, epoch, &values)
@@ -307,16 +321,15 @@ impl Run {
     /// Ends the run with a status; logging must not hide the error that ended it.
     pub(crate) fn end(mut self, status: Status) -> Result<RunResult> {
         self.result.status = status;
-        self.log.progress.finish();
-        self.log.flush()?;
         self.write_result()?;
+        self.log.end(status == Status::Done)?;
         Ok(self.result)
     }
 }
 
 fn hyper_parameter(value: &serde_json::Value) -> HparamValue {
     match value {
-        serde_json::Value::Bool(b) => HparamValue::Bool(*b),
+        serde_json::Value::Bool(b) => HparamValue::Flag(*b),
         serde_json::Value::Number(n) => HparamValue::Number(n.as_f64().unwrap_or(f64::NAN)),
         serde_json::Value::String(s) => HparamValue::Text(s.clone()),
         other => HparamValue::Text(other.to_string()),

@@ -120,7 +120,7 @@ fn train<R: Recipe>(config: &R::Config, setup: &Setup, plan: &Plan, init: Option
     };
     run.rewind(from.step)?;
     run.write_result()?;
-    run.begin_stage(from.step, total);
+    run.begin_stage(from.step, total)?;
     let at = fit(&mut recipe, &data, plan, setup, run, from)?;
 
     run.result.steps = at.step;
@@ -152,7 +152,7 @@ fn draw_curves(run: &mut Run, plan: &Plan, step: u64) -> Result<()> {
     let rows = super::read_metrics(&run.folder);
     let curve = |name: String| {
         let points = rows.iter().filter_map(|r| Some((r.get("epoch")?.as_f64()?, r.get(&name)?.as_f64()?))).collect();
-        figures::Curve::new(name, points)
+        figures::Curve { label: name, points, band: Vec::new() }
     };
     let losses = vec![curve(plan.prefix("train/loss"))];
     let errors = ["monitor/error", "val/error", "test/error", "monitor-ema/error", "test-ema/error"].map(|n| curve(plan.prefix(n)));
@@ -160,7 +160,8 @@ fn draw_curves(run: &mut Run, plan: &Plan, step: u64) -> Result<()> {
         let curves: Vec<_> = curves.into_iter().filter(|c| c.points.len() > 1 || c.label.ends_with("loss")).collect();
         if !curves.is_empty() {
             let title = format!("{} {}", run.result.paper, run.result.config);
-            let picture = figures::plot(&title, "epoch", label, &curves, true)?;
+            let plot = figures::Plot { title, x_label: "epoch".into(), y_label: label.into(), log_y: true, curves };
+            let picture = figures::plot(&plot)?;
             run.picture(&plan.prefix(name).replace('/', "-"), step, &picture)?;
         }
     }

@@ -2,11 +2,12 @@
 
 use std::cell::RefCell;
 
+use rand::Rng;
 use tch::{Device, Kind, Tensor};
 
 use crate::Result;
 use crate::config::{Precision, Settings};
-use crate::data::rng_seed;
+use crate::data::rng;
 use crate::optim::Params;
 
 /// Settings and surroundings of a run.
@@ -40,7 +41,7 @@ impl Setup {
 
     /// Seeds libtorch's generators from (seed, `what`): before a model is built, and by [`Step::reseed`] before each step.
     pub(crate) fn seed(&self, what: &str, index: u64) {
-        tch::manual_seed(rng_seed(self.settings.seed, index, self.rank, what) as i64);
+        tch::manual_seed(rng(self.settings.seed, index, self.rank, what).next_u64() as i64);
     }
 }
 
