@@ -1,20 +1,22 @@
 //! From the tree to the paper's types. serde stops at the first mistake; a user wants all of them at once. So each
 //! mistake is written down, a stand-in of the right type takes its place, and the tree is read again.
 
+mod access;
+mod fault;
+mod stand_in;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::fmt;
 
 use figment::value::{Dict, Num, Value};
-use serde::de::value::StrDeserializer;
-use serde::de::{
-    self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Expected, IntoDeserializer, MapAccess, SeqAccess,
-    Unexpected, VariantAccess, Visitor,
-};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::layers::suggestion;
+use super::nearest::{nearest, suggestion};
 use super::yaml::{flow, join};
+use access::{Choice, Entries, Items};
+use fault::Fault;
+use stand_in::{STAND_INS, StandIn};
 
 /// What was found wrong: dotted key and message.
 #[derive(Debug, Default)]
@@ -26,10 +28,20 @@ pub(super) struct Findings {
 
 /// Reads a block of the tree as `T`; what is wrong goes to `findings`. `elsewhere` are keys that belong to somebody
 /// else at this level: they help to say what a misspelt key was meant to be. `None`: not even stand-ins helped.
-pub(super) fn read<T: DeserializeOwned>(tree: Dict, elsewhere: &[&str], findings: &mut Findings) -> Option<T> {
+pub(super) fn read<T: DeserializeOwned>(
+    tree: Dict,
+    elsewhere: &[&str],
+    findings: &mut Findings,
+) -> Option<T> {
     let (state, tree) = (RefCell::new(std::mem::take(findings)), Value::from(tree));
     let result = loop {
-        let root = Node { value: &tree, path: String::new(), untagged: false, elsewhere, state: &state };
+        let root = Node {
+            value: &tree,
+            path: String::new(),
+            untagged: false,
+            elsewhere,
+            state: &state,
+        };
         let fault = match T::deserialize(root) {
             Ok(value) => break Some(value),
             Err(fault) => fault.at(""),
@@ -77,48 +89,6 @@ pub(super) fn fields<T: DeserializeOwned>() -> &'static [&'static str] {
     found.get()
 }
 
-/// One mistake on its way up. `key` is known to the innermost value that it passes.
-#[derive(Debug)]
-struct Fault {
-    key: Option<String>,
-    missing: Option<&'static str>,
-    message: String,
-}
-
-impl Fault {
-    fn new(message: impl Into<String>) -> Self {
-        Fault { key: None, missing: None, message: message.into() }
-    }
-
-    fn at(self, path: &str) -> Self {
-        let here = || self.missing.map_or(path.to_string(), |field| join(path, field));
-        Fault { key: Some(self.key.unwrap_or_else(here)), missing: None, message: self.message }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Fault {}
-
-impl de::Error for Fault {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Fault::new(message.to_string())
-    }
-    fn invalid_type(found: Unexpected, expected: &dyn Expected) -> Self {
-        Fault::new(format!("must be {expected}, found {found}"))
-    }
-    fn invalid_value(found: Unexpected, expected: &dyn Expected) -> Self {
-        Fault::new(format!("must be {expected}, found {found}"))
-    }
-    fn missing_field(field: &'static str) -> Self {
-        Fault { key: None, missing: Some(field), message: "missing; this key has no default, add it".to_string() }
-    }
-}
-
 /// A value of the tree and its dotted key.
 #[derive(Clone)]
 struct Node<'a> {
@@ -132,7 +102,10 @@ struct Node<'a> {
 
 impl<'a> Node<'a> {
     fn wrong(&self, expected: &str) -> Fault {
-        Fault::new(format!("must be {expected}, found {}", describe(self.value)))
+        Fault::new(format!(
+            "must be {expected}, found {}",
+            describe(self.value)
+        ))
     }
 
     fn problem(&self, key: String, message: String) {
@@ -143,13 +116,22 @@ impl<'a> Node<'a> {
     }
 
     /// Reads a value below this one, or the stand-in for it.
-    fn child<'de, S: DeserializeSeed<'de>>(&self, seed: S, value: Option<&Value>, path: String) -> Result<S::Value, Fault> {
+    fn child<'de, S: DeserializeSeed<'de>>(
+        &self,
+        seed: S,
+        value: Option<&Value>,
+        path: String,
+    ) -> Result<S::Value, Fault> {
         let tried = self.state.borrow().replaced.get(&path).copied();
         let result = match (tried, value) {
             (Some(tried), _) => seed.deserialize(StandIn { tried }),
-            (None, Some(value)) => {
-                seed.deserialize(Node { value, path: path.clone(), untagged: false, elsewhere: &[], state: self.state })
-            }
+            (None, Some(value)) => seed.deserialize(Node {
+                value,
+                path: path.clone(),
+                untagged: false,
+                elsewhere: &[],
+                state: self.state,
+            }),
             (None, None) => Err(Fault::new("missing")),
         };
         result.map_err(|fault| fault.at(&path))
@@ -158,11 +140,18 @@ impl<'a> Node<'a> {
     fn entries(&self) -> Option<impl Iterator<Item = (&'a String, &'a Value)> + use<'a>> {
         let untagged = self.untagged;
         let dict = self.value.as_dict()?;
-        Some(dict.iter().filter(move |(key, _)| !(untagged && *key == "kind")))
+        Some(
+            dict.iter()
+                .filter(move |(key, _)| !(untagged && *key == "kind")),
+        )
     }
 
     /// Hands the known keys to a struct and writes down the unknown ones.
-    fn block<'de, V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
+    fn block<'de, V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         let Some(entries) = self.entries() else {
             return Err(self.wrong(&format!("a block with the keys {}", fields.join(", "))));
         };
@@ -177,11 +166,21 @@ impl<'a> Node<'a> {
         }
         for field in fields {
             let absent = !known.iter().any(|(key, _)| key == field);
-            if absent && self.state.borrow().replaced.contains_key(&join(&self.path, field)) {
+            if absent
+                && self
+                    .state
+                    .borrow()
+                    .replaced
+                    .contains_key(&join(&self.path, field))
+            {
                 known.push((field, None));
             }
         }
-        visitor.visit_map(Entries { node: &self, left: known.into_iter(), next: None })
+        visitor.visit_map(Entries {
+            node: &self,
+            left: known.into_iter(),
+            next: None,
+        })
     }
 }
 
@@ -277,13 +276,20 @@ impl<'de> Deserializer<'de> for Node<'_> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         visitor.visit_newtype_struct(self)
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.value.as_array() {
-            Some(list) => visitor.visit_seq(Items { node: &self, left: list.iter().enumerate() }),
+            Some(list) => visitor.visit_seq(Items {
+                node: &self,
+                left: list.iter().enumerate(),
+            }),
             None => Err(self.wrong("a list")),
         }
     }
@@ -298,8 +304,14 @@ impl<'de> Deserializer<'de> for Node<'_> {
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.entries() {
             Some(entries) => {
-                let left: Vec<_> = entries.map(|(key, value)| (key.as_str(), Some(value))).collect();
-                visitor.visit_map(Entries { node: &self, left: left.into_iter(), next: None })
+                let left: Vec<_> = entries
+                    .map(|(key, value)| (key.as_str(), Some(value)))
+                    .collect();
+                visitor.visit_map(Entries {
+                    node: &self,
+                    left: left.into_iter(),
+                    next: None,
+                })
             }
             None => Err(self.wrong("a block of keys")),
         }
@@ -332,223 +344,39 @@ impl<'de> Deserializer<'de> for Node<'_> {
             Value::Dict(_, dict) => match dict.get("kind") {
                 Some(Value::String(_, word)) => (word.as_str(), kind_path),
                 Some(other) => {
-                    return Err(Fault::new(format!("must be a word, found {}; {}", describe(other), known())).at(&kind_path));
+                    return Err(Fault::new(format!(
+                        "must be a word, found {}; {}",
+                        describe(other),
+                        known()
+                    ))
+                    .at(&kind_path));
                 }
                 None => return Err(Fault::new(format!("missing; {}", known())).at(&kind_path)),
             },
             _ if variants.is_empty() => return Err(self.wrong("left away")),
-            _ => return Err(Fault::new(format!("must be a block with `kind:`, or one word, found {}; {}", describe(self.value), known()))),
+            _ => {
+                return Err(Fault::new(format!(
+                    "must be a block with `kind:`, or one word, found {}; {}",
+                    describe(self.value),
+                    known()
+                )));
+            }
         };
         match variants.iter().find(|variant| **variant == word) {
-            Some(variant) => visitor.visit_enum(Choice { node: Node { untagged: true, ..self }, variant }),
+            Some(variant) => visitor.visit_enum(Choice {
+                node: Node {
+                    untagged: true,
+                    ..self
+                },
+                variant,
+            }),
             None => {
-                let near = variants.iter().max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b)));
-                let near = near.filter(|near| strsim::jaro_winkler(word, near) > 0.75);
-                let near = near.map_or(String::new(), |near| format!("did you mean {near}? "));
+                let near = nearest(word, variants)
+                    .map_or(String::new(), |near| format!("did you mean {near}? "));
                 Err(Fault::new(format!("unknown choice `{word}`; {near}{}", known())).at(&path))
             }
         }
     }
 
     forward_to_deserialize_any! { i128 u128 char bytes byte_buf unit unit_struct tuple_struct identifier ignored_any }
-}
-
-struct Entries<'n, 'a> {
-    node: &'n Node<'a>,
-    left: std::vec::IntoIter<(&'n str, Option<&'n Value>)>,
-    next: Option<(&'n str, Option<&'n Value>)>,
-}
-
-impl<'de> MapAccess<'de> for Entries<'_, '_> {
-    type Error = Fault;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
-        self.next = self.left.next();
-        self.next.map(|(key, _)| seed.deserialize::<StrDeserializer<Fault>>(key.into_deserializer())).transpose()
-    }
-
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fault> {
-        let (key, value) = self.next.take().ok_or_else(|| Fault::new("a value without a key"))?;
-        self.node.child(seed, value, join(&self.node.path, key))
-    }
-}
-
-struct Items<'n, 'a> {
-    node: &'n Node<'a>,
-    left: std::iter::Enumerate<std::slice::Iter<'n, Value>>,
-}
-
-impl<'de> SeqAccess<'de> for Items<'_, '_> {
-    type Error = Fault;
-
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
-        let item = self.left.next();
-        item.map(|(index, value)| self.node.child(seed, Some(value), format!("{}[{index}]", self.node.path))).transpose()
-    }
-}
-
-struct Choice<'a> {
-    node: Node<'a>,
-    variant: &'static str,
-}
-
-impl Choice<'_> {
-    /// A bare word stands only for a variant without fields.
-    fn needs_block(&self) -> Result<(), Fault> {
-        match self.node.value {
-            Value::String(..) => Err(Fault::new(format!("{0} has keys of its own; write a block with `kind: {0}`", self.variant))),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl<'de> EnumAccess<'de> for Choice<'_> {
-    type Error = Fault;
-    type Variant = Self;
-
-    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), Fault> {
-        let name: StrDeserializer<Fault> = self.variant.into_deserializer();
-        Ok((seed.deserialize(name)?, self))
-    }
-}
-
-impl<'de> VariantAccess<'de> for Choice<'_> {
-    type Error = Fault;
-
-    fn unit_variant(self) -> Result<(), Fault> {
-        for (key, _) in self.node.entries().into_iter().flatten() {
-            self.node.problem(join(&self.node.path, key), format!("unknown key; {} has no keys", self.variant));
-        }
-        Ok(())
-    }
-
-    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Fault> {
-        self.needs_block()?;
-        seed.deserialize(self.node)
-    }
-
-    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
-        self.needs_block()?;
-        self.node.block(fields, visitor)
-    }
-
-    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, Fault> {
-        Err(Fault::new(format!("{} cannot be written in YAML: variants have named fields", self.variant)))
-    }
-}
-
-/// Texts that some type with a syntax of its own reads: tried one after the other.
-const STAND_INS: [&str; 2] = ["1 step", "1 minute"];
-
-/// A value of whatever type is asked for. It is never seen outside: a tree with a problem is refused.
-#[derive(Clone, Copy)]
-struct StandIn {
-    /// From 1.
-    tried: usize,
-}
-
-macro_rules! stand_ins {
-    ($($method:ident, $visit:ident, $value:expr;)*) => {$(
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-            visitor.$visit($value)
-        }
-    )*};
-}
-
-impl<'de> Deserializer<'de> for StandIn {
-    type Error = Fault;
-
-    stand_ins! {
-        deserialize_u8, visit_u8, 1; deserialize_u16, visit_u16, 1; deserialize_u32, visit_u32, 1; deserialize_u64, visit_u64, 1;
-        deserialize_i8, visit_i8, 1; deserialize_i16, visit_i16, 1; deserialize_i32, visit_i32, 1; deserialize_i64, visit_i64, 1;
-        deserialize_f32, visit_f32, 1.0; deserialize_f64, visit_f64, 1.0; deserialize_bool, visit_bool, false; deserialize_char, visit_char, 'a';
-    }
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        visitor.visit_str(STAND_INS.get(self.tried - 1).copied().unwrap_or_default())
-    }
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        visitor.visit_none()
-    }
-    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        visitor.visit_unit()
-    }
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
-        visitor.visit_newtype_struct(self)
-    }
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.deserialize_tuple(0, visitor)
-    }
-    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Fault> {
-        visitor.visit_seq(StandIns { stand_in: self, left: vec![""; len].into_iter() })
-    }
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.deserialize_struct("", &[], visitor)
-    }
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
-        visitor.visit_map(StandIns { stand_in: self, left: fields.to_vec().into_iter() })
-    }
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        variants: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
-        let left = variants.first().copied().into_iter().collect::<Vec<_>>().into_iter();
-        visitor.visit_enum(StandIns { stand_in: self, left })
-    }
-    forward_to_deserialize_any! { i128 u128 str string bytes byte_buf unit_struct tuple_struct identifier ignored_any }
-}
-
-/// Stand-ins for the fields of a struct, the elements of a tuple, or the first variant of an enum.
-struct StandIns {
-    stand_in: StandIn,
-    left: std::vec::IntoIter<&'static str>,
-}
-
-impl<'de> MapAccess<'de> for StandIns {
-    type Error = Fault;
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
-        self.left.next().map(|field| seed.deserialize::<StrDeserializer<Fault>>(field.into_deserializer())).transpose()
-    }
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fault> {
-        seed.deserialize(self.stand_in)
-    }
-}
-
-impl<'de> SeqAccess<'de> for StandIns {
-    type Error = Fault;
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
-        self.left.next().map(|_| seed.deserialize(self.stand_in)).transpose()
-    }
-}
-
-impl<'de> EnumAccess<'de> for StandIns {
-    type Error = Fault;
-    type Variant = StandIn;
-    fn variant_seed<S: DeserializeSeed<'de>>(mut self, seed: S) -> Result<(S::Value, StandIn), Fault> {
-        let first = self.left.next().ok_or_else(|| Fault::new("has no choices"))?;
-        Ok((seed.deserialize::<StrDeserializer<Fault>>(first.into_deserializer())?, self.stand_in))
-    }
-}
-
-impl<'de> VariantAccess<'de> for StandIn {
-    type Error = Fault;
-    fn unit_variant(self) -> Result<(), Fault> {
-        Ok(())
-    }
-    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Fault> {
-        seed.deserialize(self)
-    }
-    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Fault> {
-        self.deserialize_tuple(len, visitor)
-    }
-    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
-        self.deserialize_struct("", fields, visitor)
-    }
 }

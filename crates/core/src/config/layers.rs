@@ -1,14 +1,16 @@
 //! Group files, the file, the environment, the command line: each layer over the one before.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
+use super::files::{
+    defaults, find_groups, is_group, no_groups, read_file, read_group, refuse_shadowed,
+};
 use super::resolved::Resolved;
 use super::yaml::{self, Lines, join};
-use crate::{Error, Result, user};
+use crate::{Error, Result};
 
 /// The variables that set keys begin so: `REPRO__optim__base_lr=0.1`.
 const PREFIX: &str = "REPRO__";
@@ -59,7 +61,10 @@ pub(super) fn compose(
     // `data=fashion_mnist` on a key that is a group picks another file of the group.
     let mut picked = Vec::new();
     assignments.retain(|given| {
-        let option = given.value.as_str().filter(|_| groups.as_deref().is_some_and(|g| is_group(g, &given.key)));
+        let option = given
+            .value
+            .as_str()
+            .filter(|_| groups.as_deref().is_some_and(|g| is_group(g, &given.key)));
         if let Some(option) = option {
             chosen.retain(|(group, _)| *group != given.key);
             chosen.push((given.key.clone(), option.to_string()));
@@ -71,7 +76,10 @@ pub(super) fn compose(
 
     let mut layers = Vec::new();
     for (group, option) in &chosen {
-        let by = picked.iter().find(|(key, _)| key == group).map(|(_, name)| name.clone());
+        let by = picked
+            .iter()
+            .find(|(key, _)| key == group)
+            .map(|(_, name)| name.clone());
         let by = by.unwrap_or_else(|| at(&main, "defaults"));
         let folder = groups.as_deref().ok_or_else(|| no_groups(&by, file))?;
         let layer = read_group(folder, group, option, &by)?;
@@ -80,7 +88,8 @@ pub(super) fn compose(
         }
         push(&mut layers, layer);
     }
-    main.lines.retain(|key, _| key != "defaults" && !key.starts_with("defaults["));
+    main.lines
+        .retain(|key, _| key != "defaults" && !key.starts_with("defaults["));
     push(&mut layers, main);
     let mut wrong = Vec::new();
     for Assignment { name, key, value } in assignments {
@@ -88,9 +97,19 @@ pub(super) fn compose(
             wrong.push(format!("{name}: {why}"));
             continue;
         }
-        let nested = key.rsplit('.').fold(value, |value, part| Value::from(Map::from([(part.to_string(), value)])));
+        let nested = key.rsplit('.').fold(value, |value, part| {
+            Value::from(Map::from([(part.to_string(), value)]))
+        });
         let dict = nested.into_dict().unwrap_or_default();
-        push(&mut layers, Layer { name, key: Some(key), dict, lines: Lines::new() });
+        push(
+            &mut layers,
+            Layer {
+                name,
+                key: Some(key),
+                dict,
+                lines: Lines::new(),
+            },
+        );
     }
     if !wrong.is_empty() {
         return Err(Error::User(wrong.join("\n")));
@@ -100,7 +119,9 @@ pub(super) fn compose(
 }
 
 fn merge(layers: &[Layer]) -> Figment {
-    layers.iter().fold(Figment::new(), |figment, layer| figment.merge(layer.clone()))
+    layers.iter().fold(Figment::new(), |figment, layer| {
+        figment.merge(layer.clone())
+    })
 }
 
 /// Puts a layer on top; a block whose `kind` it changes loses what lower layers set in it.
@@ -111,14 +132,25 @@ fn push(layers: &mut Vec<Layer>, layer: Layer) {
 
 fn drop_replaced(lower: &mut [Layer], dict: &Dict, path: &str) {
     for (key, value) in dict {
-        let Value::Dict(_, block) = value else { continue };
+        let Value::Dict(_, block) = value else {
+            continue;
+        };
         let path = join(path, key);
         let kind = join(&path, "kind");
-        let before = lower.iter().rev().find_map(|layer| find(&layer.dict, &kind));
-        if block.get("kind").is_some_and(|kind| before.is_some_and(|before| before != kind)) {
+        let before = lower
+            .iter()
+            .rev()
+            .find_map(|layer| find(&layer.dict, &kind));
+        if block
+            .get("kind")
+            .is_some_and(|kind| before.is_some_and(|before| before != kind))
+        {
             for layer in lower.iter_mut() {
                 remove(&mut layer.dict, &path);
-                layer.lines.retain(|key, _| !key.strip_prefix(&path).is_some_and(|rest| rest.starts_with(['.', '['])));
+                layer.lines.retain(|key, _| {
+                    !key.strip_prefix(&path)
+                        .is_some_and(|rest| rest.starts_with(['.', '[']))
+                });
             }
         }
         drop_replaced(lower, block, &path);
@@ -146,198 +178,109 @@ pub(super) fn remove(dict: &mut Dict, path: &str) {
 
 /// Whether an override can set `key`: what lies above it must be blocks, or not be there yet.
 fn reachable(layers: &[Layer], key: &str) -> Result<(), String> {
-    let merged = merge(layers).data().ok().and_then(|mut profiles| profiles.remove(&Profile::Default)).unwrap_or_default();
+    let merged = merge(layers)
+        .data()
+        .ok()
+        .and_then(|mut profiles| profiles.remove(&Profile::Default))
+        .unwrap_or_default();
     for (dot, _) in key.match_indices('.') {
         let above = &key[..dot];
         match find(&merged, above) {
             Some(Value::Array(..)) => {
-                return Err(format!("{above} is a list; its elements cannot be set one by one, give the whole list: {above}=[…]"));
+                return Err(format!(
+                    "{above} is a list; its elements cannot be set one by one, give the whole list: {above}=[…]"
+                ));
             }
             None | Some(Value::Dict(..) | Value::Empty(..)) => {}
             Some(single) => {
-                return Err(format!("{above} is a single value ({}), not a block, so nothing can be set below it", yaml::flow(single)));
+                return Err(format!(
+                    "{above} is a single value ({}), not a block, so nothing can be set below it",
+                    yaml::flow(single)
+                ));
             }
         }
     }
     Ok(())
 }
 
-fn read_file(path: &Path) -> Result<Layer> {
-    let name = path.display().to_string();
-    if path.is_dir() {
-        return Err(user!("{name} is a folder; --config needs a YAML file"));
-    }
-    let text = match fs::read(path) {
-        Ok(bytes) => String::from_utf8(bytes).map_err(|_| user!("{name} is not a text file (no UTF-8); a configuration is YAML"))?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let folder = path.parent().unwrap_or(Path::new(""));
-            let wanted = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let there = yaml_files(folder).into_iter().map(|stem| format!("{stem}.yaml")).collect::<Vec<_>>();
-            return Err(user!("there is no file {name}{}", suggestion(&wanted, there.iter().map(String::as_str))));
-        }
-        Err(error) => return Err(user!("cannot read {name}: {error}")),
-    };
-    let (dict, lines) = yaml::parse(&text).map_err(|error| match error.line {
-        Some(line) => user!("{name}:{line}: {}", error.message),
-        None => user!("{name}: {}", error.message),
-    })?;
-    Ok(Layer { name, key: None, dict, lines })
-}
-
-/// Takes the list `defaults: [group/option, …]` out of the file.
-fn defaults(main: &mut Layer) -> Result<Vec<(String, String)>> {
-    let place = at(main, "defaults");
-    let form = "write `defaults: [data/mnist, compute/auto]`";
-    let list = match main.dict.remove("defaults") {
-        None | Some(Value::Empty(..)) => return Ok(vec![]),
-        Some(Value::Array(_, list)) => list,
-        Some(other) => return Err(user!("{place}: defaults must be a list, found {}; {form}", yaml::flow(&other))),
-    };
-    let mut chosen: Vec<(String, String)> = Vec::new();
-    for item in &list {
-        let (group, option) = item
-            .as_str()
-            .and_then(|text| text.split_once('/'))
-            .ok_or_else(|| user!("{place}: defaults has {}, which is not group/option; {form}", yaml::flow(item)))?;
-        if chosen.iter().any(|(other, _)| other == group) {
-            return Err(user!("{place}: defaults chooses {group} twice; keep one"));
-        }
-        chosen.push((group.to_string(), option.to_string()));
-    }
-    Ok(chosen)
-}
-
-/// The folder `groups` beside the file or beside one of its parents.
-fn find_groups(file: &Path) -> Option<PathBuf> {
-    let absolute = std::path::absolute(file).unwrap_or_default();
-    let beside = |path: &Path| path.parent().map(|parent| parent.join("groups"));
-    file.ancestors().chain(absolute.ancestors()).filter_map(beside).find(|groups| groups.is_dir())
-}
-
-fn no_groups(by: &str, file: &Path) -> Error {
-    user!("{by}: no folder `groups` stands beside {} or beside one of its parents; make one, or take the group out", file.display())
-}
-
-fn is_group(groups: &Path, key: &str) -> bool {
-    folders(groups).iter().any(|folder| folder == key)
-}
-
-fn read_group(groups: &Path, group: &str, option: &str, by: &str) -> Result<Layer> {
-    if !is_group(groups, group) {
-        let known = folders(groups);
-        let near = suggestion(group, known.iter().map(String::as_str));
-        return Err(user!("{by}: there is no group {group} in {}{near}", groups.display()));
-    }
-    let folder = groups.join(group);
-    let known = yaml_files(&folder);
-    if !known.iter().any(|stem| stem == option) {
-        let near = suggestion(option, known.iter().map(String::as_str));
-        return Err(user!("{by}: there is no file {option}.yaml in {}{near}", folder.display()));
-    }
-    let layer = read_file(&folder.join(format!("{option}.yaml")))?;
-    if layer.dict.contains_key("defaults") {
-        return Err(user!("{}: a group file may not include other groups; take `defaults` out", at(&layer, "defaults")));
-    }
-    if let Some(other) = layer.dict.keys().find(|key| *key != group) {
-        return Err(user!("{}: {other}: a file of the group {group} may set nothing outside `{group}:`", at(&layer, other)));
-    }
-    Ok(layer)
-}
-
-/// A choice on the command line that the file hides completely would be silently ignored: refused.
-fn refuse_shadowed(group: &Layer, main: &Layer, name: &str) -> Result<()> {
-    let (mut hidden, mut seen) = (None, false);
-    for key in leaves(&group.dict) {
-        match find(&main.dict, &key) {
-            None => seen = true,
-            here if here == find(&group.dict, &key) => {}
-            Some(_) => hidden = hidden.or(Some(key)),
-        }
-    }
-    match hidden {
-        Some(key) if !seen => Err(user!("{name}: changes nothing, since {} sets {key} itself; give {key}=… instead", at(main, &key))),
-        _ => Ok(()),
-    }
-}
-
 /// The dotted keys of all values that are not blocks.
 pub(super) fn leaves(dict: &Dict) -> Vec<String> {
     let below = |(key, value): (&String, &Value)| match value {
-        Value::Dict(_, block) if !block.is_empty() => leaves(block).iter().map(|leaf| join(key, leaf)).collect(),
+        Value::Dict(_, block) if !block.is_empty() => {
+            leaves(block).iter().map(|leaf| join(key, leaf)).collect()
+        }
         _ => vec![key.clone()],
     };
     dict.iter().flat_map(below).collect()
 }
 
 /// `file:line` of a key.
-fn at(layer: &Layer, key: &str) -> String {
+pub(super) fn at(layer: &Layer, key: &str) -> String {
     match layer.lines.get(key) {
         Some(line) => format!("{}:{line}", layer.name),
         None => layer.name.clone(),
     }
 }
 
-fn assignments(overrides: &[String], variables: impl IntoIterator<Item = (String, String)>) -> Result<Vec<Assignment>> {
-    let mut variables: Vec<(String, String)> = variables.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
+fn assignments(
+    overrides: &[String],
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<Vec<Assignment>> {
+    let mut variables: Vec<(String, String)> = variables
+        .into_iter()
+        .filter(|(name, _)| name.starts_with(PREFIX))
+        .collect();
     variables.sort();
     let variables = variables.into_iter().map(|(variable, value)| {
         let key = variable[PREFIX.len()..].replace("__", ".");
         (format!("variable {variable}"), format!("{key}={value}"))
     });
-    let overrides = overrides.iter().map(|text| (format!("command line: {text}"), text.clone()));
+    let overrides = overrides
+        .iter()
+        .map(|text| (format!("command line: {text}"), text.clone()));
     let (mut found, mut wrong) = (Vec::new(), Vec::new());
     for (name, text) in variables.chain(overrides) {
         match split_assignment(&text).and_then(|(key, value)| match yaml::parse_value(value) {
             Ok(value) => Ok((key.to_string(), value)),
-            Err(error) => Err(format!("cannot read the value: {}; put texts with special signs in quotes", error.message)),
+            Err(error) => Err(format!(
+                "cannot read the value: {}; put texts with special signs in quotes",
+                error.message
+            )),
         }) {
             Ok((key, value)) => found.push(Assignment { name, key, value }),
             Err(why) => wrong.push(format!("{name}: {why}")),
         }
     }
-    if wrong.is_empty() { Ok(found) } else { Err(Error::User(wrong.join("\n"))) }
+    if wrong.is_empty() {
+        Ok(found)
+    } else {
+        Err(Error::User(wrong.join("\n")))
+    }
 }
 
 /// Splits `a.b=c` into its dotted key and the value's text.
 pub(super) fn split_assignment(text: &str) -> Result<(&str, &str), String> {
-    let (key, value) = text.split_once('=').ok_or("has no `=`; write key=value, such as seed=1 or optim.base_lr=0.1")?;
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("has no `=`; write key=value, such as seed=1 or optim.base_lr=0.1")?;
     let key = key.trim();
     if key.is_empty() {
         return Err("the key is empty; write key=value".to_string());
     }
     if key == "defaults" || key.starts_with("defaults.") {
-        return Err("defaults cannot be set here; choose a group file by its group: data=fashion_mnist".to_string());
+        return Err(
+            "defaults cannot be set here; choose a group file by its group: data=fashion_mnist"
+                .to_string(),
+        );
     }
-    if key.split('.').any(|part| part.trim() != part || part.is_empty()) || key.contains(['[', ']']) {
-        return Err(format!("`{key}` is not a key; write names joined by single dots, such as optim.base_lr"));
+    if key
+        .split('.')
+        .any(|part| part.trim() != part || part.is_empty())
+        || key.contains(['[', ']'])
+    {
+        return Err(format!(
+            "`{key}` is not a key; write names joined by single dots, such as optim.base_lr"
+        ));
     }
     Ok((key, value))
-}
-
-/// `; did you mean x?`, or else the names there are.
-pub(super) fn suggestion<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let known: Vec<&str> = known.collect();
-    let score = |name: &str| strsim::jaro_winkler(&wanted.to_lowercase(), &name.to_lowercase());
-    match known.iter().max_by(|a, b| score(a).total_cmp(&score(b))) {
-        None => String::new(),
-        // Below 0.75 the nearest name is no nearer than chance.
-        Some(best) if score(best) > 0.75 => format!("; did you mean {best}?"),
-        Some(_) => format!("; there are: {}", known.join(", ")),
-    }
-}
-
-fn folders(path: &Path) -> Vec<String> {
-    names(path, |entry| entry.is_dir().then(|| entry.file_name()).flatten())
-}
-
-fn yaml_files(path: &Path) -> Vec<String> {
-    names(path, |entry| entry.file_stem().filter(|_| entry.extension().is_some_and(|e| e == "yaml")))
-}
-
-fn names(folder: &Path, name: impl Fn(&Path) -> Option<&std::ffi::OsStr>) -> Vec<String> {
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut found: Vec<String> = entries.filter_map(|entry| Some(name(&entry.path())?.to_str()?.to_string())).collect();
-    found.sort();
-    found
 }
