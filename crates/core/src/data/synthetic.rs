@@ -159,7 +159,10 @@ mod tests {
             splits.train.sha256(),
             "d10bd3488bed19bc2a1b67359ca76b5704b9eaf0732b359d1f9e1ef38dd63ef2"
         );
-        assert_eq!(splits.test.sha256(), "85f957742519415c69ac3c450dc8802f56993434033f79b20c7656a66236252d");
+        assert_eq!(
+            splits.test.sha256(),
+            "85f957742519415c69ac3c450dc8802f56993434033f79b20c7656a66236252d"
+        );
     }
 
     /// Learnable, but not by templates alone: the nearest class mean does far better than chance and far from perfectly.
