@@ -12,7 +12,6 @@ use crate::Result;
 /// About the centre of the picture the output is `R(rotate) · Shear · Squeeze · scale` of the input, then shifted. Read
 /// bilinearly, zero outside.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
 pub struct Affine {
     /// Degrees; positive turns x towards y, which is clockwise on the screen.
     pub rotate: f64,

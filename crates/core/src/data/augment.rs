@@ -22,7 +22,6 @@ pub enum Augment {
 
 /// Zeros around the picture, then a crop of the first size at a uniform place.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
 pub struct Crop {
     /// Pixels on each side.
     pub pad: u64,
@@ -30,7 +29,6 @@ pub struct Crop {
 
 /// Left and right exchanged with probability one half.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
 pub struct Flip {}
 
 impl Augment {
