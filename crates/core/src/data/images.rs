@@ -248,7 +248,7 @@ pub fn overlap(train: &ImageSet, test: &ImageSet) -> Result<usize> {
 
 /// Bytes to float32 in [0, 1].
 fn unit(pixels: &Tensor) -> Tensor {
-    pixels.to_kind(Kind::Float) / 255.0
+    pixels.to_kind(Kind::Float).g_div_scalar_(255.0)
 }
 
 /// The elements in row-major order.

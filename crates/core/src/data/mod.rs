@@ -1,5 +1,6 @@
 //! Data sets, order, augmentation.
 
+mod affine;
 mod augment;
 mod idx;
 mod images;
@@ -9,7 +10,8 @@ mod resident;
 mod synthetic;
 
 pub use crate::config::DataConfig;
-pub use augment::{Affine, Augment, Crop, Flip};
+pub use affine::Affine;
+pub use augment::{Augment, Crop, Flip};
 pub use images::{ImageSet, Images, Splits, overlap};
 pub use load::load;
 pub use random::{below, order, rng, uniform};

@@ -146,3 +146,50 @@ fn distance(point: (f64, f64), from: (f64, f64), to: (f64, f64)) -> f64 {
     let (dx, dy) = (offset.0 - share * along.0, offset.1 - share * along.1);
     (dx * dx + dy * dy).sqrt()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Kind, Tensor};
+
+    #[test]
+    fn every_machine_draws_the_same_bytes() {
+        let splits = splits().unwrap();
+        assert_eq!(
+            splits.train.sha256(),
+            "d10bd3488bed19bc2a1b67359ca76b5704b9eaf0732b359d1f9e1ef38dd63ef2"
+        );
+        assert_eq!(
+            splits.test.sha256(),
+            "85f957742519415c69ac3c450dc8802f56993434033f79b20c7656a66236252d"
+        );
+    }
+
+    /// Learnable, but not by templates alone: the nearest class mean does far better than chance and far from perfectly.
+    #[test]
+    fn the_task_is_neither_hopeless_nor_trivial() {
+        let Splits { train, test } = splits().unwrap();
+        let (train, test) = (
+            train.in_order(2_000).next().unwrap(),
+            test.in_order(500).next().unwrap(),
+        );
+        let means: Vec<Tensor> = (0..10)
+            .map(|class| {
+                let mask = train.label.eq(class).to_kind(Kind::Float).view([-1, 1]);
+                (train.image.flatten(1, 3) * mask).sum_dim_intlist(0, false, Kind::Float) / 200.0
+            })
+            .collect();
+        let distances = Tensor::cdist(
+            &test.image.flatten(1, 3),
+            &Tensor::stack(&means, 0),
+            2.0,
+            None,
+        );
+        let right = distances
+            .argmin(1, false)
+            .eq_tensor(&test.label)
+            .sum(Kind::Int64)
+            .int64_value(&[]);
+        assert!((200..450).contains(&right), "{right} of 500");
+    }
+}
