@@ -1,5 +1,9 @@
 //! The loop that no paper describes: iteration, logging, evaluation, checkpoints, resume. The paper owns the gradient step.
 
+#[allow(dead_code)]
+mod progress;
+#[allow(dead_code)]
+mod tensorboard;
 
 use std::collections::BTreeMap;
 
