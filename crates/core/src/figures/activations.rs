@@ -9,16 +9,18 @@ use crate::{Error, Result};
 
 const MARGIN: u32 = 16;
 /// Width of the rows, without the margins.
-const WIDTH: u32 = 928;
+const WIDTH: u32 = 1084;
 const GAP: u32 = 4;
 const TITLE: f32 = 16.0;
 const LABEL: f32 = 12.0;
-/// Small maps are enlarged to about this edge, larger ones shrunk to it.
-const MAP: u32 = 54;
+/// Small maps are enlarged up to this edge, those beyond twice this edge shrunk to that.
+const MAP: u32 = 64;
 /// Of a wider layer, the first this many maps are drawn, and the title says so.
 const MAPS: i64 = 64;
-/// Edge of a vector's cells.
-const CELLS: (u32, u32) = (10, 27);
+/// Least and greatest width of a vector's cells.
+const CELLS: (u32, u32) = (6, 27);
+/// Narrow cells are at least this tall.
+const CELL_HEIGHT: u32 = 16;
 const BAR: u32 = 96;
 
 /// One titled row a layer, in the order given: feature maps as tiles, vectors as a strip of cells.
@@ -89,39 +91,46 @@ impl Layer {
         let title = format!("{name}   {shape}{cut}");
 
         let (width, height) = (width as u32, height as u32);
-        let map = |values: &[f32]| {
-            RgbImage::from_fn(width, height, |x, y| {
-                scale.colour(values[(y * width + x) as usize])
-            })
+        let edge = width.max(height);
+        let (enlarge, gap) = if is_vector {
+            let share = (WIDTH + 1) / channels as u32;
+            (share.saturating_sub(1).clamp(CELLS.0, CELLS.1), 1)
+        } else {
+            ((MAP / edge).max(1), GAP)
         };
-        let mut maps: Vec<RgbImage> = values
+        let map = |values: &[f32]| {
+            if is_vector {
+                return RgbImage::from_pixel(
+                    1,
+                    CELL_HEIGHT.div_ceil(enlarge),
+                    scale.colour(values[0]),
+                );
+            }
+            let map = RgbImage::from_fn(width, height, |x, y| {
+                scale.colour(values[(y * width + x) as usize])
+            });
+            if edge <= 2 * MAP {
+                return map;
+            }
+            let shrink = |side: u32| (side * 2 * MAP / edge).max(1);
+            imageops::resize(
+                &map,
+                shrink(width),
+                shrink(height),
+                imageops::FilterType::Triangle,
+            )
+        };
+        let maps = values
             .chunks((width * height) as usize)
             .take(shown as usize)
             .map(map)
             .collect();
-        let edge = width.max(height);
-        if edge > 2 * MAP {
-            let shrink = |side: u32| (side * 2 * MAP / edge).max(1);
-            for map in &mut maps {
-                *map = imageops::resize(
-                    map,
-                    shrink(width),
-                    shrink(height),
-                    imageops::FilterType::Triangle,
-                );
-            }
-        }
-        let enlarge = if is_vector {
-            (WIDTH / channels as u32).clamp(CELLS.0, CELLS.1)
-        } else {
-            (MAP / edge).max(1)
-        };
         Ok(Layer {
             title,
             scale,
             maps,
             enlarge,
-            gap: if is_vector { 1 } else { GAP },
+            gap,
         })
     }
 
@@ -239,7 +248,7 @@ fn number(value: f32) -> String {
     let text = match value.abs() {
         0.0 => "0".to_string(),
         size if !(0.001..10_000.0).contains(&size) => format!("{value:.1e}"),
-        size if size < 1.0 => format!("{value:.3}"),
+        size if size < 0.9995 => format!("{value:.3}"),
         size if size < 100.0 => format!("{value:.2}"),
         _ => format!("{value:.0}"),
     };
@@ -285,7 +294,7 @@ mod tests {
         };
         let columns = i64::from(Layer::new("a", &maps(1)).unwrap().columns());
         assert_eq!(height(1), height(columns));
-        assert_eq!(height(columns + 1) - height(columns), 50 + GAP);
+        assert_eq!(height(columns + 1) - height(columns), 60 + GAP);
         assert_eq!(height(MAPS), height(512));
         assert_eq!(
             Layer::new("a", &maps(512)).unwrap().title,

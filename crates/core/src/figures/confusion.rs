@@ -126,7 +126,7 @@ pub fn confusion(counts: &Tensor, names: &[String]) -> Result<RgbImage> {
         top - line,
         k * cell + line,
         k * cell + line,
-        blend(WHITE, GREY, 0.35),
+        blend(WHITE, GREY, 0.25),
     );
     for (truth, row) in counts.chunks(classes).enumerate() {
         let total: i64 = row.iter().sum();

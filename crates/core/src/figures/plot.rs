@@ -15,6 +15,9 @@ const SIZE: (u32, u32) = (960, 600);
 const MARGIN: u32 = 16;
 const TITLE: f32 = 20.0;
 const LABEL: f32 = 15.0;
+/// Room for the numbers and the label under the x axis and beside the y axis.
+const X_AXIS: u32 = 46;
+const Y_AXIS: u32 = 76;
 /// Length of a curve's sample in the legend.
 const SAMPLE: u32 = 24;
 /// Beyond this a value counts as infinite: axes that long show nothing.
@@ -108,17 +111,21 @@ pub fn plot(plot: &Plot) -> Result<RgbImage> {
 
     let mut picture = RgbImage::new(SIZE.0, SIZE.1);
     let legend = legend(&curves);
-    let header =
-        MARGIN + TITLE as u32 + 8 + legend.last().map_or(0, |entry| entry.y + LABEL as u32 + 10);
+    let header = MARGIN
+        + TITLE as u32
+        + 8
+        + legend
+            .last()
+            .map_or(10, |entry| entry.y + LABEL as u32 + 10);
     let drawn = {
         let area = BitMapBackend::with_buffer(&mut picture, SIZE).into_drawing_area();
         let lines = Lines {
-            plot,
             curves: &curves,
             header,
         };
         if plot.log_y {
-            lines.draw(&area, x, y.log_scale())
+            let ticks = log_ticks(&y);
+            lines.draw(&area, x, y.log_scale().with_key_points(ticks))
         } else {
             lines.draw(&area, x, y)
         }
@@ -128,6 +135,20 @@ pub fn plot(plot: &Plot) -> Result<RgbImage> {
     })?;
 
     text::draw(&mut picture, &plot.title, MARGIN, MARGIN, TITLE, INK);
+    let middle = |start: u32, end: u32, label: &str| {
+        (start + end).saturating_sub(text::width(label, LABEL)) / 2
+    };
+    let x_label = middle(Y_AXIS, SIZE.0 - MARGIN, &plot.x_label);
+    text::draw(
+        &mut picture,
+        &plot.x_label,
+        x_label,
+        SIZE.1 - MARGIN - LABEL as u32,
+        LABEL,
+        INK,
+    );
+    let y_label = SIZE.1 - middle(X_AXIS, SIZE.1 - header, &plot.y_label);
+    text::draw_upward(&mut picture, &plot.y_label, MARGIN, y_label, LABEL, INK);
     for entry in &legend {
         let (left, top) = (MARGIN + entry.x, MARGIN + TITLE as u32 + 8 + entry.y);
         fill(
@@ -157,7 +178,6 @@ pub fn plot(plot: &Plot) -> Result<RgbImage> {
 
 /// What plotters draws: axes, bands and lines.
 struct Lines<'a> {
-    plot: &'a Plot,
     curves: &'a [Curve],
     header: u32,
 }
@@ -176,23 +196,20 @@ impl Lines<'_> {
             .margin(MARGIN)
             .margin_top(self.header)
             .margin_right(2 * MARGIN)
-            .x_label_area_size(46)
-            .y_label_area_size(76)
+            .x_label_area_size(X_AXIS)
+            .y_label_area_size(Y_AXIS)
             .build_cartesian_2d(x, y)
             .map_err(|error| error.to_string())?;
         chart
             .configure_mesh()
-            .x_desc(&self.plot.x_label)
-            .y_desc(&self.plot.y_label)
             .x_labels(10)
             .y_labels(10)
+            .max_light_lines(0)
             .x_label_formatter(&|value| number(*value))
             .y_label_formatter(&|value| number(*value))
             .label_style(font)
-            .axis_desc_style(font)
             .axis_style(RGBColor(120, 120, 120))
             .bold_line_style(RGBColor(222, 222, 222))
-            .light_line_style(RGBColor(246, 246, 246))
             .draw()
             .map_err(|error| error.to_string())?;
         for (curve, colour) in self.curves.iter().zip(COLOURS.iter().cycle()) {
@@ -275,6 +292,22 @@ fn log_range(values: impl Iterator<Item = f64>) -> Range<f64> {
     let missing = (4f64.ln() - (high - low)).max(0.0) / 2.0;
     let room = missing + 0.04 * (high - low);
     (low - room).exp()..(high + room).exp()
+}
+
+/// Where a logarithmic axis has its numbers: closer on a shorter axis, whole powers of ten on a long one.
+fn log_ticks(range: &Range<f64>) -> Vec<f64> {
+    let (first, last) = (
+        range.start.log10().floor() as i32,
+        range.end.log10().ceil() as i32,
+    );
+    let (digits, stride): (&[f64], usize) = match (range.end / range.start).log10() {
+        ..1.2 => (&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0], 1),
+        ..3.5 => (&[1.0, 2.0, 5.0], 1),
+        decades => (&[1.0], (decades / 10.0).ceil() as usize),
+    };
+    let powers = (first..=last).step_by(stride);
+    let ticks = powers.flat_map(|power| digits.iter().map(move |digit| digit * 10f64.powi(power)));
+    ticks.filter(|tick| range.contains(tick)).collect()
 }
 
 fn extremes(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
@@ -403,6 +436,21 @@ mod tests {
                 .abs()
         };
         assert!(line.iter().all(|point| off(point) < 5.0));
+    }
+
+    #[test]
+    fn a_log_axis_has_numbers_at_any_length() {
+        for (low, high) in [
+            (0.7, 2.8),
+            (0.013, 3.1),
+            (1e-8, 1.0),
+            (1e-30, 1e30),
+            (5.0, 5.5),
+        ] {
+            let range = log_range([low, high].into_iter());
+            let ticks = log_ticks(&range).len();
+            assert!((3..=12).contains(&ticks), "{range:?}: {ticks}");
+        }
     }
 
     #[test]

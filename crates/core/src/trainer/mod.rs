@@ -1,13 +1,8 @@
 //! The loop that no paper describes: iteration, logging, evaluation, checkpoints, resume. The paper owns the gradient step.
 
-mod checkpoint;
-mod fit;
-mod log;
+#[allow(dead_code)]
 mod progress;
-pub mod run;
-mod signals;
-mod stage;
-mod step;
+#[allow(dead_code)]
 mod tensorboard;
 
 use std::collections::BTreeMap;

@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn states_read_well() {
-        assert_eq!(state(0.0, None, 3.14, None), "epoch 0.00  3.1 images/s");
+        assert_eq!(state(0.0, None, 3.52, None), "epoch 0.00  3.5 images/s");
         let left = Some(Duration::from_secs(72));
         assert_eq!(
             state(0.426, Some(0.2113), 8123.4, left),

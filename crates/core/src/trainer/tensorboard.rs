@@ -450,23 +450,31 @@ mod tests {
         if !python.exists() {
             return;
         }
-        let folder = tempfile::tempdir().unwrap();
-        sample(folder.path());
         let script = concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/../../scripts/fixtures/read_events.py"
         );
-        let output = std::process::Command::new(python)
-            .arg(script)
-            .arg(folder.path())
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
+        let read = |folder: &Path| -> serde_json::Value {
+            let mut command = std::process::Command::new(&python);
+            let output = command.arg(script).arg(folder).output().unwrap();
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{errors}");
+            serde_json::from_slice(&output.stdout).unwrap()
+        };
+        let continued = tempfile::tempdir().unwrap();
+        for (first, last, value) in [(1, 4, 1.0), (3, 3, 2.0)] {
+            let mut board = TensorBoard::create(continued.path(), first).unwrap();
+            (first..=last).for_each(|step| board.scalar("loss", step, value).unwrap());
+        }
+        assert_eq!(
+            read(continued.path())["scalars"]["loss"],
+            serde_json::json!([[1, 1.0], [2, 1.0], [3, 2.0]]),
+            "what was written after the checkpoint is forgotten"
         );
-        let read: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+
+        let folder = tempfile::tempdir().unwrap();
+        sample(folder.path());
+        let read = read(folder.path());
         assert_eq!(
             read["scalars"]["train/loss"],
             serde_json::json!([[1, 2.5], [2, 1.25]])
