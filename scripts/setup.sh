@@ -62,19 +62,16 @@ cuda_ready() {
 # wheel_folder VENV: the torch folder in it, or nothing.
 wheel_folder() { find "$1"/lib/python3*/site-packages/torch -maxdepth 0 2>/dev/null || true; }
 
+# usable FOLDER: prints it if set-up can take it.
+usable() { [ -e "$1" ] && [ -z "$(refusal "$1")" ] && { ! $with_cuda || cuda_ready "$1"; } && echo "$1"; }
+
 # found: the libtorch that set-up takes without installing one; nothing if it has to install.
 found() {
-    local folder
     if [ -n "${LIBTORCH-}" ]; then
         echo "$LIBTORCH"
-        return
+    else
+        usable "$link" || usable "$(python_torch)" || usable "$(wheel_folder "$wheel")" || true
     fi
-    for folder in "$link" "$(python_torch)" "$(wheel_folder "$wheel")"; do
-        if [ -e "$folder" ] && [ -z "$(refusal "$folder")" ] && { ! $with_cuda || cuda_ready "$folder"; }; then
-            echo "$folder"
-            return
-        fi
-    done
 }
 
 # problems: what set-up and build need and this machine lacks, a line each with its remedy.
