@@ -52,19 +52,31 @@ if spec and spec.origin:
 PY
 }
 
-driver() { nvidia-smi -L &>/dev/null || PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1 '; }
+driver() { nvidia-smi -L &>/dev/null || PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | grep 'libcuda\.so\.1 ' >/dev/null; }
 
 # cuda_ready FOLDER: whether its CUDA libraries are there with all that they need from other packages.
 cuda_ready() {
-    [ -f "$1/lib/libtorch_cuda.so" ] && ! ldd "$1/lib/libtorch_cuda.so" | grep -v 'libcuda\.so' | grep -q 'not found'
+    [ -f "$1/lib/libtorch_cuda.so" ] && ! ldd "$1/lib/libtorch_cuda.so" | grep -v 'libcuda\.so' | grep 'not found' >/dev/null
 }
 
 # wheel_folder VENV: the torch folder in it, or nothing.
 wheel_folder() { find "$1"/lib/python3*/site-packages/torch -maxdepth 0 2>/dev/null || true; }
 
-# problems: what the build needs and this machine lacks, a line each with its remedy.
+# usable FOLDER: prints it if set-up can take it.
+usable() { [ -e "$1" ] && [ -z "$(refusal "$1")" ] && { ! $with_cuda || cuda_ready "$1"; } && echo "$1"; }
+
+# found: the libtorch that set-up takes without installing one; nothing if it has to install.
+found() {
+    if [ -n "${LIBTORCH-}" ]; then
+        echo "$LIBTORCH"
+    else
+        usable "$link" || usable "$(python_torch)" || usable "$(wheel_folder "$wheel")" || true
+    fi
+}
+
+# problems: what set-up and build need and this machine lacks, a line each with its remedy.
 problems() {
-    local wanted have
+    local wanted have why
     wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
     if ! command -v cargo >/dev/null || ! have=$(rustc --version 2>/dev/null | cut -d' ' -f2); then
         echo "Rust is missing: install it from https://rustup.rs, then open a new terminal."
@@ -74,14 +86,21 @@ problems() {
     if ! echo '#include <string>' | "${CXX:-c++}" -std=c++17 -x c++ -fsyntax-only - 2>/dev/null; then
         echo "A C++17 compiler is missing (tried '${CXX:-c++}'): install g++ (Debian, Ubuntu: \`apt install g++\`; Fedora: \`dnf install gcc-c++\`) or name yours in CXX."
     fi
-    if [ ! -d target ] && [ "$(free_gb .)" -lt 3 ]; then
+    if [ ! -d target ] && [ -z "${CARGO_TARGET_DIR-}" ] && [ "$(free_gb .)" -lt 3 ]; then
         echo "The build needs 3 GB and $root has $(free_gb .) GB free: make room there, or clone to another disk."
+    fi
+    if [ -e "$link" ] && [ ! -L "$link" ]; then
+        echo "$root/$link is a folder of its own: move it elsewhere and name it in LIBTORCH, so that $link can be a link."
+    fi
+    if [ -z "$libtorch" ]; then
+        install_problems
+    else
+        why=$(refusal "$libtorch")
+        [ -z "$why" ] || echo "The libtorch that LIBTORCH names, $libtorch, cannot be used: $why; point LIBTORCH at a libtorch $torch_wanted, or unset it to have one installed."
     fi
 }
 
-# install_problems: the same for installing libtorch.
 install_problems() {
-    local needed=$1
     if [ "$(uname -sm)" != "Linux x86_64" ]; then
         echo "Only Linux on x86-64 is set up by this script, and this is $(uname -sm): set LIBTORCH to a libtorch $torch_wanted of your own (untested)."
         return
@@ -93,87 +112,63 @@ install_problems() {
     elif ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
         echo "Python's venv module is missing: install it (Debian, Ubuntu: \`apt install python3-venv\`)."
     fi
-    if [ "$(free_gb "$cache")" -lt "$needed" ]; then
-        echo "libtorch needs $needed GB while it is installed and $cache has $(free_gb "$cache") GB free: make room, or set XDG_CACHE_HOME to a folder on another disk."
+    if [ "$(free_gb "$cache")" -lt "$install_gb" ]; then
+        echo "libtorch needs $install_gb GB while it is installed and $cache has $(free_gb "$cache") GB free: make room, or set XDG_CACHE_HOME to a folder on another disk."
     fi
 }
 
 # --- --check -----------------------------------------------------------------------------------------------------------
 
 check() {
-    local folder why name found version trouble
-    trouble=$(problems)
+    local name sets="" version
     say() { printf '%-10s %s\n' "$@"; }
     say Rust "$(rustc --version 2>/dev/null || echo missing)"
     say compiler "$("${CXX:-c++}" --version 2>/dev/null | head -1 | grep . || echo missing)"
-    folder=${LIBTORCH:-$link}
-    if [ -e "$folder" ]; then
-        why=$(refusal "$folder")
-        version=$(torch_version "$folder")
-        say libtorch "${version:-unknown version} in $(realpath "$folder")${LIBTORCH:+ (from LIBTORCH)}"
-        [ -z "$why" ] || trouble+=$'\n'"The libtorch in $folder cannot be used: $why."
+    if [ -e "$libtorch" ]; then
+        version=$(torch_version "$libtorch")
+        say libtorch "${version:-unknown version} in $(realpath "$libtorch")${LIBTORCH:+ (from LIBTORCH)}"
     else
         say libtorch missing
-        trouble+=$'\n'"libtorch is missing: run scripts/setup.sh."
-        trouble+=$'\n'$(install_problems "$(size_gb)")
     fi
     if ! driver; then
         say CUDA "no: no NVIDIA driver is seen here (neither nvidia-smi nor libcuda.so.1)"
-    elif cuda_ready "$folder"; then
+    elif [ -n "$libtorch" ] && cuda_ready "$libtorch"; then
         say CUDA "yes: $(nvidia-smi -L 2>/dev/null | head -1 | sed 's/ (UUID.*//' | grep . || echo 'an NVIDIA driver is there')"
     else
-        say CUDA "no: there is an NVIDIA driver, but this libtorch lacks its CUDA libraries; run scripts/setup.sh --cuda"
+        say CUDA "no: there is an NVIDIA driver, but no libtorch with all CUDA libraries; run scripts/setup.sh"
     fi
     say threads "$(nproc)"
-    found=
     for name in "$data_root"/*/; do
-        [ ! -d "$name" ] || found+="$(basename "$name") "
+        [ ! -d "$name" ] || sets+="$(basename "$name") "
     done
-    say data "${found:-none yet }in $data_root"
-    trouble=$(grep . <<<"$trouble" || true)
+    say data "${sets:-none yet }in $data_root"
     if [ -n "$trouble" ]; then
         printf 'not ready:\n%s\n' "$trouble"
-        exit 1
+    elif [ ! -e "$link" ] || [ "$(realpath "$link")" != "$(realpath "$libtorch")" ]; then
+        echo "not ready: run scripts/setup.sh, and $link will name ${libtorch:-a libtorch that it installs}"
+    else
+        echo ready
+        return
     fi
-    echo "ready"
+    exit 1
 }
 
 # --- set-up ------------------------------------------------------------------------------------------------------------
 
-with_cuda=false
-if [ "$mode" = --cuda ] || driver; then with_cuda=true; fi
-small=$cache/torch-$torch_wanted
-full=$small-cuda
-size_gb() { if $with_cuda; then echo 12; else echo 3; fi; }
-
-# use FOLDER: points the link at it; atomic, so that a build beside us sees the old or the new one.
-use() {
-    local folder
-    folder=$(realpath "$1")
-    if [ "$(realpath -q "$link" || true)" != "$folder" ]; then
-        ln -sfn "$folder" "$link.new$$"
-        mv -fT "$link.new$$" "$link"
-        echo "libtorch $torch_wanted: $folder"
-    fi
-}
-
-# install VENV: the torch wheel in a folder of its own. Made beside and renamed, so that a cut-off set-up leaves nothing half done.
+# install: the torch wheel in a folder of its own. Made beside and renamed, so that a cut-off set-up leaves nothing half done.
 install() {
-    local venv=$1 trouble
-    part=$venv.part # not local: the trap reads it
-    trouble=$(install_problems "$(size_gb)")
-    [ -z "$trouble" ] || stop_all "$trouble"
+    part=$wheel.part # not local: the trap reads it
     mkdir -p "$cache" || stop 2 "cannot create $cache; set XDG_CACHE_HOME to a folder that you may write to"
-    exec 9>"$venv.lock"
+    exec 9>"$wheel.lock"
     flock -n 9 || { echo "another set-up is installing libtorch; waiting for it"; flock 9; }
-    if [ -z "$(wheel_folder "$venv")" ]; then
+    if [ -z "$(wheel_folder "$wheel")" ]; then
         rm -rf "$part"
         trap 'rm -rf "$part"' EXIT
         trap 'exit 130' INT
         trap 'exit 143' TERM
-        echo "installing libtorch $torch_wanted into $venv (once for all checkouts)"
+        echo "installing libtorch $torch_wanted into $wheel (once for all checkouts)"
         python3 -m venv "$part" || stop 2 "python3 -m venv $part failed (see above); install Python's venv module"
-        # Unpacking in the cache's own disk keeps a small /tmp out of it.
+        # Unpacking on the cache's own disk keeps a small /tmp out of it.
         mkdir "$part/tmp"
         pip() { TMPDIR=$part/tmp "$part/bin/python" -m pip --disable-pip-version-check --no-input install "$@"; }
         # The smallest package goes first: whether the network answers is known in seconds.
@@ -186,43 +181,36 @@ install() {
             pip --no-deps "torch==$torch_wanted" 'nvidia-cuda-cupti==13.0.*'
         fi || stop 1 "pip could not install torch $torch_wanted (see above); run this again when that is mended"
         rm -rf "$part/tmp"
-        mv -T "$part" "$venv"
+        mv -T "$part" "$wheel"
         trap - EXIT INT TERM
     fi
     exec 9>&-
+    libtorch=$(wheel_folder "$wheel")
+    why=$(refusal "$libtorch")
+    [ -z "$why" ] || stop 1 "the libtorch in $libtorch cannot be used: $why; delete $wheel and run this again"
 }
 
-# stop_all LINES: every problem at once, so that none is found after the next try.
-stop_all() {
-    while read -r line; do echo "error: $line" >&2; done <<<"$1"
-    exit 2
-}
+with_cuda=false
+if [ "$mode" = --cuda ] || driver; then with_cuda=true; fi
+wheel=$cache/torch-$torch_wanted install_gb=3
+if $with_cuda; then wheel+=-cuda install_gb=12; fi
 
+libtorch=$(found)
+trouble=$(problems)
 if [ "$mode" = --check ]; then
     check
     exit
 fi
+if [ -n "$trouble" ]; then
+    echo "error: ${trouble//$'\n'/$'\n'error: }" >&2
+    exit 2
+fi
+[ -n "$libtorch" ] || install
 
-trouble=$(problems)
-[ -z "$trouble" ] || stop_all "$trouble"
-
-if [ -n "${LIBTORCH-}" ]; then
-    why=$(refusal "$LIBTORCH")
-    [ -z "$why" ] || stop 2 "LIBTORCH=$LIBTORCH cannot be used: $why; point it at a libtorch $torch_wanted, or \`unset LIBTORCH\` to have one installed"
-    use "$LIBTORCH"
-elif [ -e "$link" ] && [ -z "$(refusal "$link")" ] &&
-    ! { $with_cuda && [[ "$(realpath "$link")" == "$small"/* ]]; }; then
-    : # set up before, and nothing better is asked for
-else
-    venv=$small
-    if $with_cuda; then venv=$full; fi
-    folder=$(python_torch)
-    if [ -z "$folder" ] || [ -n "$(refusal "$folder")" ] || { $with_cuda && ! cuda_ready "$folder"; }; then
-        [ -n "$(wheel_folder "$venv")" ] || install "$venv"
-        folder=$(wheel_folder "$venv")
-        why=$(refusal "$folder")
-        [ -z "$why" ] || stop 1 "the libtorch in $folder cannot be used: $why; delete $venv and run this again"
-    fi
-    [ -L "$link" ] || [ ! -e "$link" ] || stop 2 "$root/$link is a folder and not a usable libtorch $torch_wanted; move it away"
-    use "$folder"
+target=$(realpath "$libtorch")
+if [ "$(realpath -q "$link" || true)" != "$target" ]; then
+    # Renamed into place, so that a build beside us sees the old link or the new one.
+    ln -sfn "$target" "$link.new$$"
+    mv -fT "$link.new$$" "$link"
+    echo "libtorch $torch_wanted: $target"
 fi
