@@ -16,7 +16,7 @@ unsafe extern "C" {
     fn ext_error() -> *const c_char;
     pub(crate) fn ext_list_new(tensors: *const *const C_tensor, count: usize) -> *mut List;
     pub(crate) fn ext_list_free(list: *mut List);
-    pub(crate) fn ext_clear_grads(params: *const List) -> c_int;
+    pub(crate) fn ext_clear_grads(params: *const List);
     pub(crate) fn ext_fused_sgd(
         params: *const List,
         buffers: *const List,

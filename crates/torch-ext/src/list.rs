@@ -67,11 +67,9 @@ impl TensorList {
     }
 
     /// Makes every gradient undefined.
-    /// # Errors
-    /// What libtorch says.
-    pub fn clear_grads(&self) -> Result<()> {
+    pub fn clear_grads(&self) {
         // SAFETY: a live list.
-        ffi::check(unsafe { ffi::ext_clear_grads(self.list.as_ptr()) })
+        unsafe { ffi::ext_clear_grads(self.list.as_ptr()) }
     }
 
     /// One step of stochastic gradient descent in place, as `torch.optim.SGD`:
