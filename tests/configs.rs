@@ -17,7 +17,8 @@ fn experiments() -> Vec<PathBuf> {
 fn every_experiment_takes_a_step() {
     for file in experiments() {
         let dir = tempfile::tempdir().unwrap();
-        let words = ["--config".into(), file.display().to_string(), "--dry-run".into(), "data=synthetic".into(), "-q".into()];
+        let words =
+            ["--config".into(), file.display().to_string(), "--dry-run".into(), "data=synthetic".into(), "-q".into()];
         let output = run(lenet(dir.path(), words));
         assert!(output.status.success(), "{}:\n{}", file.display(), text(&output.stderr));
         assert!(text(&output.stdout).contains("test/error"), "{}", file.display());
@@ -31,7 +32,12 @@ fn every_experiment_starts_with_its_header() {
         let text = fs::read_to_string(&file).unwrap();
         let header: Vec<_> = text.lines().take_while(|l| l.starts_with('#')).collect();
         for word in ["aper", "ommand", "ardware", "all-clock", "ours"] {
-            assert!(header.iter().any(|l| l.contains(word)), "{}: no line with {word:?} in\n{}", file.display(), header.join("\n"));
+            assert!(
+                header.iter().any(|l| l.contains(word)),
+                "{}: no line with {word:?} in\n{}",
+                file.display(),
+                header.join("\n")
+            );
         }
     }
 }
@@ -42,10 +48,14 @@ fn a_printed_configuration_runs_as_the_original() {
         let dir = tempfile::tempdir().unwrap();
         let printed = succeed(lenet(dir.path(), ["--config", file.to_str().unwrap(), "--print-config", "seed=5"]));
         assert!(printed.contains("seed: 5") && printed.contains("command line"), "{printed}");
-        assert!(printed.contains(file.file_name().unwrap().to_str().unwrap()), "the origin of values is told:\n{printed}");
+        assert!(
+            printed.contains(file.file_name().unwrap().to_str().unwrap()),
+            "the origin of values is told:\n{printed}"
+        );
         fs::write(dir.path().join("printed.yaml"), &printed).unwrap();
         let again = succeed(lenet(dir.path(), ["--config", "printed.yaml", "--print-config"]));
-        let values = |t: &str| t.lines().map(|l| l.split(" #").next().unwrap().trim_end().to_string()).collect::<Vec<_>>();
+        let values =
+            |t: &str| t.lines().map(|l| l.split(" #").next().unwrap().trim_end().to_string()).collect::<Vec<_>>();
         assert_eq!(values(&printed), values(&again));
     }
 }

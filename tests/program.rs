@@ -15,7 +15,11 @@ pub fn root() -> &'static Path {
 /// A command in `folder`, with one thread, so that tests beside each other do not fight for cores.
 pub fn lenet<S: AsRef<OsStr>>(folder: &Path, words: impl IntoIterator<Item = S>) -> Command {
     let binary = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("lenet");
-    assert!(binary.exists(), "{} is missing: run scripts/test.sh, or cargo build --release --workspace first", binary.display());
+    assert!(
+        binary.exists(),
+        "{} is missing: run scripts/test.sh, or cargo build --release --workspace first",
+        binary.display()
+    );
     let mut command = Command::new(binary);
     command.current_dir(folder).args(words).env("OMP_NUM_THREADS", "1").stdin(Stdio::null());
     command

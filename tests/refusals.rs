@@ -74,7 +74,9 @@ fn mnist(folder: &Path, spoil: impl Fn(&str, Vec<u8>) -> Vec<u8>) {
         images.extend((0..n * 784).map(|i| (i * 7919 % 251) as u8));
         let mut labels: Vec<u8> = [2049u32, n].iter().flat_map(|v| v.to_be_bytes()).collect();
         labels.extend((0..n).map(|i| (i % 10) as u8));
-        for (name, bytes) in [(format!("{stem}-images-idx3-ubyte"), images), (format!("{stem}-labels-idx1-ubyte"), labels)] {
+        for (name, bytes) in
+            [(format!("{stem}-images-idx3-ubyte"), images), (format!("{stem}-labels-idx1-ubyte"), labels)]
+        {
             fs::write(folder.join(&name), spoil(&name, bytes)).unwrap();
         }
     }
@@ -160,7 +162,14 @@ fn a_run_folder_that_cannot_be_written() {
 #[test]
 fn divergence_is_named_with_its_step_and_leaves_no_checkpoint_of_it() {
     let dir = tempfile::tempdir().unwrap();
-    let words = smoke(&["--out", "run", "optim.base_lr=1e30", "length=50 steps", "checkpoint.every=1 steps", "model.name=lenet5_modern"]);
+    let words = smoke(&[
+        "--out",
+        "run",
+        "optim.base_lr=1e30",
+        "length=50 steps",
+        "checkpoint.every=1 steps",
+        "model.name=lenet5_modern",
+    ]);
     let output = run(lenet(dir.path(), words));
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");

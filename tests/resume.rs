@@ -68,7 +68,11 @@ fn newest(run: &Path) -> String {
 fn killed_while_a_checkpoint_is_written_it_resumes_to_the_same_weights() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("run");
-    let partial = || files(&folder.join("checkpoints")).iter().any(|p| p.file_name().unwrap().to_string_lossy().starts_with(".partial-"));
+    let partial = || {
+        files(&folder.join("checkpoints"))
+            .iter()
+            .any(|p| p.file_name().unwrap().to_string_lossy().starts_with(".partial-"))
+    };
     let mut child = quietly(lenet(dir.path(), hard(&["checkpoint.every=1 steps", "--out", "run"])));
     let mut caught = 0;
     for _ in 0..5 {

@@ -13,15 +13,33 @@ fn a_run_leaves_everything_that_is_promised() {
     assert!(latest.is_symlink());
     let result = result(&latest);
     assert_eq!(result, last);
-    for name in ["config.yaml", "env.json", "log.txt", "metrics.jsonl", "weights.safetensors", "weights-ema.safetensors"] {
+    for name in
+        ["config.yaml", "env.json", "log.txt", "metrics.jsonl", "weights.safetensors", "weights-ema.safetensors"]
+    {
         assert!(latest.join(name).metadata().unwrap().len() > 0, "{name}");
     }
     assert!(files(&latest).iter().any(|p| p.to_string_lossy().contains("tfevents")));
     assert!(files(&latest.join("figures")).iter().any(|p| p.to_string_lossy().contains("confusion")));
     assert!(files(&latest.join("figures")).iter().any(|p| p.ends_with("loss.png")));
     for key in [
-        "paper", "config", "seed", "status", "metrics", "steps", "epochs", "seconds", "examples_per_second", "effective_batch", "lr",
-        "device", "world_size", "commit", "config_sha256", "weights_sha256", "data_sha256", "parameters",
+        "paper",
+        "config",
+        "seed",
+        "status",
+        "metrics",
+        "steps",
+        "epochs",
+        "seconds",
+        "examples_per_second",
+        "effective_batch",
+        "lr",
+        "device",
+        "world_size",
+        "commit",
+        "config_sha256",
+        "weights_sha256",
+        "data_sha256",
+        "parameters",
     ] {
         assert!(!result[key].is_null(), "result.json has no {key}");
     }

@@ -45,7 +45,8 @@ fn summary_counts_as_the_paper_does() {
     assert_eq!(sum("connections"), 340_908);
     let table = succeed(lenet(dir.path(), ["summary", "--config", &file]));
     assert!(table.contains("340908"), "{table}");
-    let modern = json(&succeed(lenet(dir.path(), ["summary", "--config", &file, "--json", "model.name=lenet5_modern"])));
+    let modern =
+        json(&succeed(lenet(dir.path(), ["summary", "--config", &file, "--json", "model.name=lenet5_modern"])));
     assert_eq!(modern.as_array().unwrap().iter().map(|r| r["parameters"].as_u64().unwrap()).sum::<u64>(), 61_706);
 }
 
@@ -77,7 +78,9 @@ fn predict_reads_dark_on_light_and_light_on_dark() {
     succeed(lenet(dir.path(), smoke(&["--out", "run", "-q", "length=5 steps"])));
     // A stroke of a one, drawn at an odd size, in both polarities.
     for (name, paper, ink) in [("dark.png", 250u8, 10u8), ("light.png", 5, 245)] {
-        let picture = image::GrayImage::from_fn(91, 140, |x, y| image::Luma([if (40..52).contains(&x) && (20..120).contains(&y) { ink } else { paper }]));
+        let picture = image::GrayImage::from_fn(91, 140, |x, y| {
+            image::Luma([if (40..52).contains(&x) && (20..120).contains(&y) { ink } else { paper }])
+        });
         picture.save(dir.path().join(name)).unwrap();
     }
     let words = with("predict", smoke(&["--weights", "run", "dark.png", "light.png", "--json"]));

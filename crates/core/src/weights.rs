@@ -112,7 +112,8 @@ pub fn read(path: &Path) -> Result<(Named, Option<String>)> {
     let meta = header.metadata().as_ref().and_then(|m| m.get(META).cloned());
     let mut tensors = Named::new();
     for (name, view) in SafeTensors::deserialize(&file).map_err(|e| damaged(e.to_string()))?.iter() {
-        let kind = kind(view.dtype()).ok_or_else(|| damaged(format!("{name} has dtype {:?}, which libtorch lacks", view.dtype())))?;
+        let kind = kind(view.dtype())
+            .ok_or_else(|| damaged(format!("{name} has dtype {:?}, which libtorch lacks", view.dtype())))?;
         let shape: Vec<i64> = view.shape().iter().map(|&d| d as i64).collect();
         tensors.insert(name.to_string(), Tensor::f_from_data_size(view.data(), &shape, kind)?);
     }
@@ -135,7 +136,12 @@ pub fn copy_into(targets: &Named, source: &Named, origin: &str) -> Result<()> {
             Some(_) => {}
         }
     }
-    wrong.extend(source.iter().filter(|(n, _)| !targets.contains_key(*n)).map(|(n, t)| format!("unexpected: {n} {:?}", t.size())));
+    wrong.extend(
+        source
+            .iter()
+            .filter(|(n, _)| !targets.contains_key(*n))
+            .map(|(n, t)| format!("unexpected: {n} {:?}", t.size())),
+    );
     if !wrong.is_empty() {
         return Err(user!("{origin} does not fit this model ({} differences):\n  {}", wrong.len(), wrong.join("\n  ")));
     }

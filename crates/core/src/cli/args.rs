@@ -6,7 +6,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, after_help = "Keys are set as key=value: optim.base_lr=0.5 seed=1 data=fashion_mnist.\nExit codes: 0 done, 2 your input is wrong, 1 any other failure, 130/143 interrupted (saved).")]
+#[command(
+    version,
+    propagate_version = true,
+    after_help = "Keys are set as key=value: optim.base_lr=0.5 seed=1 data=fashion_mnist.\nExit codes: 0 done, 2 your input is wrong, 1 any other failure, 130/143 interrupted (saved)."
+)]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -172,8 +176,22 @@ pub(super) struct RunsArgs {
 
 /// Puts `train` in front where no command is named.
 pub(super) fn with_default_command(mut words: Vec<OsString>) -> Vec<OsString> {
-    const KNOWN: [&str; 14] =
-        ["train", "eval", "forward", "predict", "bench", "summary", "data", "verify", "runs", "help", "--help", "-h", "--version", "-V"];
+    const KNOWN: [&str; 14] = [
+        "train",
+        "eval",
+        "forward",
+        "predict",
+        "bench",
+        "summary",
+        "data",
+        "verify",
+        "runs",
+        "help",
+        "--help",
+        "-h",
+        "--version",
+        "-V",
+    ];
     let named = words.get(1).and_then(|w| w.to_str()).is_none_or(|w| KNOWN.contains(&w));
     if !named {
         words.insert(1, "train".into());
@@ -197,7 +215,9 @@ mod tests {
 
     #[test]
     fn train_is_the_default_command_and_words_are_overrides() {
-        let Command::Train(args) = parse("lenet --config a.yaml seed=1 optim.base_lr=0.5 --device cpu").command else { panic!() };
+        let Command::Train(args) = parse("lenet --config a.yaml seed=1 optim.base_lr=0.5 --device cpu").command else {
+            panic!()
+        };
         assert_eq!(args.common.overrides(), ["seed=1", "optim.base_lr=0.5", "compute.device=cpu"]);
         assert_eq!(args.resume, None);
         let Command::Train(args) = parse("lenet --resume --config a.yaml").command else { panic!() };

@@ -45,13 +45,19 @@ pub(super) fn forward<C: DeserializeOwned>(app: &App<C>, args: &ForwardArgs) -> 
     let kind = if double { Kind::Double } else { Kind::Float };
     for (name, tensor) in &input {
         if tensor.is_floating_point() && tensor.kind() != kind {
-            return Err(user!("{}: {name} is {:?} but the weights are {kind:?}; give both in one precision", args.input.display(), tensor.kind()));
+            return Err(user!(
+                "{}: {name} is {:?} but the weights are {kind:?}; give both in one precision",
+                args.input.display(),
+                tensor.kind()
+            ));
         }
     }
     let input: Named = input.into_iter().map(|(n, t)| (n, t.to_device(setup.device))).collect();
     let mut output = if args.grad { model(&input, args.train)? } else { tch::no_grad(|| model(&input, args.train))? };
     if args.grad {
-        let loss = output.get("loss").ok_or_else(|| user!("--grad needs targets in {}: there is no loss without them", args.input.display()))?;
+        let loss = output
+            .get("loss")
+            .ok_or_else(|| user!("--grad needs targets in {}: there is no loss without them", args.input.display()))?;
         loss.f_backward()?;
         for (name, parameter) in parameters.iter().filter(|(_, p)| p.requires_grad()) {
             let gradient = parameter.grad();
@@ -81,7 +87,12 @@ pub(super) fn predict<C: DeserializeOwned>(app: &App<C>, args: &PredictArgs) -> 
         return say_json(&predictions);
     }
     for p in &predictions {
-        let classes: Vec<_> = p.classes.iter().take(5).map(|(name, probability)| format!("{name} {:.1} %", 100.0 * probability)).collect();
+        let classes: Vec<_> = p
+            .classes
+            .iter()
+            .take(5)
+            .map(|(name, probability)| format!("{name} {:.1} %", 100.0 * probability))
+            .collect();
         say(format!("{:32} {}", p.image.display(), classes.join("   ")));
         for picture in &p.pictures {
             say(format!("{:32} {}", "", picture.display()));
@@ -146,8 +157,14 @@ pub(super) fn data<C: DeserializeOwned>(app: &App<C>, args: &DataArgs) -> Result
     let picture = figures::grid(&look.images, 10, (64 / width).max(1) as u32, &look.captions)?;
     figures::save(&picture, &args.out)?;
     if args.common.json {
-        let classes: Vec<_> = look.classes.iter().map(|(n, train, test)| serde_json::json!({"class": n, "train": train, "test": test})).collect();
-        return say_json(&serde_json::json!({"picture": args.out, "classes": classes, "mean": look.mean, "std": look.std}));
+        let classes: Vec<_> = look
+            .classes
+            .iter()
+            .map(|(n, train, test)| serde_json::json!({"class": n, "train": train, "test": test}))
+            .collect();
+        return say_json(
+            &serde_json::json!({"picture": args.out, "classes": classes, "mean": look.mean, "std": look.std}),
+        );
     }
     say(format!("{:24} {:>8} {:>8}", "class", "train", "test"));
     for (name, train, test) in &look.classes {

@@ -143,7 +143,10 @@ fn say_json(value: &impl Serialize) -> Result<()> {
 
 /// The experiment of `--config` with its overrides, validated. `None` if `--print-config` has answered already.
 fn experiment<C: DeserializeOwned>(app: &App<C>, common: &Common) -> Result<Option<Experiment<C>>> {
-    let file = common.config.as_deref().ok_or_else(|| user!("--config FILE is missing; the files are in experiments/{}/", app.paper.name))?;
+    let file = common
+        .config
+        .as_deref()
+        .ok_or_else(|| user!("--config FILE is missing; the files are in experiments/{}/", app.paper.name))?;
     let experiment = load(app, file, &common.overrides())?;
     if common.print_config {
         say(experiment.resolved.with_origins().trim_end());
@@ -159,7 +162,8 @@ fn load<C: DeserializeOwned>(app: &App<C>, file: &Path, overrides: &[String]) ->
     if problems.is_empty() {
         return Ok(experiment);
     }
-    let lines: Vec<_> = problems.iter().map(|(key, text)| format!("  {}: {key}: {text}", experiment.resolved.origin(key))).collect();
+    let lines: Vec<_> =
+        problems.iter().map(|(key, text)| format!("  {}: {key}: {text}", experiment.resolved.place(key))).collect();
     Err(user!("the configuration does not fit {}:\n{}", app.paper.name, lines.join("\n")))
 }
 
@@ -189,11 +193,16 @@ fn setup(settings: &Settings) -> Result<Setup> {
                 Some(rest) => rest.strip_prefix(':').and_then(|i| i.parse::<usize>().ok()),
                 None => None,
             };
-            let index = index.ok_or_else(|| user!("compute.device is {other:?}; use auto, cpu, cuda or cuda:<index>"))?;
-            torch_ext::load_cuda().map_err(|why| user!("compute.device is {other}, but CUDA is not available: {why}; use --device cpu"))?;
+            let index =
+                index.ok_or_else(|| user!("compute.device is {other:?}; use auto, cpu, cuda or cuda:<index>"))?;
+            torch_ext::load_cuda().map_err(|why| {
+                user!("compute.device is {other}, but CUDA is not available: {why}; use --device cpu")
+            })?;
             let count = tch::Cuda::device_count() as usize;
             if index >= count {
-                return Err(user!("compute.device is {other}, but this machine has {count} CUDA device(s); use --device cpu or a smaller index"));
+                return Err(user!(
+                    "compute.device is {other}, but this machine has {count} CUDA device(s); use --device cpu or a smaller index"
+                ));
             }
             Device::Cuda(index)
         }

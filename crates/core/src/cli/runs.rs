@@ -14,7 +14,12 @@ pub(super) fn table<C>(app: &App<C>, args: &RunsArgs) -> Result<()> {
     }
     say(format!("{:58} {:>5} {:12} {:>9}  metrics", "run", "seed", "status", "steps"));
     for (folder, r) in &runs {
-        let shown: Vec<_> = r.metrics.iter().filter(|(n, _)| n.ends_with("error") || n.ends_with("accuracy")).map(|(n, v)| format!("{n} {v:.4}")).collect();
+        let shown: Vec<_> = r
+            .metrics
+            .iter()
+            .filter(|(n, _)| n.ends_with("error") || n.ends_with("accuracy"))
+            .map(|(n, v)| format!("{n} {v:.4}"))
+            .collect();
         let status = format!("{:?}", r.status).to_lowercase();
         say(format!("{:58} {:>5} {status:12} {:>9}  {}", folder.display(), r.seed, r.steps, shown.join("  ")));
     }
@@ -47,11 +52,18 @@ pub(super) fn verify<C: DeserializeOwned>(app: &App<C>, args: &VerifyArgs) -> Re
     }
     let holds = findings.iter().all(|(_, claim, found)| claim == found);
     if args.json {
-        let rows: Vec<_> = findings.iter().map(|(n, c, f)| serde_json::json!({"what": n, "claimed": c, "found": f, "holds": c == f})).collect();
+        let rows: Vec<_> = findings
+            .iter()
+            .map(|(n, c, f)| serde_json::json!({"what": n, "claimed": c, "found": f, "holds": c == f}))
+            .collect();
         say_json(&serde_json::json!({"holds": holds, "findings": rows}))?;
     } else {
         for (name, claim, found) in &findings {
-            say(if claim == found { format!("holds   {name:24} {claim}") } else { format!("DIFFERS {name:24} claimed {claim}, found {found}") });
+            say(if claim == found {
+                format!("holds   {name:24} {claim}")
+            } else {
+                format!("DIFFERS {name:24} claimed {claim}, found {found}")
+            });
         }
     }
     if holds { Ok(()) } else { Err(Error::Failed(format!("{} does not hold", args.run.display()))) }

@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use super::args::TrainArgs;
 use super::{App, config_name, device_name, experiment, load, say, say_json, setup};
 use crate::config::{self, Experiment};
-use crate::trainer::run::{self, Run, RunResult, Start, Status};
 use crate::trainer::Signals;
+use crate::trainer::run::{self, Run, RunResult, Start, Status};
 use crate::{Error, Result, user, weights};
 
 /// Keys that a resumed run may set anew, since they do not change what it stands for.
@@ -69,7 +69,11 @@ fn fresh<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<Option<(
     }
     let folder = match &args.out {
         Some(out) if out.join("result.json").exists() => {
-            return Err(user!("{} holds a run already; go on with it by --resume {}, or choose another folder", out.display(), out.display()));
+            return Err(user!(
+                "{} holds a run already; go on with it by --resume {}, or choose another folder",
+                out.display(),
+                out.display()
+            ));
         }
         Some(out) => out.clone(),
         None => run::fresh_folder(app.paper.name, &config_name(&experiment.file), &experiment.resolved.hash())?,
@@ -90,10 +94,17 @@ fn resumed<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<Option
         _ => named.as_str(),
     };
     let folder = if named.is_empty() {
-        let file = args.common.config.as_deref().ok_or_else(|| user!("--resume without a run folder needs --config, to find the newest unfinished run of it"))?;
+        let file = args.common.config.as_deref().ok_or_else(|| {
+            user!("--resume without a run folder needs --config, to find the newest unfinished run of it")
+        })?;
         let wanted = load(app, file, &overrides)?;
-        run::newest_unfinished(app.paper.name, &wanted.resolved.hash())
-            .ok_or_else(|| user!("no unfinished run of {} with these values under runs/{}; start one without --resume", file.display(), app.paper.name))?
+        run::newest_unfinished(app.paper.name, &wanted.resolved.hash()).ok_or_else(|| {
+            user!(
+                "no unfinished run of {} with these values under runs/{}; start one without --resume",
+                file.display(),
+                app.paper.name
+            )
+        })?
     } else {
         PathBuf::from(named)
     };
@@ -106,7 +117,10 @@ fn resumed<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<Option
         Some(file) => load(app, file, &overrides)?,
         None => load(app, &own, &overrides)?,
     };
-    let changed: Vec<_> = config::diff(&before.resolved, &experiment.resolved).into_iter().filter(|k| !FREE.iter().any(|f| k.starts_with(f))).collect();
+    let changed: Vec<_> = config::diff(&before.resolved, &experiment.resolved)
+        .into_iter()
+        .filter(|k| !FREE.iter().any(|f| k.starts_with(f)))
+        .collect();
     if !changed.is_empty() {
         return Err(user!(
             "a resumed run keeps its configuration, but these keys differ: {}; start a new run for them (only compute, log, checkpoint and limit may change)",
@@ -161,7 +175,15 @@ fn one<C>(app: &App<C>, args: &TrainArgs, experiment: &Experiment<C>, folder: &F
     }
     if !done {
         let name = only.map_or("", |n| n.as_str());
-        return Err(ended(run, user!("there is no stage {name:?}; {} has {}; overrides are written key=value", app.paper.name, known.join(", ")), path));
+        return Err(ended(
+            run,
+            user!(
+                "there is no stage {name:?}; {} has {}; overrides are written key=value",
+                app.paper.name,
+                known.join(", ")
+            ),
+            path,
+        ));
     }
     run.end(Status::Done)
 }
@@ -169,7 +191,9 @@ fn one<C>(app: &App<C>, args: &TrainArgs, experiment: &Experiment<C>, folder: &F
 /// Writes how the run ended; the error that ended it is what the user sees, not one of the bookkeeping.
 fn ended(mut run: Run, error: Error, folder: &Path) -> Error {
     let (status, text) = match &error {
-        Error::Interrupted(_) => (Status::Interrupted, format!("stopped and saved; go on with: --resume {}", folder.display())),
+        Error::Interrupted(_) => {
+            (Status::Interrupted, format!("stopped and saved; go on with: --resume {}", folder.display()))
+        }
         Error::Diverged(_) => (Status::Diverged, format!("error: {error}")),
         _ => (Status::Failed, format!("error: {error}")),
     };
@@ -214,7 +238,11 @@ fn sweep<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<()> {
             child.args(args.common.quiet.then_some("--quiet")).args(args.dry_run.then_some("--dry-run"));
             child.arg(if status.is_some() { "--resume" } else { "--out" }).arg(&folder).stdout(process::Stdio::null());
             say(format!("sweep: {}", values.join(" ")));
-            let code = child.status().map_err(|e| Error::Failed(format!("cannot start {}: {e}", program.display())))?.code().unwrap_or(1);
+            let code = child
+                .status()
+                .map_err(|e| Error::Failed(format!("cannot start {}: {e}", program.display())))?
+                .code()
+                .unwrap_or(1);
             match code {
                 0 => {}
                 130 | 143 => return Err(Error::Interrupted(code as u8)),
@@ -229,7 +257,12 @@ fn sweep<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<()> {
         if args.common.json {
             say_json(result)?;
         } else {
-            let metrics: Vec<_> = result.metrics.iter().filter(|(n, _)| !n.contains("/class/")).map(|(n, v)| format!("{n} {v:.4}")).collect();
+            let metrics: Vec<_> = result
+                .metrics
+                .iter()
+                .filter(|(n, _)| !n.contains("/class/"))
+                .map(|(n, v)| format!("{n} {v:.4}"))
+                .collect();
             say(format!("{values}   {:?}   {}", result.status, metrics.join("  ")));
         }
     }

@@ -28,20 +28,10 @@ pub(super) struct Findings {
 
 /// Reads a block of the tree as `T`; what is wrong goes to `findings`. `elsewhere` are keys that belong to somebody
 /// else at this level: they help to say what a misspelt key was meant to be. `None`: not even stand-ins helped.
-pub(super) fn read<T: DeserializeOwned>(
-    tree: Dict,
-    elsewhere: &[&str],
-    findings: &mut Findings,
-) -> Option<T> {
+pub(super) fn read<T: DeserializeOwned>(tree: Dict, elsewhere: &[&str], findings: &mut Findings) -> Option<T> {
     let (state, tree) = (RefCell::new(std::mem::take(findings)), Value::from(tree));
     let result = loop {
-        let root = Node {
-            value: &tree,
-            path: String::new(),
-            untagged: false,
-            elsewhere,
-            state: &state,
-        };
+        let root = Node { value: &tree, path: String::new(), untagged: false, elsewhere, state: &state };
         let fault = match T::deserialize(root) {
             Ok(value) => break Some(value),
             Err(fault) => fault.at(""),
@@ -102,10 +92,7 @@ struct Node<'a> {
 
 impl<'a> Node<'a> {
     fn wrong(&self, expected: &str) -> Fault {
-        Fault::new(format!(
-            "must be {expected}, found {}",
-            describe(self.value)
-        ))
+        Fault::new(format!("must be {expected}, found {}", describe(self.value)))
     }
 
     fn problem(&self, key: String, message: String) {
@@ -125,13 +112,9 @@ impl<'a> Node<'a> {
         let tried = self.state.borrow().replaced.get(&path).copied();
         let result = match (tried, value) {
             (Some(tried), _) => seed.deserialize(StandIn { tried }),
-            (None, Some(value)) => seed.deserialize(Node {
-                value,
-                path: path.clone(),
-                untagged: false,
-                elsewhere: &[],
-                state: self.state,
-            }),
+            (None, Some(value)) => {
+                seed.deserialize(Node { value, path: path.clone(), untagged: false, elsewhere: &[], state: self.state })
+            }
             (None, None) => Err(Fault::new("missing")),
         };
         result.map_err(|fault| fault.at(&path))
@@ -140,18 +123,11 @@ impl<'a> Node<'a> {
     fn entries(&self) -> Option<impl Iterator<Item = (&'a String, &'a Value)> + use<'a>> {
         let untagged = self.untagged;
         let dict = self.value.as_dict()?;
-        Some(
-            dict.iter()
-                .filter(move |(key, _)| !(untagged && *key == "kind")),
-        )
+        Some(dict.iter().filter(move |(key, _)| !(untagged && *key == "kind")))
     }
 
     /// Hands the known keys to a struct and writes down the unknown ones.
-    fn block<'de, V: Visitor<'de>>(
-        self,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
+    fn block<'de, V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
         let Some(entries) = self.entries() else {
             return Err(self.wrong(&format!("a block with the keys {}", fields.join(", "))));
         };
@@ -166,21 +142,11 @@ impl<'a> Node<'a> {
         }
         for field in fields {
             let absent = !known.iter().any(|(key, _)| key == field);
-            if absent
-                && self
-                    .state
-                    .borrow()
-                    .replaced
-                    .contains_key(&join(&self.path, field))
-            {
+            if absent && self.state.borrow().replaced.contains_key(&join(&self.path, field)) {
                 known.push((field, None));
             }
         }
-        visitor.visit_map(Entries {
-            node: &self,
-            left: known.into_iter(),
-            next: None,
-        })
+        visitor.visit_map(Entries { node: &self, left: known.into_iter(), next: None })
     }
 }
 
@@ -276,20 +242,13 @@ impl<'de> Deserializer<'de> for Node<'_> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
         visitor.visit_newtype_struct(self)
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.value.as_array() {
-            Some(list) => visitor.visit_seq(Items {
-                node: &self,
-                left: list.iter().enumerate(),
-            }),
+            Some(list) => visitor.visit_seq(Items { node: &self, left: list.iter().enumerate() }),
             None => Err(self.wrong("a list")),
         }
     }
@@ -304,14 +263,8 @@ impl<'de> Deserializer<'de> for Node<'_> {
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.entries() {
             Some(entries) => {
-                let left: Vec<_> = entries
-                    .map(|(key, value)| (key.as_str(), Some(value)))
-                    .collect();
-                visitor.visit_map(Entries {
-                    node: &self,
-                    left: left.into_iter(),
-                    next: None,
-                })
+                let left: Vec<_> = entries.map(|(key, value)| (key.as_str(), Some(value))).collect();
+                visitor.visit_map(Entries { node: &self, left: left.into_iter(), next: None })
             }
             None => Err(self.wrong("a block of keys")),
         }
@@ -344,12 +297,9 @@ impl<'de> Deserializer<'de> for Node<'_> {
             Value::Dict(_, dict) => match dict.get("kind") {
                 Some(Value::String(_, word)) => (word.as_str(), kind_path),
                 Some(other) => {
-                    return Err(Fault::new(format!(
-                        "must be a word, found {}; {}",
-                        describe(other),
-                        known()
-                    ))
-                    .at(&kind_path));
+                    return Err(
+                        Fault::new(format!("must be a word, found {}; {}", describe(other), known())).at(&kind_path)
+                    );
                 }
                 None => return Err(Fault::new(format!("missing; {}", known())).at(&kind_path)),
             },
@@ -363,16 +313,9 @@ impl<'de> Deserializer<'de> for Node<'_> {
             }
         };
         match variants.iter().find(|variant| **variant == word) {
-            Some(variant) => visitor.visit_enum(Choice {
-                node: Node {
-                    untagged: true,
-                    ..self
-                },
-                variant,
-            }),
+            Some(variant) => visitor.visit_enum(Choice { node: Node { untagged: true, ..self }, variant }),
             None => {
-                let near = nearest(word, variants)
-                    .map_or(String::new(), |near| format!("did you mean {near}? "));
+                let near = nearest(word, variants).map_or(String::new(), |near| format!("did you mean {near}? "));
                 Err(Fault::new(format!("unknown choice `{word}`; {near}{}", known())).at(&path))
             }
         }

@@ -20,19 +20,9 @@ pub(super) fn read_file(path: &Path) -> Result<Layer> {
             .map_err(|_| user!("{name} is not a text file (no UTF-8); a configuration is YAML"))?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let folder = path.parent().unwrap_or(Path::new(""));
-            let wanted = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let there = yaml_files(folder)
-                .into_iter()
-                .map(|stem| format!("{stem}.yaml"))
-                .collect::<Vec<_>>();
-            return Err(user!(
-                "there is no file {name}{}",
-                suggestion(&wanted, there.iter().map(String::as_str))
-            ));
+            let wanted = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let there = yaml_files(folder).into_iter().map(|stem| format!("{stem}.yaml")).collect::<Vec<_>>();
+            return Err(user!("there is no file {name}{}", suggestion(&wanted, there.iter().map(String::as_str))));
         }
         Err(error) => return Err(user!("cannot read {name}: {error}")),
     };
@@ -40,12 +30,7 @@ pub(super) fn read_file(path: &Path) -> Result<Layer> {
         Some(line) => user!("{name}:{line}: {}", error.message),
         None => user!("{name}: {}", error.message),
     })?;
-    Ok(Layer {
-        name,
-        key: None,
-        dict,
-        lines,
-    })
+    Ok(Layer { name, key: None, dict, lines })
 }
 
 /// Takes the list `defaults: [group/option, …]` out of the file.
@@ -56,10 +41,7 @@ pub(super) fn defaults(main: &mut Layer) -> Result<Vec<(String, String)>> {
         None | Some(Value::Empty(..)) => return Ok(vec![]),
         Some(Value::Array(_, list)) => list,
         Some(other) => {
-            return Err(user!(
-                "{place}: defaults must be a list, found {}; {form}",
-                yaml::flow(&other)
-            ));
+            return Err(user!("{place}: defaults must be a list, found {}; {form}", yaml::flow(&other)));
         }
     };
     let mut chosen: Vec<(String, String)> = Vec::new();
@@ -67,12 +49,7 @@ pub(super) fn defaults(main: &mut Layer) -> Result<Vec<(String, String)>> {
         let (group, option) = item
             .as_str()
             .and_then(|text| text.split_once('/'))
-            .ok_or_else(|| {
-                user!(
-                    "{place}: defaults has {}, which is not group/option; {form}",
-                    yaml::flow(item)
-                )
-            })?;
+            .ok_or_else(|| user!("{place}: defaults has {}, which is not group/option; {form}", yaml::flow(item)))?;
         if chosen.iter().any(|(other, _)| other == group) {
             return Err(user!("{place}: defaults chooses {group} twice; keep one"));
         }
@@ -85,10 +62,7 @@ pub(super) fn defaults(main: &mut Layer) -> Result<Vec<(String, String)>> {
 pub(super) fn find_groups(file: &Path) -> Option<PathBuf> {
     let absolute = std::path::absolute(file).unwrap_or_default();
     let beside = |path: &Path| path.parent().map(|parent| parent.join("groups"));
-    file.ancestors()
-        .chain(absolute.ancestors())
-        .filter_map(beside)
-        .find(|groups| groups.is_dir())
+    file.ancestors().chain(absolute.ancestors()).filter_map(beside).find(|groups| groups.is_dir())
 }
 
 pub(super) fn no_groups(by: &str, file: &Path) -> Error {
@@ -106,19 +80,13 @@ pub(super) fn read_group(groups: &Path, group: &str, option: &str, by: &str) -> 
     if !is_group(groups, group) {
         let known = folders(groups);
         let near = suggestion(group, known.iter().map(String::as_str));
-        return Err(user!(
-            "{by}: there is no group {group} in {}{near}",
-            groups.display()
-        ));
+        return Err(user!("{by}: there is no group {group} in {}{near}", groups.display()));
     }
     let folder = groups.join(group);
     let known = yaml_files(&folder);
     if !known.iter().any(|stem| stem == option) {
         let near = suggestion(option, known.iter().map(String::as_str));
-        return Err(user!(
-            "{by}: there is no file {option}.yaml in {}{near}",
-            folder.display()
-        ));
+        return Err(user!("{by}: there is no file {option}.yaml in {}{near}", folder.display()));
     }
     let layer = read_file(&folder.join(format!("{option}.yaml")))?;
     if layer.dict.contains_key("defaults") {
@@ -147,41 +115,25 @@ pub(super) fn refuse_shadowed(group: &Layer, main: &Layer, name: &str) -> Result
         }
     }
     match hidden {
-        Some(key) if !seen => Err(user!(
-            "{name}: changes nothing, since {} sets {key} itself; give {key}=… instead",
-            at(main, &key)
-        )),
+        Some(key) if !seen => {
+            Err(user!("{name}: changes nothing, since {} sets {key} itself; give {key}=… instead", at(main, &key)))
+        }
         _ => Ok(()),
     }
 }
 
 pub(super) fn folders(path: &Path) -> Vec<String> {
-    names(path, |entry| {
-        entry.is_dir().then(|| entry.file_name()).flatten()
-    })
+    names(path, |entry| entry.is_dir().then(|| entry.file_name()).flatten())
 }
 
 pub(super) fn yaml_files(path: &Path) -> Vec<String> {
-    names(path, |entry| {
-        entry
-            .file_stem()
-            .filter(|_| entry.extension().is_some_and(|e| e == "yaml"))
-    })
+    names(path, |entry| entry.file_stem().filter(|_| entry.extension().is_some_and(|e| e == "yaml")))
 }
 
-pub(super) fn names(
-    folder: &Path,
-    name: impl Fn(&Path) -> Option<&std::ffi::OsStr>,
-) -> Vec<String> {
-    let folder = if folder.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        folder
-    };
+pub(super) fn names(folder: &Path, name: impl Fn(&Path) -> Option<&std::ffi::OsStr>) -> Vec<String> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut found: Vec<String> = entries
-        .filter_map(|entry| Some(name(&entry.path())?.to_str()?.to_string()))
-        .collect();
+    let mut found: Vec<String> = entries.filter_map(|entry| Some(name(&entry.path())?.to_str()?.to_string())).collect();
     found.sort();
     found
 }

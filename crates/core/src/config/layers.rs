@@ -5,9 +5,7 @@ use std::path::Path;
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::files::{
-    defaults, find_groups, is_group, no_groups, read_file, read_group, refuse_shadowed,
-};
+use super::files::{defaults, find_groups, is_group, no_groups, read_file, read_group, refuse_shadowed};
 use super::resolved::Resolved;
 use super::yaml::{self, Lines, join};
 use crate::{Error, Result};
@@ -61,10 +59,7 @@ pub(super) fn compose(
     // `data=fashion_mnist` on a key that is a group picks another file of the group.
     let mut picked = Vec::new();
     assignments.retain(|given| {
-        let option = given
-            .value
-            .as_str()
-            .filter(|_| groups.as_deref().is_some_and(|g| is_group(g, &given.key)));
+        let option = given.value.as_str().filter(|_| groups.as_deref().is_some_and(|g| is_group(g, &given.key)));
         if let Some(option) = option {
             chosen.retain(|(group, _)| *group != given.key);
             chosen.push((given.key.clone(), option.to_string()));
@@ -76,10 +71,7 @@ pub(super) fn compose(
 
     let mut layers = Vec::new();
     for (group, option) in &chosen {
-        let by = picked
-            .iter()
-            .find(|(key, _)| key == group)
-            .map(|(_, name)| name.clone());
+        let by = picked.iter().find(|(key, _)| key == group).map(|(_, name)| name.clone());
         let by = by.unwrap_or_else(|| at(&main, "defaults"));
         let folder = groups.as_deref().ok_or_else(|| no_groups(&by, file))?;
         let layer = read_group(folder, group, option, &by)?;
@@ -88,8 +80,7 @@ pub(super) fn compose(
         }
         push(&mut layers, layer);
     }
-    main.lines
-        .retain(|key, _| key != "defaults" && !key.starts_with("defaults["));
+    main.lines.retain(|key, _| key != "defaults" && !key.starts_with("defaults["));
     push(&mut layers, main);
     let mut wrong = Vec::new();
     for Assignment { name, key, value } in assignments {
@@ -97,19 +88,9 @@ pub(super) fn compose(
             wrong.push(format!("{name}: {why}"));
             continue;
         }
-        let nested = key.rsplit('.').fold(value, |value, part| {
-            Value::from(Map::from([(part.to_string(), value)]))
-        });
+        let nested = key.rsplit('.').fold(value, |value, part| Value::from(Map::from([(part.to_string(), value)])));
         let dict = nested.into_dict().unwrap_or_default();
-        push(
-            &mut layers,
-            Layer {
-                name,
-                key: Some(key),
-                dict,
-                lines: Lines::new(),
-            },
-        );
+        push(&mut layers, Layer { name, key: Some(key), dict, lines: Lines::new() });
     }
     if !wrong.is_empty() {
         return Err(Error::User(wrong.join("\n")));
@@ -119,9 +100,7 @@ pub(super) fn compose(
 }
 
 fn merge(layers: &[Layer]) -> Figment {
-    layers.iter().fold(Figment::new(), |figment, layer| {
-        figment.merge(layer.clone())
-    })
+    layers.iter().fold(Figment::new(), |figment, layer| figment.merge(layer.clone()))
 }
 
 /// Puts a layer on top; a block whose `kind` it changes loses what lower layers set in it.
@@ -137,20 +116,11 @@ fn drop_replaced(lower: &mut [Layer], dict: &Dict, path: &str) {
         };
         let path = join(path, key);
         let kind = join(&path, "kind");
-        let before = lower
-            .iter()
-            .rev()
-            .find_map(|layer| find(&layer.dict, &kind));
-        if block
-            .get("kind")
-            .is_some_and(|kind| before.is_some_and(|before| before != kind))
-        {
+        let before = lower.iter().rev().find_map(|layer| find(&layer.dict, &kind));
+        if block.get("kind").is_some_and(|kind| before.is_some_and(|before| before != kind)) {
             for layer in lower.iter_mut() {
                 remove(&mut layer.dict, &path);
-                layer.lines.retain(|key, _| {
-                    !key.strip_prefix(&path)
-                        .is_some_and(|rest| rest.starts_with(['.', '[']))
-                });
+                layer.lines.retain(|key, _| !key.strip_prefix(&path).is_some_and(|rest| rest.starts_with(['.', '['])));
             }
         }
         drop_replaced(lower, block, &path);
@@ -178,11 +148,8 @@ pub(super) fn remove(dict: &mut Dict, path: &str) {
 
 /// Whether an override can set `key`: what lies above it must be blocks, or not be there yet.
 fn reachable(layers: &[Layer], key: &str) -> Result<(), String> {
-    let merged = merge(layers)
-        .data()
-        .ok()
-        .and_then(|mut profiles| profiles.remove(&Profile::Default))
-        .unwrap_or_default();
+    let merged =
+        merge(layers).data().ok().and_then(|mut profiles| profiles.remove(&Profile::Default)).unwrap_or_default();
     for (dot, _) in key.match_indices('.') {
         let above = &key[..dot];
         match find(&merged, above) {
@@ -206,9 +173,7 @@ fn reachable(layers: &[Layer], key: &str) -> Result<(), String> {
 /// The dotted keys of all values that are not blocks.
 pub(super) fn leaves(dict: &Dict) -> Vec<String> {
     let below = |(key, value): (&String, &Value)| match value {
-        Value::Dict(_, block) if !block.is_empty() => {
-            leaves(block).iter().map(|leaf| join(key, leaf)).collect()
-        }
+        Value::Dict(_, block) if !block.is_empty() => leaves(block).iter().map(|leaf| join(key, leaf)).collect(),
         _ => vec![key.clone()],
     };
     dict.iter().flat_map(below).collect()
@@ -222,65 +187,43 @@ pub(super) fn at(layer: &Layer, key: &str) -> String {
     }
 }
 
-fn assignments(
-    overrides: &[String],
-    variables: impl IntoIterator<Item = (String, String)>,
-) -> Result<Vec<Assignment>> {
-    let mut variables: Vec<(String, String)> = variables
-        .into_iter()
-        .filter(|(name, _)| name.starts_with(PREFIX))
-        .collect();
+fn assignments(overrides: &[String], variables: impl IntoIterator<Item = (String, String)>) -> Result<Vec<Assignment>> {
+    let mut variables: Vec<(String, String)> =
+        variables.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
     variables.sort();
     let variables = variables.into_iter().map(|(variable, value)| {
         let key = variable[PREFIX.len()..].replace("__", ".");
         (format!("variable {variable}"), format!("{key}={value}"))
     });
-    let overrides = overrides
-        .iter()
-        .map(|text| (format!("command line: {text}"), text.clone()));
+    let overrides = overrides.iter().map(|text| (format!("command line: {text}"), text.clone()));
     let (mut found, mut wrong) = (Vec::new(), Vec::new());
     for (name, text) in variables.chain(overrides) {
         match split_assignment(&text).and_then(|(key, value)| match yaml::parse_value(value) {
             Ok(value) => Ok((key.to_string(), value)),
-            Err(error) => Err(format!(
-                "cannot read the value: {}; put texts with special signs in quotes",
-                error.message
-            )),
+            Err(error) => {
+                Err(format!("cannot read the value: {}; put texts with special signs in quotes", error.message))
+            }
         }) {
             Ok((key, value)) => found.push(Assignment { name, key, value }),
             Err(why) => wrong.push(format!("{name}: {why}")),
         }
     }
-    if wrong.is_empty() {
-        Ok(found)
-    } else {
-        Err(Error::User(wrong.join("\n")))
-    }
+    if wrong.is_empty() { Ok(found) } else { Err(Error::User(wrong.join("\n"))) }
 }
 
 /// Splits `a.b=c` into its dotted key and the value's text.
 pub(super) fn split_assignment(text: &str) -> Result<(&str, &str), String> {
-    let (key, value) = text
-        .split_once('=')
-        .ok_or("has no `=`; write key=value, such as seed=1 or optim.base_lr=0.1")?;
+    let (key, value) =
+        text.split_once('=').ok_or("has no `=`; write key=value, such as seed=1 or optim.base_lr=0.1")?;
     let key = key.trim();
     if key.is_empty() {
         return Err("the key is empty; write key=value".to_string());
     }
     if key == "defaults" || key.starts_with("defaults.") {
-        return Err(
-            "defaults cannot be set here; choose a group file by its group: data=fashion_mnist"
-                .to_string(),
-        );
+        return Err("defaults cannot be set here; choose a group file by its group: data=fashion_mnist".to_string());
     }
-    if key
-        .split('.')
-        .any(|part| part.trim() != part || part.is_empty())
-        || key.contains(['[', ']'])
-    {
-        return Err(format!(
-            "`{key}` is not a key; write names joined by single dots, such as optim.base_lr"
-        ));
+    if key.split('.').any(|part| part.trim() != part || part.is_empty()) || key.contains(['[', ']']) {
+        return Err(format!("`{key}` is not a key; write names joined by single dots, such as optim.base_lr"));
     }
     Ok((key, value))
 }

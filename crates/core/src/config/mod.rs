@@ -28,9 +28,7 @@ use crate::{Error, Result};
 
 pub use length::{Every, Length, Limit};
 pub use resolved::{Resolved, diff};
-pub use settings::{
-    CheckpointConfig, Claim, Compute, DataConfig, EvalConfig, Log, Precision, Settings,
-};
+pub use settings::{CheckpointConfig, Claim, Compute, DataConfig, EvalConfig, Log, Precision, Settings};
 pub use sweep::sweep;
 
 /// A configuration, read and checked.
@@ -52,8 +50,8 @@ pub struct Experiment<C> {
 /// [`Error::User`]: every unknown key, missing key, wrong type and wrong range at once, each with file and line,
 /// variable or override; or the first mistake that keeps the layers from being put together at all.
 pub fn load<C: DeserializeOwned>(file: &Path, overrides: &[String]) -> Result<Experiment<C>> {
-    let variables = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     load_with(file, overrides, variables)
 }
 
@@ -64,22 +62,14 @@ fn load_with<C: DeserializeOwned>(
 ) -> Result<Experiment<C>> {
     let resolved = layers::compose(file, overrides, variables)?;
     let shared = de::fields::<Settings>();
-    let (ours, papers): (Dict, Dict) = resolved
-        .tree
-        .clone()
-        .into_iter()
-        .partition(|(key, _)| shared.contains(&key.as_str()));
+    let (ours, papers): (Dict, Dict) =
+        resolved.tree.clone().into_iter().partition(|(key, _)| shared.contains(&key.as_str()));
     let mut findings = de::Findings::default();
     let settings: Option<Settings> = de::read(ours, &[], &mut findings);
     let paper: Option<C> = de::read(papers, shared, &mut findings);
     match (settings, paper) {
         (Some(settings), Some(paper)) if findings.problems.is_empty() => {
-            let experiment = Experiment {
-                settings,
-                paper,
-                resolved,
-                file: file.to_owned(),
-            };
+            let experiment = Experiment { settings, paper, resolved, file: file.to_owned() };
             experiment.check(&experiment.settings.problems())?;
             Ok(experiment)
         }
@@ -93,20 +83,14 @@ impl<C> Experiment<C> {
     /// # Errors
     /// [`Error::User`] that lists all of them with their origin, unless there are none.
     pub fn check<K: AsRef<str>>(&self, problems: &[(K, String)]) -> Result<()> {
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(report(&self.resolved, &self.file, problems))
-        }
+        if problems.is_empty() { Ok(()) } else { Err(report(&self.resolved, &self.file, problems)) }
     }
 }
 
 /// One line per problem, in the order of the layers and of the lines in them.
 fn report<K: AsRef<str>>(resolved: &Resolved, file: &Path, problems: &[(K, String)]) -> Error {
-    let mut found: Vec<_> = problems
-        .iter()
-        .map(|(key, message)| (resolved.origin(key.as_ref()), key.as_ref(), message))
-        .collect();
+    let mut found: Vec<_> =
+        problems.iter().map(|(key, message)| (resolved.origin(key.as_ref()), key.as_ref(), message)).collect();
     found.sort();
     let mut text = match found.len() {
         1 => format!("1 problem in the configuration {}:", file.display()),
@@ -114,11 +98,7 @@ fn report<K: AsRef<str>>(resolved: &Resolved, file: &Path, problems: &[(K, Strin
     };
     for (origin, key, message) in found {
         // An override already names its key.
-        let key = if origin.key.as_deref() == Some(key) || key.is_empty() {
-            String::new()
-        } else {
-            format!(" {key}:")
-        };
+        let key = if origin.key.as_deref() == Some(key) || key.is_empty() { String::new() } else { format!(" {key}:") };
         text += &format!("\n  {}:{key} {message}", origin.place);
     }
     Error::User(text)

@@ -17,9 +17,6 @@ pub(super) fn nearest<'a>(wanted: &str, known: &[&'a str]) -> Option<&'a str> {
         1 if name.len() > 2 => 1.0, // one slip of the keys; Jaro-Winkler sees no swap in short words
         _ => strsim::jaro_winkler(&wanted, name),
     };
-    let best = known
-        .iter()
-        .copied()
-        .max_by(|a, b| score(a).total_cmp(&score(b)))?;
+    let best = known.iter().copied().max_by(|a, b| score(a).total_cmp(&score(b)))?;
     (score(best) > 0.75).then_some(best) // below it the nearest name is no nearer than chance
 }

@@ -10,15 +10,8 @@ use super::layers::{Layer, find, leaves, remove};
 use super::yaml;
 
 /// These change where and how a run computes, not what: they are not part of its hash.
-const NOT_HASHED: [&str; 7] = [
-    "compute.device",
-    "compute.threads",
-    "data.workers",
-    "data.root",
-    "log",
-    "checkpoint",
-    "limit",
-];
+const NOT_HASHED: [&str; 7] =
+    ["compute.device", "compute.threads", "data.workers", "data.root", "log", "checkpoint", "limit"];
 
 /// A configuration put together from its layers, before it is given types.
 #[derive(Debug, Clone)]
@@ -43,17 +36,8 @@ pub(super) struct Origin {
 
 impl Resolved {
     pub(super) fn new(file: PathBuf, layers: Vec<Layer>, figment: Figment) -> Self {
-        let tree = figment
-            .data()
-            .ok()
-            .and_then(|mut profiles| profiles.remove(&Profile::Default))
-            .unwrap_or_default();
-        Resolved {
-            tree,
-            figment,
-            layers,
-            file,
-        }
+        let tree = figment.data().ok().and_then(|mut profiles| profiles.remove(&Profile::Default)).unwrap_or_default();
+        Resolved { tree, figment, layers, file }
     }
 
     /// The configuration as YAML without a `defaults` list: loaded again it is the same. Keys stand in a fixed order.
@@ -83,10 +67,18 @@ impl Resolved {
             remove(&mut tree, key);
         }
         let json = canonical(&Value::from(tree)).to_string();
-        Sha256::digest(json.as_bytes())
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        Sha256::digest(json.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Where a key's value comes from, in words: `experiments/lenet/x.yaml:12`, a variable, or the override.
+    pub fn place(&self, key: &str) -> String {
+        self.origin(key).place
+    }
+
+    /// Every dotted key that is no block, with its value.
+    pub fn leaves(&self) -> Vec<(String, serde_json::Value)> {
+        let value = |key: String| find(&self.tree, &key).map(canonical).map(|json| (key, json));
+        leaves(&self.tree).into_iter().filter_map(value).collect()
     }
 
     /// Where a key's value comes from; of a missing key, where its block stands.
@@ -95,18 +87,10 @@ impl Resolved {
         while !known.is_empty() && self.layer_of(known).is_none() {
             known = parent(known);
         }
-        let file = self
-            .layers
-            .iter()
-            .rposition(|layer| layer.name == self.file.display().to_string());
+        let file = self.layers.iter().rposition(|layer| layer.name == self.file.display().to_string());
         let index = self.layer_of(known).or(file).unwrap_or(0);
         let Some(layer) = self.layers.get(index) else {
-            return Origin {
-                layer: 0,
-                line: 0,
-                place: self.file.display().to_string(),
-                key: None,
-            };
+            return Origin { layer: 0, line: 0, place: self.file.display().to_string(), key: None };
         };
         // Elements of lists have lines of their own.
         let mut key = path;
@@ -114,38 +98,20 @@ impl Resolved {
             key = parent(key);
         }
         match layer.lines.get(key) {
-            Some(line) => Origin {
-                layer: index,
-                line: *line,
-                place: format!("{}:{line}", layer.name),
-                key: None,
-            },
-            None => Origin {
-                layer: index,
-                line: 0,
-                place: layer.name.clone(),
-                key: layer.key.clone(),
-            },
+            Some(line) => Origin { layer: index, line: *line, place: format!("{}:{line}", layer.name), key: None },
+            None => Origin { layer: index, line: 0, place: layer.name.clone(), key: layer.key.clone() },
         }
     }
 
     fn layer_of(&self, path: &str) -> Option<usize> {
         let value = find(&self.tree, path)?;
         // A block is made by several layers; the reader looks for it in the uppermost file that has it.
-        let file = || {
-            self.layers
-                .iter()
-                .rposition(|layer| layer.lines.contains_key(path))
-        };
+        let file = || self.layers.iter().rposition(|layer| layer.lines.contains_key(path));
         let tagged = || {
             let name = &self.figment.get_metadata(value.tag())?.name;
             self.layers.iter().rposition(|layer| layer.name == *name)
         };
-        if value.as_dict().is_some() {
-            file().or_else(tagged)
-        } else {
-            tagged()
-        }
+        if value.as_dict().is_some() { file().or_else(tagged) } else { tagged() }
     }
 }
 
@@ -154,20 +120,13 @@ pub fn diff(a: &Resolved, b: &Resolved) -> Vec<String> {
     let mut keys: Vec<String> = leaves(&a.tree).into_iter().chain(leaves(&b.tree)).collect();
     keys.sort();
     keys.dedup();
-    let value = |resolved: &Resolved, key: &str| {
-        find(&resolved.tree, key)
-            .map(canonical)
-            .filter(|json| !json.is_null())
-    };
+    let value =
+        |resolved: &Resolved, key: &str| find(&resolved.tree, key).map(canonical).filter(|json| !json.is_null());
     keys.retain(|key| value(a, key) != value(b, key));
     // `optim` against `optim.lr` where one is a block and the other is not: the longer keys say it.
     let all = keys.clone();
     keys.retain(|key| {
-        !all.iter().any(|other| {
-            other
-                .strip_prefix(key.as_str())
-                .is_some_and(|rest| rest.starts_with('.'))
-        })
+        !all.iter().any(|other| other.strip_prefix(key.as_str()).is_some_and(|rest| rest.starts_with('.')))
     });
     keys
 }
@@ -188,14 +147,8 @@ fn canonical(value: &Value) -> serde_json::Value {
         },
         Value::Array(_, list) => list.iter().map(canonical).collect(),
         Value::Dict(_, dict) => {
-            let entries = dict
-                .iter()
-                .filter(|(_, value)| !matches!(value, Value::Empty(..)));
-            serde_json::Value::Object(
-                entries
-                    .map(|(key, value)| (key.clone(), canonical(value)))
-                    .collect(),
-            )
+            let entries = dict.iter().filter(|(_, value)| !matches!(value, Value::Empty(..)));
+            serde_json::Value::Object(entries.map(|(key, value)| (key.clone(), canonical(value))).collect())
         }
     }
 }

@@ -14,19 +14,13 @@ pub fn sweep(specs: &[String]) -> Result<Vec<Vec<String>>> {
     for spec in specs {
         let (key, list) = split_assignment(spec).map_err(|why| user!("--sweep {spec}: {why}"))?;
         if keys.contains(&key) {
-            return Err(user!(
-                "--sweep {spec}: {key} is swept twice; give all its values in one list"
-            ));
+            return Err(user!("--sweep {spec}: {key} is swept twice; give all its values in one list"));
         }
         keys.push(key);
         let values = split_list(list).map_err(|why| user!("--sweep {spec}: {why}"))?;
         runs = runs
             .iter()
-            .flat_map(|run| {
-                values
-                    .iter()
-                    .map(|value| [run.as_slice(), &[format!("{key}={value}")]].concat())
-            })
+            .flat_map(|run| values.iter().map(|value| [run.as_slice(), &[format!("{key}={value}")]].concat()))
             .collect();
     }
     Ok(runs)
@@ -76,25 +70,11 @@ mod tests {
 
     #[test]
     fn commas_inside_brackets_and_quotes() {
-        let runs = run(&[
-            "schedule.scale=[1,0.1],[1,[2,3]]",
-            r#"data.root="a,b",'c,]'"#,
-            "optim={kind: sgd, m: 0},x",
-        ])
-        .unwrap();
+        let runs = run(&["schedule.scale=[1,0.1],[1,[2,3]]", r#"data.root="a,b",'c,]'"#, "optim={kind: sgd, m: 0},x"])
+            .unwrap();
         assert_eq!(runs.len(), 8);
-        assert_eq!(
-            runs[0],
-            [
-                "schedule.scale=[1,0.1]",
-                r#"data.root="a,b""#,
-                "optim={kind: sgd, m: 0}"
-            ]
-        );
-        assert_eq!(
-            runs[7],
-            ["schedule.scale=[1,[2,3]]", "data.root='c,]'", "optim=x"]
-        );
+        assert_eq!(runs[0], ["schedule.scale=[1,0.1]", r#"data.root="a,b""#, "optim={kind: sgd, m: 0}"]);
+        assert_eq!(runs[7], ["schedule.scale=[1,[2,3]]", "data.root='c,]'", "optim=x"]);
     }
 
     #[test]

@@ -76,14 +76,8 @@ impl Folder {
     fn new(row: &str) -> Self {
         let folder = Folder(tempfile::tempdir().unwrap());
         folder.write("groups/data/mnist.yaml", "data:\n  name: mnist\n");
-        folder.write(
-            "groups/data/fashion_mnist.yaml",
-            "data:\n  name: fashion_mnist\n",
-        );
-        folder.write(
-            "groups/compute/auto.yaml",
-            "compute:\n  device: auto\n  precision: f32\n",
-        );
+        folder.write("groups/data/fashion_mnist.yaml", "data:\n  name: fashion_mnist\n");
+        folder.write("groups/compute/auto.yaml", "compute:\n  device: auto\n  precision: f32\n");
         folder.write("groups/log/default.yaml", "log:\n  every: 100 steps\n");
         folder.write("lenet/row.yaml", row);
         folder
@@ -95,30 +89,21 @@ impl Folder {
         fs::write(path, text).unwrap();
     }
 
-    fn load_with(
-        &self,
-        overrides: &[&str],
-        variables: &[(&str, &str)],
-    ) -> Result<Experiment<Paper>> {
+    fn load_with(&self, overrides: &[&str], variables: &[(&str, &str)]) -> Result<Experiment<Paper>> {
         let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
-        let variables = variables
-            .iter()
-            .map(|(k, v)| (k.to_string(), v.to_string()));
+        let variables = variables.iter().map(|(k, v)| (k.to_string(), v.to_string()));
         super::load_with(&self.0.path().join("lenet/row.yaml"), &overrides, variables)
     }
 
     fn load(&self, overrides: &[&str]) -> Experiment<Paper> {
-        self.load_with(overrides, &[])
-            .unwrap_or_else(|error| panic!("{error}"))
+        self.load_with(overrides, &[]).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// The message of a refusal, with the folder's own path taken out.
     fn refusal(&self, overrides: &[&str]) -> String {
         let error = self.load_with(overrides, &[]).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{error}");
-        error
-            .to_string()
-            .replace(&format!("{}/", self.0.path().display()), "")
+        error.to_string().replace(&format!("{}/", self.0.path().display()), "")
     }
 }
 
@@ -131,63 +116,13 @@ fn refused(from: &str, to: &str) -> String {
 #[test]
 fn a_row_is_read() {
     let read = Folder::new(ROW).load(&[]);
-    let Settings {
-        seed,
-        length,
-        batch_size,
-        limit,
-        data,
-        compute,
-        log,
-        eval,
-        checkpoint,
-        paper,
-    } = read.settings;
-    assert_eq!(
-        (seed, length, batch_size, limit, paper),
-        (7, Length::Epochs(20.0), 64, None, None)
-    );
-    assert_eq!(
-        (data.name.as_str(), data.root, data.limit_train),
-        ("mnist", None, None)
-    );
-    assert_eq!(
-        compute,
-        Compute {
-            device: "auto".into(),
-            precision: Precision::F32,
-            threads: None,
-            micro_batch: None
-        }
-    );
-    assert_eq!(
-        (log.every, eval.every),
-        (Length::Steps(100), Every::Each(Length::Epochs(1.0)))
-    );
-    assert_eq!(
-        checkpoint,
-        CheckpointConfig {
-            every: Every::Never,
-            keep: 2
-        }
-    );
-    assert_eq!(
-        read.paper.model,
-        Model {
-            name: "lenet5".into(),
-            widths: [6, 16]
-        }
-    );
-    assert_eq!(
-        read.paper.optim,
-        Optim::Sgd(Sgd {
-            base_lr: 0.1,
-            momentum: 0.9,
-            nesterov: false
-        })
-    );
-    assert_eq!(
-        read.paper.augment,
-        [Augment::Crop { pad: 4 }, Augment::Flip]
-    );
+    let Settings { seed, length, batch_size, limit, data, compute, log, eval, checkpoint, paper } = read.settings;
+    assert_eq!((seed, length, batch_size, limit, paper), (7, Length::Epochs(20.0), 64, None, None));
+    assert_eq!((data.name.as_str(), data.root, data.limit_train), ("mnist", None, None));
+    assert_eq!(compute, Compute { device: "auto".into(), precision: Precision::F32, threads: None, micro_batch: None });
+    assert_eq!((log.every, eval.every), (Length::Steps(100), Every::Each(Length::Epochs(1.0))));
+    assert_eq!(checkpoint, CheckpointConfig { every: Every::Never, keep: 2 });
+    assert_eq!(read.paper.model, Model { name: "lenet5".into(), widths: [6, 16] });
+    assert_eq!(read.paper.optim, Optim::Sgd(Sgd { base_lr: 0.1, momentum: 0.9, nesterov: false }));
+    assert_eq!(read.paper.augment, [Augment::Crop { pad: 4 }, Augment::Flip]);
 }

@@ -24,10 +24,7 @@ pub(super) fn parse(text: &str) -> Result<(Dict, Lines), YamlError> {
     match value(root.value, "", &mut lines)? {
         Value::Dict(_, dict) => Ok((dict, lines)),
         Value::Empty(..) => Ok((Dict::new(), lines)),
-        _ => Err(YamlError {
-            line: Some(1),
-            message: "must be a block of `key: value` lines".to_string(),
-        }),
+        _ => Err(YamlError { line: Some(1), message: "must be a block of `key: value` lines".to_string() }),
     }
 }
 
@@ -42,10 +39,7 @@ pub(super) fn parse_value(text: &str) -> Result<Value, YamlError> {
 fn read<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, YamlError> {
     serde_saphyr::from_str_with_options(text, options()).map_err(|error| {
         let error = error.without_snippet();
-        let line = error
-            .location()
-            .map(|at| at.line())
-            .filter(|line| *line > 0);
+        let line = error.location().map(|at| at.line()).filter(|line| *line > 0);
         let message = match error {
             serde_saphyr::Error::DuplicateMappingKey { key, .. } => {
                 let key = key.as_deref().unwrap_or_default();
@@ -61,11 +55,7 @@ fn read<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, YamlError> {
                 // The position is given in our form; the rest of the first line is the parser's.
                 let text = other.to_string();
                 let first = text.lines().next().unwrap_or_default();
-                let first = first
-                    .split(" at line ")
-                    .next()
-                    .unwrap_or(first)
-                    .trim_start_matches("error: ");
+                let first = first.split(" at line ").next().unwrap_or(first).trim_start_matches("error: ");
                 format!("this is not YAML: {first}")
             }
         };
@@ -106,10 +96,7 @@ fn value(node: Node, path: &str, lines: &mut Lines) -> Result<Value, YamlError> 
             let mut dict = Dict::new();
             for (key, entry) in entries {
                 let (line, key) = (key.referenced.line(), key.value);
-                let refuse = |why: &str| YamlError {
-                    line: Some(line),
-                    message: format!("key `{key}` {why}"),
-                };
+                let refuse = |why: &str| YamlError { line: Some(line), message: format!("key `{key}` {why}") };
                 if key.is_empty() || key.contains(['.', '[', ']', '=']) {
                     return Err(refuse(
                         "must not be empty or contain . [ ] =; write nested keys on lines of their own",
@@ -130,11 +117,7 @@ fn value(node: Node, path: &str, lines: &mut Lines) -> Result<Value, YamlError> 
 
 /// `a` and `b` to `a.b`.
 pub(super) fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_string()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_string() } else { format!("{path}.{key}") }
 }
 
 impl<'de> Deserialize<'de> for Node {
@@ -159,9 +142,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
         Ok(Node::Scalar(Value::from(v)))
     }
     fn visit_i64<E: Error>(self, v: i64) -> Result<Node, E> {
-        Ok(Node::Scalar(
-            u64::try_from(v).map_or(Value::from(v), Value::from),
-        ))
+        Ok(Node::Scalar(u64::try_from(v).map_or(Value::from(v), Value::from)))
     }
     fn visit_u128<E: Error>(self, v: u128) -> Result<Node, E> {
         Err(E::custom(format!("the number {v} is too large")))
@@ -201,41 +182,18 @@ impl<'de> Visitor<'de> for NodeVisitor {
 }
 
 /// These keys stand first in printed YAML, in this order; then the others by name; then [`LAST`].
-const FIRST: [&str; 9] = [
-    "kind",
-    "name",
-    "paper",
-    "seed",
-    "length",
-    "batch_size",
-    "limit",
-    "data",
-    "model",
-];
+const FIRST: [&str; 9] = ["kind", "name", "paper", "seed", "length", "batch_size", "limit", "data", "model"];
 const LAST: [&str; 4] = ["compute", "log", "eval", "checkpoint"];
 
 /// The tree as YAML. `note` gives the comment behind each value's line; an empty one is left away.
 pub(super) fn print(tree: &Dict, note: &dyn Fn(&str) -> String) -> String {
     let mut lines = Vec::new();
     print_block(tree, "", 0, note, &mut lines);
-    let width = lines
-        .iter()
-        .map(|(text, _)| text.chars().count())
-        .max()
-        .unwrap_or(0)
-        .min(60);
+    let width = lines.iter().map(|(text, _)| text.chars().count()).max().unwrap_or(0).min(60);
     let mut out = String::new();
     for (text, note) in lines {
-        let comment = if note.is_empty() {
-            String::new()
-        } else {
-            format!("  # {note}")
-        };
-        let pad = if note.is_empty() {
-            0
-        } else {
-            width.saturating_sub(text.chars().count())
-        };
+        let comment = if note.is_empty() { String::new() } else { format!("  # {note}") };
+        let pad = if note.is_empty() { 0 } else { width.saturating_sub(text.chars().count()) };
         out += &format!("{text}{:pad$}{comment}\n", "");
     }
     out
@@ -248,10 +206,7 @@ fn print_block(
     note: &dyn Fn(&str) -> String,
     lines: &mut Vec<(String, String)>,
 ) {
-    let rank = |key: &str| match (
-        FIRST.iter().position(|k| *k == key),
-        LAST.iter().position(|k| *k == key),
-    ) {
+    let rank = |key: &str| match (FIRST.iter().position(|k| *k == key), LAST.iter().position(|k| *k == key)) {
         (Some(first), _) => first,
         (_, Some(last)) => FIRST.len() + 1 + last,
         _ => FIRST.len(),
@@ -266,16 +221,9 @@ fn print_block(
                 lines.push((head, String::new()));
                 print_block(block, &path, depth + 1, note, lines);
             }
-            Value::Array(_, list)
-                if list
-                    .iter()
-                    .any(|item| matches!(item, Value::Dict(..) | Value::Array(..))) =>
-            {
+            Value::Array(_, list) if list.iter().any(|item| matches!(item, Value::Dict(..) | Value::Array(..))) => {
                 lines.push((head, note(&path)));
-                lines.extend(
-                    list.iter()
-                        .map(|item| (format!("{indent}  - {}", flow(item)), String::new())),
-                );
+                lines.extend(list.iter().map(|item| (format!("{indent}  - {}", flow(item)), String::new())));
             }
             value => lines.push((format!("{head} {}", flow(value)), note(&path))),
         }
@@ -299,10 +247,8 @@ pub(super) fn flow(value: &Value) -> String {
             format!("[{}]", list.iter().map(flow).collect::<Vec<_>>().join(", "))
         }
         Value::Dict(_, dict) => {
-            let entries: Vec<String> = dict
-                .iter()
-                .map(|(key, value)| format!("{}: {}", text(key), flow(value)))
-                .collect();
+            let entries: Vec<String> =
+                dict.iter().map(|(key, value)| format!("{}: {}", text(key), flow(value))).collect();
             format!("{{{}}}", entries.join(", "))
         }
     }
@@ -312,8 +258,7 @@ pub(super) fn flow(value: &Value) -> String {
 fn text(s: &str) -> String {
     let plain = s.starts_with(|c: char| c.is_ascii_alphanumeric() || "/.".contains(c))
         && !s.ends_with(' ')
-        && s.chars()
-            .all(|c| c.is_ascii_alphanumeric() || "_-./+ ".contains(c));
+        && s.chars().all(|c| c.is_ascii_alphanumeric() || "_-./+ ".contains(c));
     if plain && parse_value(s).is_ok_and(|value| value.as_str() == Some(s)) {
         return s.to_string();
     }
@@ -335,22 +280,10 @@ mod tests {
 
     #[test]
     fn lines_of_keys() {
-        let (_, lines) = parse(
-            "# head\nseed: 1\noptim:\n  kind: sgd\n\n  base_lr: 0.1\nlist:\n  - {a: 1}\n  - 2\n",
-        )
-        .unwrap();
-        let expected = [
-            ("seed", 2),
-            ("optim", 3),
-            ("optim.kind", 4),
-            ("optim.base_lr", 6),
-            ("list", 7),
-        ];
-        for (key, line) in
-            expected
-                .into_iter()
-                .chain([("list[0]", 8), ("list[0].a", 8), ("list[1]", 9)])
-        {
+        let (_, lines) =
+            parse("# head\nseed: 1\noptim:\n  kind: sgd\n\n  base_lr: 0.1\nlist:\n  - {a: 1}\n  - 2\n").unwrap();
+        let expected = [("seed", 2), ("optim", 3), ("optim.kind", 4), ("optim.base_lr", 6), ("list", 7)];
+        for (key, line) in expected.into_iter().chain([("list[0]", 8), ("list[0].a", 8), ("list[1]", 9)]) {
             assert_eq!(lines.get(key), Some(&line), "{key}");
         }
         assert_eq!(lines.len(), 8);
@@ -372,20 +305,13 @@ mod tests {
         for null in ["", "null", "~"] {
             assert!(matches!(number(null), Value::Empty(..)), "{null:?}");
         }
-        assert_eq!(
-            number("[1, a]"),
-            Value::from(vec![Value::from(1u64), Value::from("a")])
-        );
+        assert_eq!(number("[1, a]"), Value::from(vec![Value::from(1u64), Value::from("a")]));
     }
 
     #[test]
     fn mistakes_have_a_line() {
         for (text, line, says) in [
-            (
-                "a: 1\nb: 2\na: 3\n",
-                3,
-                "`a` stands here for the second time",
-            ),
+            ("a: 1\nb: 2\na: 3\n", 3, "`a` stands here for the second time"),
             ("a: 1\nb: [1, 2\nc: 3\n", 3, "not YAML"),
             ("a: 1\na.b: 2\n", 2, "`a.b`"),
             ("- 1\n- 2\n", 1, "block"),
@@ -394,14 +320,8 @@ mod tests {
             ("a: 1\n---\nb: 2\n", 2, "second document"),
         ] {
             let error = parse(text).unwrap_err();
-            assert!(
-                error.line.is_some_and(|at| at.abs_diff(line) <= 1),
-                "{text}: {error:?}"
-            );
-            assert!(
-                error.message.contains(says) && !error.message.is_empty(),
-                "{text}: {error:?}"
-            );
+            assert!(error.line.is_some_and(|at| at.abs_diff(line) <= 1), "{text}: {error:?}");
+            assert!(error.message.contains(says) && !error.message.is_empty(), "{text}: {error:?}");
         }
         assert!(parse("").unwrap().0.is_empty());
         assert!(parse("# only a comment\n").unwrap().0.is_empty());
@@ -418,9 +338,6 @@ mod tests {
         assert_eq!(parse(&printed).unwrap().0, tree, "{printed}");
         assert!(printed.contains("j: ./data/x"), "{printed}");
         let (tree, _) = parse("log: {every: 1 step}\nmodel: {a: 1, name: x}\nseed: 1\n").unwrap();
-        assert_eq!(
-            print(&tree, &|_| String::new()),
-            "seed: 1\nmodel:\n  name: x\n  a: 1\nlog:\n  every: 1 step\n"
-        );
+        assert_eq!(print(&tree, &|_| String::new()), "seed: 1\nmodel:\n  name: x\n  a: 1\nlog:\n  every: 1 step\n");
     }
 }

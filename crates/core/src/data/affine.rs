@@ -55,10 +55,7 @@ impl Distortion {
         // Output = R·S·D·input + t with S = [1 k; 0 1], D = diag(x, y); so input = D⁻¹·S⁻¹·R⁻¹·(output − t).
         let (sin, cos) = self.rotate.sin_cos();
         let k = self.shear.tan();
-        let (x, y) = (
-            (1.0 + self.scale) * (1.0 + self.squeeze),
-            (1.0 + self.scale) / (1.0 + self.squeeze),
-        );
+        let (x, y) = ((1.0 + self.scale) * (1.0 + self.squeeze), (1.0 + self.scale) / (1.0 + self.squeeze));
         let [a, b] = [(cos + k * sin) / x, (sin - k * cos) / x];
         let [d, e] = [-sin / y, cos / y];
         let [tx, ty] = self.shift;
@@ -80,30 +77,18 @@ impl Distortion {
 /// The grid is libtorch's affine grid, but laid out `[N, 2, H, W]` by two broadcasts, which took a third of the time on a CPU.
 pub(super) fn distort(image: &Tensor, plans: &[Distortion]) -> Result<Tensor> {
     let (n, _, h, w) = image.size4()?;
-    let theta: Vec<f32> = plans
-        .iter()
-        .flat_map(|plan| plan.sampling(h as f64, w as f64))
-        .collect();
-    let theta = Tensor::f_from_slice(&theta)?
-        .f_view([n, 2, 3, 1])?
-        .f_to_device(image.device())?;
+    let theta: Vec<f32> = plans.iter().flat_map(|plan| plan.sampling(h as f64, w as f64)).collect();
+    let theta = Tensor::f_from_slice(&theta)?.f_view([n, 2, 3, 1])?.f_to_device(image.device())?;
     let column = |place: i64| theta.f_narrow(2, place, 1);
-    let (x, y) = (
-        centres(w, image)?.f_view([1, w])?,
-        centres(h, image)?.f_view([h, 1])?,
-    );
-    let grid = column(2)?
-        .f_addcmul(&column(1)?, &y)?
-        .f_addcmul(&column(0)?, &x)?;
+    let (x, y) = (centres(w, image)?.f_view([1, w])?, centres(h, image)?.f_view([h, 1])?);
+    let grid = column(2)?.f_addcmul(&column(1)?, &y)?.f_addcmul(&column(0)?, &x)?;
     // Mode 0: bilinear; padding 0: zeros.
     Ok(image.f_grid_sampler(&grid.f_permute([0, 2, 3, 1])?, 0, 0, false)?)
 }
 
 /// The centres of `count` pixels in libtorch's coordinates.
 fn centres(count: i64, image: &Tensor) -> Result<Tensor> {
-    let centres: Vec<f32> = (0..count)
-        .map(|place| ((2 * place + 1) as f64 / count as f64 - 1.0) as f32)
-        .collect();
+    let centres: Vec<f32> = (0..count).map(|place| ((2 * place + 1) as f64 / count as f64 - 1.0) as f32).collect();
     Ok(Tensor::f_from_slice(&centres)?.f_to_device(image.device())?)
 }
 
@@ -114,13 +99,7 @@ mod tests {
     use proptest::prelude::*;
     use tch::Kind;
 
-    const STILL: Distortion = Distortion {
-        rotate: 0.0,
-        scale: 0.0,
-        squeeze: 0.0,
-        shear: 0.0,
-        shift: [0.0, 0.0],
-    };
+    const STILL: Distortion = Distortion { rotate: 0.0, scale: 0.0, squeeze: 0.0, shear: 0.0, shift: [0.0, 0.0] };
 
     /// `[2, 2, height, width]` of different numbers in [0, 1).
     fn pictures(height: i64, width: i64) -> Tensor {
@@ -156,11 +135,7 @@ mod tests {
         for plane in 0..n * c {
             let read = |row: i64, column: i64| {
                 let inside = (0..h).contains(&row) && (0..w).contains(&column);
-                if inside {
-                    f64::from(pixels[((plane * h + row) * w + column) as usize])
-                } else {
-                    0.0
-                }
+                if inside { f64::from(pixels[((plane * h + row) * w + column) as usize]) } else { 0.0 }
             };
             for row in 0..h {
                 for column in 0..w {
@@ -171,17 +146,13 @@ mod tests {
                     let (left, top) = (x.floor(), y.floor());
                     let (right_share, low_share) = (x - left, y - top);
                     let (left, top) = (left as i64, top as i64);
-                    let upper =
-                        read(top, left) * (1.0 - right_share) + read(top, left + 1) * right_share;
-                    let lower = read(top + 1, left) * (1.0 - right_share)
-                        + read(top + 1, left + 1) * right_share;
+                    let upper = read(top, left) * (1.0 - right_share) + read(top, left + 1) * right_share;
+                    let lower = read(top + 1, left) * (1.0 - right_share) + read(top + 1, left + 1) * right_share;
                     output.push(upper * (1.0 - low_share) + lower * low_share);
                 }
             }
         }
-        Tensor::from_slice(&output)
-            .view([n, c, h, w])
-            .to_kind(Kind::Float)
+        Tensor::from_slice(&output).view([n, c, h, w]).to_kind(Kind::Float)
     }
 
     #[test]
@@ -193,16 +164,10 @@ mod tests {
     #[test]
     fn a_shift_by_whole_pixels_is_a_shift() {
         let image = pictures(6, 8);
-        let plan = Distortion {
-            shift: [2.0, -1.0],
-            ..STILL
-        };
+        let plan = Distortion { shift: [2.0, -1.0], ..STILL };
         let expected = image.zeros_like();
         // Two to the right, one up.
-        expected
-            .narrow(2, 0, 5)
-            .narrow(3, 2, 6)
-            .copy_(&image.narrow(2, 1, 5).narrow(3, 0, 6));
+        expected.narrow(2, 0, 5).narrow(3, 2, 6).copy_(&image.narrow(2, 1, 5).narrow(3, 0, 6));
         assert!(difference(&distort(&image, &[plan; 2]).unwrap(), &expected) < 1e-5);
     }
 
@@ -210,10 +175,7 @@ mod tests {
     fn a_quarter_turn_is_clockwise_on_the_screen() {
         for side in [6, 7] {
             let image = pictures(side, side);
-            let plan = Distortion {
-                rotate: 90_f64.to_radians(),
-                ..STILL
-            };
+            let plan = Distortion { rotate: 90_f64.to_radians(), ..STILL };
             let expected = image.transpose(2, 3).flip([3]);
             assert!(difference(&distort(&image, &[plan; 2]).unwrap(), &expected) < 1e-5);
         }
@@ -222,28 +184,11 @@ mod tests {
     #[test]
     fn each_picture_has_its_own_distortion() {
         let image = pictures(9, 9);
-        let turn = Distortion {
-            rotate: 0.3,
-            ..STILL
-        };
-        let squeeze = Distortion {
-            squeeze: 0.2,
-            shear: -0.2,
-            ..STILL
-        };
+        let turn = Distortion { rotate: 0.3, ..STILL };
+        let squeeze = Distortion { squeeze: 0.2, shear: -0.2, ..STILL };
         let both = distort(&image, &[turn, squeeze]).unwrap();
-        assert!(
-            difference(
-                &both.narrow(0, 0, 1),
-                &reference(&image.narrow(0, 0, 1), &turn)
-            ) < 1e-5
-        );
-        assert!(
-            difference(
-                &both.narrow(0, 1, 1),
-                &reference(&image.narrow(0, 1, 1), &squeeze)
-            ) < 1e-5
-        );
+        assert!(difference(&both.narrow(0, 0, 1), &reference(&image.narrow(0, 0, 1), &turn)) < 1e-5);
+        assert!(difference(&both.narrow(0, 1, 1), &reference(&image.narrow(0, 1, 1), &squeeze)) < 1e-5);
     }
 
     proptest! {
@@ -263,33 +208,14 @@ mod tests {
 
     #[test]
     fn draws_are_uniform_and_unrelated() {
-        let limits = Affine {
-            rotate: 10.0,
-            scale: 0.1,
-            squeeze: 0.2,
-            shear: 15.0,
-            shift: 2.0,
-        };
+        let limits = Affine { rotate: 10.0, scale: 0.1, squeeze: 0.2, shear: 15.0, shift: 2.0 };
         let n = 10_000;
         let draws: Vec<[f64; 6]> = (0..n)
             .map(|sample| {
-                let Distortion {
-                    rotate,
-                    scale,
-                    squeeze,
-                    shear,
-                    shift,
-                } = limits.draw(&mut rng(5, 0, sample, "affine"));
+                let Distortion { rotate, scale, squeeze, shear, shift } = limits.draw(&mut rng(5, 0, sample, "affine"));
                 let [x, y] = shift;
                 // Each as a share of its limit: uniform in [-1, 1).
-                [
-                    rotate.to_degrees() / 10.0,
-                    scale / 0.1,
-                    squeeze / 0.2,
-                    shear.to_degrees() / 15.0,
-                    x / 2.0,
-                    y / 2.0,
-                ]
+                [rotate.to_degrees() / 10.0, scale / 0.1, squeeze / 0.2, shear.to_degrees() / 15.0, x / 2.0, y / 2.0]
             })
             .collect();
         for i in 0..6 {
@@ -297,54 +223,24 @@ mod tests {
             values.sort_by(f64::total_cmp);
             assert!(values[0] >= -1.0 - 1e-12 && values[n as usize - 1] < 1.0 + 1e-12);
             // Kolmogorov and Smirnov: exceeded once in a thousand uniform samples.
-            let gap = |(k, value): (usize, &f64)| {
-                ((k as f64 + 0.5) / n as f64 - (value + 1.0) / 2.0).abs()
-            };
+            let gap = |(k, value): (usize, &f64)| ((k as f64 + 0.5) / n as f64 - (value + 1.0) / 2.0).abs();
             let largest = values.iter().enumerate().map(gap).fold(0.0, f64::max);
-            assert!(
-                largest < 1.95 / (n as f64).sqrt(),
-                "parameter {i}: {largest}"
-            );
+            assert!(largest < 1.95 / (n as f64).sqrt(), "parameter {i}: {largest}");
             let mean = values.iter().sum::<f64>() / n as f64;
-            assert!(
-                mean.abs() < 4.0 / (3.0 * n as f64).sqrt(),
-                "parameter {i}: {mean}"
-            );
+            assert!(mean.abs() < 4.0 / (3.0 * n as f64).sqrt(), "parameter {i}: {mean}");
             for j in 0..i {
-                let correlation = draws
-                    .iter()
-                    .map(|draw| 3.0 * draw[i] * draw[j])
-                    .sum::<f64>()
-                    / n as f64;
-                assert!(
-                    correlation.abs() < 4.0 / (n as f64).sqrt(),
-                    "{i} {j}: {correlation}"
-                );
+                let correlation = draws.iter().map(|draw| 3.0 * draw[i] * draw[j]).sum::<f64>() / n as f64;
+                assert!(correlation.abs() < 4.0 / (n as f64).sqrt(), "{i} {j}: {correlation}");
             }
         }
     }
 
     #[test]
     fn one_range_does_not_move_the_others() {
-        let all = Affine {
-            rotate: 10.0,
-            scale: 0.1,
-            squeeze: 0.2,
-            shear: 15.0,
-            shift: 2.0,
-        };
-        let upright = Affine {
-            rotate: 0.0,
-            ..all.clone()
-        };
-        let (a, b) = (
-            all.draw(&mut rng(1, 2, 3, "affine")),
-            upright.draw(&mut rng(1, 2, 3, "affine")),
-        );
-        assert_eq!(
-            (a.scale, a.squeeze, a.shear, a.shift),
-            (b.scale, b.squeeze, b.shear, b.shift)
-        );
+        let all = Affine { rotate: 10.0, scale: 0.1, squeeze: 0.2, shear: 15.0, shift: 2.0 };
+        let upright = Affine { rotate: 0.0, ..all.clone() };
+        let (a, b) = (all.draw(&mut rng(1, 2, 3, "affine")), upright.draw(&mut rng(1, 2, 3, "affine")));
+        assert_eq!((a.scale, a.squeeze, a.shear, a.shift), (b.scale, b.squeeze, b.shear, b.shift));
         assert_eq!(b.rotate, 0.0);
     }
 }

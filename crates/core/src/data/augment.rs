@@ -47,9 +47,7 @@ impl Augment {
                 if fits {
                     Ok(())
                 } else {
-                    Err(user!(
-                        "augment: `{kind}.{name}` is {value}; choose a number from 0 to below {limit}"
-                    ))
+                    Err(user!("augment: `{kind}.{name}` is {value}; choose a number from 0 to below {limit}"))
                 }
             };
             match augment {
@@ -81,9 +79,7 @@ impl Augment {
     /// # Errors
     /// libtorch's.
     pub fn apply(&self, image: &Tensor, seed: u64, epoch: u64, samples: &[i64]) -> Result<Tensor> {
-        let draws = samples
-            .iter()
-            .map(|sample| rng(seed, epoch, *sample as u64, self.operation()));
+        let draws = samples.iter().map(|sample| rng(seed, epoch, *sample as u64, self.operation()));
         match self {
             Augment::Affine(affine) => {
                 let plans: Vec<Distortion> = draws.map(|mut rng| affine.draw(&mut rng)).collect();
@@ -113,29 +109,17 @@ fn padded_crop(image: &Tensor, pad: i64, corners: &[[i64; 2]]) -> Result<Tensor>
     let (n, c, h, w) = image.size4()?;
     let padded = image.f_constant_pad_nd([pad, pad, pad, pad])?;
     let stride = w + 2 * pad;
-    let corners: Vec<i64> = corners
-        .iter()
-        .map(|[row, column]| row * stride + column)
-        .collect();
-    let corners = Tensor::f_from_slice(&corners)?
-        .f_view([n, 1, 1, 1])?
-        .f_to_device(image.device())?;
+    let corners: Vec<i64> = corners.iter().map(|[row, column]| row * stride + column).collect();
+    let corners = Tensor::f_from_slice(&corners)?.f_view([n, 1, 1, 1])?.f_to_device(image.device())?;
     let options = (Kind::Int64, image.device());
     let rows = Tensor::f_arange(h, options)?.f_view([h, 1])? * stride;
     let index = corners + rows + Tensor::f_arange(w, options)?;
-    let index = index
-        .f_view([n, 1, h * w])?
-        .f_expand([n, c, h * w], false)?;
-    Ok(padded
-        .f_flatten(2, 3)?
-        .f_gather(2, &index, false)?
-        .f_view([n, c, h, w])?)
+    let index = index.f_view([n, 1, h * w])?.f_expand([n, c, h * w], false)?;
+    Ok(padded.f_flatten(2, 3)?.f_gather(2, &index, false)?.f_view([n, c, h, w])?)
 }
 
 fn mirror(image: &Tensor, mirrored: &[bool]) -> Result<Tensor> {
-    let mask = Tensor::f_from_slice(mirrored)?
-        .f_view([-1, 1, 1, 1])?
-        .f_to_device(image.device())?;
+    let mask = Tensor::f_from_slice(mirrored)?.f_view([-1, 1, 1, 1])?.f_to_device(image.device())?;
     Ok(image.f_flip([3])?.f_where_self(&mask, image)?)
 }
 
@@ -172,10 +156,7 @@ mod tests {
             flips += below(&mut rng(5, 0, sample, "flip"), 2) as i64;
         }
         // Expected 400 with a standard deviation of 20, and 5000 with one of 50.
-        assert!(
-            places.iter().all(|count| (count - 400).abs() < 90),
-            "{places:?}"
-        );
+        assert!(places.iter().all(|count| (count - 400).abs() < 90), "{places:?}");
         assert!((flips - 5000).abs() < 200, "{flips}");
     }
 
@@ -189,51 +170,20 @@ mod tests {
 
     #[test]
     fn what_cannot_act_is_refused() {
-        let affine = Affine {
-            rotate: 10.0,
-            scale: 0.1,
-            squeeze: 0.2,
-            shear: 15.0,
-            shift: 2.0,
-        };
+        let affine = Affine { rotate: 10.0, scale: 0.1, squeeze: 0.2, shear: 15.0, shift: 2.0 };
         let refused = |list: &[Augment], word: &str| match Augment::check_all(list, [1, 28, 28]) {
             Err(crate::Error::User(text)) => assert!(text.contains(word), "{text}"),
             other => panic!("{word}: {other:?}"),
         };
         Augment::check_all(
-            &[
-                Augment::Affine(affine.clone()),
-                Augment::Crop(Crop { pad: 2 }),
-                Augment::Flip(Flip {}),
-            ],
+            &[Augment::Affine(affine.clone()), Augment::Crop(Crop { pad: 2 }), Augment::Flip(Flip {})],
             [1, 28, 28],
         )
         .unwrap();
-        refused(
-            &[Augment::Flip(Flip {}), Augment::Flip(Flip {})],
-            "`flip` stands twice",
-        );
-        refused(
-            &[Augment::Affine(Affine {
-                scale: 1.0,
-                ..affine.clone()
-            })],
-            "`affine.scale` is 1",
-        );
-        refused(
-            &[Augment::Affine(Affine {
-                shear: f64::NAN,
-                ..affine.clone()
-            })],
-            "`affine.shear` is NaN",
-        );
-        refused(
-            &[Augment::Affine(Affine {
-                shift: -1.0,
-                ..affine
-            })],
-            "`affine.shift` is -1",
-        );
+        refused(&[Augment::Flip(Flip {}), Augment::Flip(Flip {})], "`flip` stands twice");
+        refused(&[Augment::Affine(Affine { scale: 1.0, ..affine.clone() })], "`affine.scale` is 1");
+        refused(&[Augment::Affine(Affine { shear: f64::NAN, ..affine.clone() })], "`affine.shear` is NaN");
+        refused(&[Augment::Affine(Affine { shift: -1.0, ..affine })], "`affine.shift` is -1");
         refused(&[Augment::Crop(Crop { pad: 28 })], "`crop.pad` is 28");
     }
 }

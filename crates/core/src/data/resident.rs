@@ -26,11 +26,7 @@ impl Resident {
     /// An augmentation with parameters out of range (see [`Augment::check_all`]).
     pub fn new(splits: Splits, augment: Vec<Augment>) -> Result<Self> {
         Augment::check_all(&augment, splits.train.shape())?;
-        Ok(Self {
-            set: splits.train,
-            test: splits.test,
-            augment,
-        })
+        Ok(Self { set: splits.train, test: splits.test, augment })
     }
 }
 
@@ -43,24 +39,15 @@ impl Source for Resident {
 
     fn batches(&self, from: Cursor) -> Box<dyn Iterator<Item = Result<Images>> + '_> {
         match from.check(self.len()) {
-            Ok(()) => Box::new(Batches {
-                source: self,
-                at: from,
-                order: None,
-            }),
+            Ok(()) => Box::new(Batches { source: self, at: from, order: None }),
             Err(error) => Box::new(std::iter::once(Err(error))),
         }
     }
 
     /// SHA-256 in hexadecimal over the hashes of both splits, as text.
     fn sha256(&self) -> String {
-        let both = Sha256::new()
-            .chain_update(self.set.sha256())
-            .chain_update(self.test.sha256());
-        both.finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        let both = Sha256::new().chain_update(self.set.sha256()).chain_update(self.test.sha256());
+        both.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
@@ -82,13 +69,7 @@ impl Batches<'_> {
     /// The share of this process in the batch of step `self.at.step`: a contiguous slice of the global batch.
     fn batch(&mut self) -> Result<Images> {
         let set = &self.source.set;
-        let Cursor {
-            seed,
-            step,
-            rank,
-            world,
-            batch,
-        } = self.at;
+        let Cursor { seed, step, rank, world, batch } = self.at;
         let steps = self.at.steps_per_epoch(set.len());
         let epoch = step / steps;
         let order = match self.order.take() {
@@ -96,11 +77,7 @@ impl Batches<'_> {
             _ => {
                 let samples = order(seed, epoch, set.len());
                 let index = Tensor::f_from_slice(&samples)?.f_to_device(set.device())?;
-                Order {
-                    epoch,
-                    samples,
-                    index,
-                }
+                Order { epoch, samples, index }
             }
         };
         let share = batch / world;
@@ -143,54 +120,24 @@ mod tests {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             ImageSet::new(&pixels, [1, 5, 6], &labels, &names).unwrap()
         };
-        Resident::new(
-            Splits {
-                train: set(29),
-                test: set(3),
-            },
-            augment,
-        )
-        .unwrap()
+        Resident::new(Splits { train: set(29), test: set(3) }, augment).unwrap()
     }
 
     fn all_augmentations() -> Vec<Augment> {
-        let affine = Affine {
-            rotate: 20.0,
-            scale: 0.2,
-            squeeze: 0.1,
-            shear: 10.0,
-            shift: 1.0,
-        };
-        vec![
-            Augment::Affine(affine),
-            Augment::Crop(Crop { pad: 1 }),
-            Augment::Flip(Flip {}),
-        ]
+        let affine = Affine { rotate: 20.0, scale: 0.2, squeeze: 0.1, shear: 10.0, shift: 1.0 };
+        vec![Augment::Affine(affine), Augment::Crop(Crop { pad: 1 }), Augment::Flip(Flip {})]
     }
 
     fn cursor(seed: u64, step: u64) -> Cursor {
-        Cursor {
-            seed,
-            step,
-            rank: 0,
-            world: 1,
-            batch: BATCH,
-        }
+        Cursor { seed, step, rank: 0, world: 1, batch: BATCH }
     }
 
     fn take(source: &Resident, from: Cursor, steps: usize) -> Vec<Images> {
-        source
-            .batches(from)
-            .take(steps)
-            .collect::<Result<_>>()
-            .unwrap()
+        source.batches(from).take(steps).collect::<Result<_>>().unwrap()
     }
 
     fn labels(batches: &[Images]) -> Vec<i64> {
-        batches
-            .iter()
-            .flat_map(|images| Vec::<i64>::try_from(&images.label).unwrap())
-            .collect()
+        batches.iter().flat_map(|images| Vec::<i64>::try_from(&images.label).unwrap()).collect()
     }
 
     #[test]
@@ -214,18 +161,11 @@ mod tests {
     #[test]
     fn seeds_differ() {
         let source = source(all_augmentations());
-        let (a, b) = (
-            take(&source, cursor(1, 0), 3),
-            take(&source, cursor(2, 0), 3),
-        );
+        let (a, b) = (take(&source, cursor(1, 0), 3), take(&source, cursor(2, 0), 3));
         assert_ne!(labels(&a), labels(&b));
         // The same picture in another epoch or under another seed is distorted otherwise.
         let image = source.set.select(&Tensor::from_slice(&[4_i64])).image;
-        let apply = |seed, epoch| {
-            all_augmentations()[0]
-                .apply(&image, seed, epoch, &[4])
-                .unwrap()
-        };
+        let apply = |seed, epoch| all_augmentations()[0].apply(&image, seed, epoch, &[4]).unwrap();
         assert_eq!(apply(1, 0), apply(1, 0));
         assert_ne!(apply(1, 0), apply(2, 0));
         assert_ne!(apply(1, 0), apply(1, 1));
@@ -269,13 +209,7 @@ mod tests {
             (9, 0, 2, "multiple of 2"),
             (8, 2, 2, "process 2 of 2"),
         ] {
-            let mut batches = source.batches(Cursor {
-                seed: 1,
-                step: 0,
-                rank,
-                world,
-                batch,
-            });
+            let mut batches = source.batches(Cursor { seed: 1, step: 0, rank, world, batch });
             match batches.next() {
                 Some(Err(Error::User(text))) => assert!(text.contains(word), "{text}"),
                 other => panic!("{word}: {other:?}"),

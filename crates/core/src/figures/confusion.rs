@@ -36,46 +36,20 @@ pub fn confusion(counts: &Tensor, names: &[String]) -> Result<RgbImage> {
 
     let names_size = LABEL.min(cell as f32);
     let readable = names_size >= READABLE;
-    let longest = if readable {
-        names
-            .iter()
-            .map(|name| text::width(name, names_size))
-            .max()
-            .unwrap_or(0)
-    } else {
-        0
-    };
+    let longest = if readable { names.iter().map(|name| text::width(name, names_size)).max().unwrap_or(0) } else { 0 };
     let upright = longest + 4 > cell; // Names over the columns stand up if they do not fit lying.
     let names_height = if upright { longest } else { names_size as u32 };
     let title = title(&counts, classes);
     let left = MARGIN + LABEL as u32 + 8 + longest + 6;
     let top = MARGIN + TITLE as u32 + 4 + SMALL as u32 + 12 + LABEL as u32 + 6 + names_height + 6;
-    let width = (left + k * cell)
-        .max(MARGIN + text::width(&title, TITLE))
-        .max(MARGIN + text::width(NOTE, SMALL));
+    let width = (left + k * cell).max(MARGIN + text::width(&title, TITLE)).max(MARGIN + text::width(NOTE, SMALL));
     let mut picture = RgbImage::from_pixel(width + MARGIN, top + k * cell + MARGIN, WHITE);
 
     text::draw(&mut picture, &title, MARGIN, MARGIN, TITLE, INK);
-    text::draw(
-        &mut picture,
-        NOTE,
-        MARGIN,
-        MARGIN + TITLE as u32 + 4,
-        SMALL,
-        GREY,
-    );
-    let middle = |start: u32, label: &str, size: f32| {
-        start + (k * cell).saturating_sub(text::width(label, size)) / 2
-    };
+    text::draw(&mut picture, NOTE, MARGIN, MARGIN + TITLE as u32 + 4, SMALL, GREY);
+    let middle = |start: u32, label: &str, size: f32| start + (k * cell).saturating_sub(text::width(label, size)) / 2;
     let over_names = top - 6 - names_height - 6 - LABEL as u32;
-    text::draw(
-        &mut picture,
-        "predicted",
-        middle(left, "predicted", LABEL),
-        over_names,
-        LABEL,
-        GREY,
-    );
+    text::draw(&mut picture, "predicted", middle(left, "predicted", LABEL), over_names, LABEL, GREY);
     let start = top + k * cell - (middle(top, "true", LABEL) - top);
     text::draw_upward(&mut picture, "true", MARGIN, start, LABEL, GREY);
 
@@ -83,51 +57,22 @@ pub fn confusion(counts: &Tensor, names: &[String]) -> Result<RgbImage> {
         for (index, name) in names.iter().enumerate() {
             let (at, length) = (index as u32 * cell, text::width(name, names_size));
             let centred = (cell - names_size as u32) / 2;
-            text::draw(
-                &mut picture,
-                name,
-                left - 6 - length,
-                top + at + centred,
-                names_size,
-                INK,
-            );
+            text::draw(&mut picture, name, left - 6 - length, top + at + centred, names_size, INK);
             if upright {
-                text::draw_upward(
-                    &mut picture,
-                    name,
-                    left + at + centred,
-                    top - 6,
-                    names_size,
-                    INK,
-                );
+                text::draw_upward(&mut picture, name, left + at + centred, top - 6, names_size, INK);
             } else {
                 let x = left + at + (cell - length) / 2;
-                text::draw(
-                    &mut picture,
-                    name,
-                    x,
-                    top - 6 - names_height,
-                    names_size,
-                    INK,
-                );
+                text::draw(&mut picture, name, x, top - 6 - names_height, names_size, INK);
             }
         }
     }
 
     let largest = counts.iter().max().map(i64::to_string).unwrap_or_default();
     let wanted = (cell as f32 * 0.34).min(LABEL);
-    let fits = wanted
-        * (cell.saturating_sub(4) as f32 / text::width(&largest, wanted).max(1) as f32).min(1.0);
+    let fits = wanted * (cell.saturating_sub(4) as f32 / text::width(&largest, wanted).max(1) as f32).min(1.0);
     // A line between cells, once they are large enough to spare one.
     let line = u32::from(cell >= 6);
-    fill(
-        &mut picture,
-        left - line,
-        top - line,
-        k * cell + line,
-        k * cell + line,
-        blend(WHITE, GREY, 0.25),
-    );
+    fill(&mut picture, left - line, top - line, k * cell + line, k * cell + line, blend(WHITE, GREY, 0.25));
     for (truth, row) in counts.chunks(classes).enumerate() {
         let total: i64 = row.iter().sum();
         for (predicted, &count) in row.iter().enumerate() {
@@ -138,10 +83,7 @@ pub fn confusion(counts: &Tensor, names: &[String]) -> Result<RgbImage> {
             if count != 0 && fits >= READABLE {
                 let label = count.to_string();
                 let ink = if share > 0.5 { WHITE } else { INK };
-                let (dx, dy) = (
-                    (cell - text::width(&label, fits).min(cell)) / 2,
-                    (cell - fits as u32) / 2,
-                );
+                let (dx, dy) = ((cell - text::width(&label, fits).min(cell)) / 2, (cell - fits as u32) / 2);
                 text::draw(&mut picture, &label, x + dx, y + dy, fits, ink);
             }
         }
@@ -157,10 +99,7 @@ fn title(counts: &[i64], classes: usize) -> String {
         return "no examples".into();
     }
     let right: i64 = counts.iter().step_by(classes + 1).sum();
-    format!(
-        "accuracy {:.2} %   {right} of {total}",
-        100.0 * right as f64 / total as f64
-    )
+    format!("accuracy {:.2} %   {right} of {total}", 100.0 * right as f64 / total as f64)
 }
 
 #[cfg(test)]
@@ -180,9 +119,8 @@ mod tests {
         let (left, top) = (picture.width() - MARGIN, picture.height() - MARGIN);
         let wide = MARGIN + LABEL as u32 + 8 + text::width("class 0", LABEL) + 6;
         assert!(wide + 2 * CELL <= left);
-        let corner = |truth: u32, predicted: u32| {
-            *picture.get_pixel(wide + predicted * CELL + 1, top - (2 - truth) * CELL + 1)
-        };
+        let corner =
+            |truth: u32, predicted: u32| *picture.get_pixel(wide + predicted * CELL + 1, top - (2 - truth) * CELL + 1);
         assert_eq!(corner(0, 0), BLUE);
         assert_eq!(corner(0, 1), WHITE);
         assert_eq!(corner(1, 0), blend(WHITE, RED, 0.5));

@@ -18,36 +18,20 @@ const TEXT: f32 = 13.0;
 pub fn grid(images: &Tensor, columns: u32, scale: u32, captions: &[String]) -> Result<RgbImage> {
     let tiles = tiles(images)?;
     if columns == 0 || scale == 0 {
-        return Err(Error::Failed(
-            "a grid of images needs at least one column and a scale of at least 1".into(),
-        ));
+        return Err(Error::Failed("a grid of images needs at least one column and a scale of at least 1".into()));
     }
     if !captions.is_empty() && captions.len() != tiles.len() {
-        return Err(Error::Failed(format!(
-            "a grid has {} images and {} captions",
-            tiles.len(),
-            captions.len()
-        )));
+        return Err(Error::Failed(format!("a grid has {} images and {} captions", tiles.len(), captions.len())));
     }
     let columns = columns.min(tiles.len() as u32);
     let rows = (tiles.len() as u32).div_ceil(columns);
     let (tile_width, tile_height) = (tiles[0].width() * scale, tiles[0].height() * scale);
     // A caption is never cut off: the widest one sets the column's width.
-    let widest = captions
-        .iter()
-        .map(|caption| text::width(caption, TEXT))
-        .max();
+    let widest = captions.iter().map(|caption| text::width(caption, TEXT)).max();
     let cell_width = tile_width.max(widest.map_or(0, |width| width + 2 * GAP)) + GAP;
-    let cell_height = tile_height
-        + GAP
-        + if captions.is_empty() {
-            0
-        } else {
-            TEXT as u32 + 2 * GAP
-        };
+    let cell_height = tile_height + GAP + if captions.is_empty() { 0 } else { TEXT as u32 + 2 * GAP };
 
-    let mut picture =
-        RgbImage::from_pixel(columns * cell_width + GAP, rows * cell_height + GAP, WHITE);
+    let mut picture = RgbImage::from_pixel(columns * cell_width + GAP, rows * cell_height + GAP, WHITE);
     for (index, tile) in tiles.iter().enumerate() {
         let (column, row) = (index as u32 % columns, index as u32 / columns);
         let (left, top) = (GAP + column * cell_width, GAP + row * cell_height);
@@ -55,14 +39,7 @@ pub fn grid(images: &Tensor, columns: u32, scale: u32, captions: &[String]) -> R
         paste(&mut picture, tile, left + inset, top, scale);
         if let Some(caption) = captions.get(index) {
             let inset = (cell_width - GAP - text::width(caption, TEXT)) / 2;
-            text::draw(
-                &mut picture,
-                caption,
-                left + inset,
-                top + tile_height + GAP,
-                TEXT,
-                INK,
-            );
+            text::draw(&mut picture, caption, left + inset, top + tile_height + GAP, TEXT, INK);
         }
     }
     Ok(picture)
@@ -71,50 +48,30 @@ pub fn grid(images: &Tensor, columns: u32, scale: u32, captions: &[String]) -> R
 /// Draws an image with squares of `scale` × `scale` for pixels.
 pub(super) fn paste(picture: &mut RgbImage, tile: &RgbImage, left: u32, top: u32, scale: u32) {
     for (x, y, colour) in tile.enumerate_pixels() {
-        fill(
-            picture,
-            left + x * scale,
-            top + y * scale,
-            scale,
-            scale,
-            *colour,
-        );
+        fill(picture, left + x * scale, top + y * scale, scale, scale, *colour);
     }
 }
 
 /// Splits `[N, C, H, W]` into images.
 fn tiles(images: &Tensor) -> Result<Vec<RgbImage>> {
     let [n, channels @ (1 | 3), height, width] = images.size()[..] else {
-        return Err(Error::Failed(format!(
-            "a grid takes [N, 1 or 3, H, W], not {:?}",
-            images.size()
-        )));
+        return Err(Error::Failed(format!("a grid takes [N, 1 or 3, H, W], not {:?}", images.size())));
     };
     if n * height * width == 0 {
-        return Err(Error::Failed(format!(
-            "a grid needs at least one pixel of one image, not {:?}",
-            images.size()
-        )));
+        return Err(Error::Failed(format!("a grid needs at least one pixel of one image, not {:?}", images.size())));
     }
     let bytes: Vec<u8> = if images.kind() == Kind::Uint8 {
         Vec::try_from(images.f_flatten(0, -1)?)?
     } else {
         let values: Vec<f32> = Vec::try_from(images.f_to_kind(Kind::Float)?.f_flatten(0, -1)?)?;
-        values
-            .iter()
-            .map(|value| (value * 255.0).round() as u8)
-            .collect() // The cast clips.
+        values.iter().map(|value| (value * 255.0).round() as u8).collect() // The cast clips.
     };
     let plane = (height * width) as usize;
     let (width, height) = (width as u32, height as u32);
     let tile = |bytes: &[u8]| {
         RgbImage::from_fn(width, height, |x, y| {
             let at = (y * width + x) as usize;
-            if channels == 1 {
-                Rgb([bytes[at]; 3])
-            } else {
-                Rgb([bytes[at], bytes[plane + at], bytes[2 * plane + at]])
-            }
+            if channels == 1 { Rgb([bytes[at]; 3]) } else { Rgb([bytes[at], bytes[plane + at], bytes[2 * plane + at]]) }
         })
     };
     Ok(bytes.chunks(channels as usize * plane).map(tile).collect())
@@ -145,11 +102,7 @@ mod tests {
         let grey: Vec<u8> = picture.pixels().map(|pixel| pixel[0]).collect();
         assert_eq!(picture.dimensions(), (8, 10));
         assert_eq!(grey, expected.concat());
-        assert!(
-            picture
-                .pixels()
-                .all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2])
-        );
+        assert!(picture.pixels().all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2]));
     }
 
     #[test]
@@ -169,10 +122,7 @@ mod tests {
         let captions = ["a rather long caption".to_string(), "b".to_string()];
         let picture = grid(&images, 2, 1, &captions).unwrap();
         assert!(picture.width() > 2 * text::width(&captions[0], TEXT));
-        assert!(
-            picture.pixels().any(|pixel| pixel[0] < 100),
-            "captions are ink on white"
-        );
+        assert!(picture.pixels().any(|pixel| pixel[0] < 100), "captions are ink on white");
     }
 
     #[test]

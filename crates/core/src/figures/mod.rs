@@ -25,10 +25,7 @@ const RED: Rgb<u8> = Rgb([190, 30, 45]);
 
 /// Writes a picture as PNG. A reader of `path` sees the old file or the whole new one, never a half.
 pub fn save(picture: &RgbImage, path: &Path) -> Result<()> {
-    let folder = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
         .suffix(".png.part")
         .permissions(readable())
@@ -38,11 +35,8 @@ pub fn save(picture: &RgbImage, path: &Path) -> Result<()> {
         image::ImageError::IoError(source) => Error::io("write", path)(source),
         other => Error::Failed(format!("cannot write {}: {other}", path.display())),
     };
-    picture
-        .write_to(&mut file, ImageFormat::Png)
-        .map_err(refuse)?;
-    file.persist(path)
-        .map_err(|error| Error::io("write", path)(error.error))?;
+    picture.write_to(&mut file, ImageFormat::Png).map_err(refuse)?;
+    file.persist(path).map_err(|error| Error::io("write", path)(error.error))?;
     Ok(())
 }
 
@@ -55,11 +49,7 @@ fn readable() -> std::fs::Permissions {
 /// The colour a share `t` in [0, 1] of the way from `from` to `to`.
 fn blend(from: Rgb<u8>, to: Rgb<u8>, t: f64) -> Rgb<u8> {
     let mix = |a: u8, b: u8| (f64::from(a) + t * (f64::from(b) - f64::from(a))).round() as u8;
-    Rgb([
-        mix(from[0], to[0]),
-        mix(from[1], to[1]),
-        mix(from[2], to[2]),
-    ])
+    Rgb([mix(from[0], to[0]), mix(from[1], to[1]), mix(from[2], to[2])])
 }
 
 /// Fills the part of a rectangle that lies inside the picture.
@@ -89,9 +79,6 @@ mod tests {
     #[test]
     fn save_into_a_missing_folder_is_an_error_that_names_the_file() {
         let error = save(&RgbImage::new(1, 1), Path::new("/nowhere/at/all/a.png")).unwrap_err();
-        assert!(
-            error.to_string().contains("/nowhere/at/all/a.png"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("/nowhere/at/all/a.png"), "{error}");
     }
 }

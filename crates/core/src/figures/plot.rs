@@ -63,13 +63,7 @@ pub struct Plot {
 pub fn plot(plot: &Plot) -> Result<RgbImage> {
     static REGISTER: Once = Once::new();
     // If the font were refused, the drawing below would fail and say so.
-    REGISTER.call_once(|| {
-        drop(register_font(
-            "sans-serif",
-            FontStyle::Normal,
-            text::FONT_FILE,
-        ))
-    });
+    REGISTER.call_once(|| drop(register_font("sans-serif", FontStyle::Normal, text::FONT_FILE)));
 
     let shows = |value: f64| value.abs() < HUGE;
     let shows_y = |value: f64| shows(value) && (!plot.log_y || value > 0.0);
@@ -78,51 +72,22 @@ pub fn plot(plot: &Plot) -> Result<RgbImage> {
         .iter()
         .map(|curve| Curve {
             label: curve.label.clone(),
-            points: curve
-                .points
-                .iter()
-                .copied()
-                .filter(|&(x, y)| shows(x) && shows_y(y))
-                .collect(),
-            band: curve
-                .band
-                .iter()
-                .copied()
-                .filter(|&(x, a, b)| shows(x) && shows_y(a) && shows_y(b))
-                .collect(),
+            points: curve.points.iter().copied().filter(|&(x, y)| shows(x) && shows_y(y)).collect(),
+            band: curve.band.iter().copied().filter(|&(x, a, b)| shows(x) && shows_y(a) && shows_y(b)).collect(),
         })
         .collect();
     let points = || curves.iter().flat_map(|curve| &curve.points);
     let bands = || curves.iter().flat_map(|curve| &curve.band);
-    let xs = points()
-        .map(|point| point.0)
-        .chain(bands().map(|band| band.0));
-    let ys = points()
-        .map(|point| point.1)
-        .chain(bands().flat_map(|band| [band.1, band.2]));
-    let (x, y) = (
-        range(xs, 0.0),
-        if plot.log_y {
-            log_range(ys)
-        } else {
-            range(ys, 0.04)
-        },
-    );
+    let xs = points().map(|point| point.0).chain(bands().map(|band| band.0));
+    let ys = points().map(|point| point.1).chain(bands().flat_map(|band| [band.1, band.2]));
+    let (x, y) = (range(xs, 0.0), if plot.log_y { log_range(ys) } else { range(ys, 0.04) });
 
     let mut picture = RgbImage::new(SIZE.0, SIZE.1);
     let legend = legend(&curves);
-    let header = MARGIN
-        + TITLE as u32
-        + 8
-        + legend
-            .last()
-            .map_or(10, |entry| entry.y + LABEL as u32 + 10);
+    let header = MARGIN + TITLE as u32 + 8 + legend.last().map_or(10, |entry| entry.y + LABEL as u32 + 10);
     let drawn = {
         let area = BitMapBackend::with_buffer(&mut picture, SIZE).into_drawing_area();
-        let lines = Lines {
-            curves: &curves,
-            header,
-        };
+        let lines = Lines { curves: &curves, header };
         if plot.log_y {
             let ticks = log_ticks(&y);
             lines.draw(&area, x, y.log_scale().with_key_points(ticks))
@@ -130,43 +95,18 @@ pub fn plot(plot: &Plot) -> Result<RgbImage> {
             lines.draw(&area, x, y)
         }
     };
-    drawn.map_err(|error| {
-        Error::Failed(format!("cannot draw the plot '{}': {error}", plot.title))
-    })?;
+    drawn.map_err(|error| Error::Failed(format!("cannot draw the plot '{}': {error}", plot.title)))?;
 
     text::draw(&mut picture, &plot.title, MARGIN, MARGIN, TITLE, INK);
-    let middle = |start: u32, end: u32, label: &str| {
-        (start + end).saturating_sub(text::width(label, LABEL)) / 2
-    };
+    let middle = |start: u32, end: u32, label: &str| (start + end).saturating_sub(text::width(label, LABEL)) / 2;
     let x_label = middle(Y_AXIS, SIZE.0 - MARGIN, &plot.x_label);
-    text::draw(
-        &mut picture,
-        &plot.x_label,
-        x_label,
-        SIZE.1 - MARGIN - LABEL as u32,
-        LABEL,
-        INK,
-    );
+    text::draw(&mut picture, &plot.x_label, x_label, SIZE.1 - MARGIN - LABEL as u32, LABEL, INK);
     let y_label = SIZE.1 - middle(X_AXIS, SIZE.1 - header, &plot.y_label);
     text::draw_upward(&mut picture, &plot.y_label, MARGIN, y_label, LABEL, INK);
     for entry in &legend {
         let (left, top) = (MARGIN + entry.x, MARGIN + TITLE as u32 + 8 + entry.y);
-        fill(
-            &mut picture,
-            left,
-            top + LABEL as u32 / 2,
-            SAMPLE,
-            3,
-            entry.colour,
-        );
-        text::draw(
-            &mut picture,
-            entry.label,
-            left + SAMPLE + 6,
-            top,
-            LABEL,
-            INK,
-        );
+        fill(&mut picture, left, top + LABEL as u32 / 2, SAMPLE, 3, entry.colour);
+        text::draw(&mut picture, entry.label, left + SAMPLE + 6, top, LABEL, INK);
     }
     if points().next().is_none() {
         let note = "nothing to draw: no point is a finite number";
@@ -218,9 +158,7 @@ impl Lines<'_> {
             let outline: Vec<_> = low.chain(high).collect();
             if curve.band.len() > 1 {
                 let band = Polygon::new(outline, colour.mix(0.18));
-                chart
-                    .draw_series([band])
-                    .map_err(|error| error.to_string())?;
+                chart.draw_series([band]).map_err(|error| error.to_string())?;
             }
         }
         // The lines come after all bands, so that none is veiled.
@@ -228,9 +166,7 @@ impl Lines<'_> {
             let line = LineSeries::new(curve.points.iter().copied(), colour.stroke_width(2));
             chart.draw_series(line).map_err(|error| error.to_string())?;
             if let [only] = curve.points[..] {
-                chart
-                    .draw_series([Circle::new(only, 4, colour.filled())])
-                    .map_err(|error| error.to_string())?;
+                chart.draw_series([Circle::new(only, 4, colour.filled())]).map_err(|error| error.to_string())?;
             }
         }
         area.present().map_err(|error| error.to_string())?;
@@ -248,22 +184,14 @@ struct Entry<'a> {
 /// Places the labels in lines under the title, where they hide no curve.
 fn legend(curves: &[Curve]) -> Vec<Entry<'_>> {
     let (mut x, mut y) = (0, 0);
-    let labelled = curves
-        .iter()
-        .zip(COLOURS.iter().cycle())
-        .filter(|(curve, _)| !curve.label.is_empty());
+    let labelled = curves.iter().zip(COLOURS.iter().cycle()).filter(|(curve, _)| !curve.label.is_empty());
     labelled
         .map(|(curve, colour)| {
             let width = SAMPLE + 6 + text::width(&curve.label, LABEL) + 20;
             if x > 0 && x + width > SIZE.0 - 2 * MARGIN {
                 (x, y) = (0, y + LABEL as u32 + 6);
             }
-            let entry = Entry {
-                label: &curve.label,
-                colour: Rgb([colour.0, colour.1, colour.2]),
-                x,
-                y,
-            };
+            let entry = Entry { label: &curve.label, colour: Rgb([colour.0, colour.1, colour.2]), x, y };
             x += width;
             entry
         })
@@ -296,10 +224,7 @@ fn log_range(values: impl Iterator<Item = f64>) -> Range<f64> {
 
 /// Where a logarithmic axis has its numbers: closer on a shorter axis, whole powers of ten on a long one.
 fn log_ticks(range: &Range<f64>) -> Vec<f64> {
-    let (first, last) = (
-        range.start.log10().floor() as i32,
-        range.end.log10().ceil() as i32,
-    );
+    let (first, last) = (range.start.log10().floor() as i32, range.end.log10().ceil() as i32);
     let (digits, stride): (&[f64], usize) = match (range.end / range.start).log10() {
         ..1.2 => (&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0], 1),
         ..3.5 => (&[1.0, 2.0, 5.0], 1),
@@ -325,15 +250,9 @@ fn number(value: f64) -> String {
     } else if !(1e-4..1e7).contains(&size) {
         let text = format!("{value:.2e}");
         let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
-        format!(
-            "{}e{power}",
-            digits.trim_end_matches('0').trim_end_matches('.')
-        )
+        format!("{}e{power}", digits.trim_end_matches('0').trim_end_matches('.'))
     } else {
-        format!("{value:.6}")
-            .trim_end_matches('0')
-            .trim_end_matches('.')
-            .into()
+        format!("{value:.6}").trim_end_matches('0').trim_end_matches('.').into()
     };
     text.replace('-', "−")
 }
@@ -343,42 +262,22 @@ mod tests {
     use super::*;
 
     fn of(points: &[(f64, f64)], log_y: bool) -> Plot {
-        Plot {
-            log_y,
-            curves: vec![Curve {
-                points: points.to_vec(),
-                ..Curve::default()
-            }],
-            ..Plot::default()
-        }
+        Plot { log_y, curves: vec![Curve { points: points.to_vec(), ..Curve::default() }], ..Plot::default() }
     }
 
     /// Pixels of the first curve's colour.
     fn drawn(picture: &RgbImage) -> Vec<(u32, u32)> {
         let colour = Rgb([COLOURS[0].0, COLOURS[0].1, COLOURS[0].2]);
-        picture
-            .enumerate_pixels()
-            .filter(|(_, _, pixel)| **pixel == colour)
-            .map(|(x, y, _)| (x, y))
-            .collect()
+        picture.enumerate_pixels().filter(|(_, _, pixel)| **pixel == colour).map(|(x, y, _)| (x, y)).collect()
     }
 
     #[test]
     fn a_horizontal_line_lies_in_the_middle_and_reaches_across() {
         let line = drawn(&plot(&of(&[(0.0, 3.0), (1.0, 3.0)], false)).unwrap());
-        let (left, right) = (
-            line.iter().map(|p| p.0).min().unwrap(),
-            line.iter().map(|p| p.0).max().unwrap(),
-        );
+        let (left, right) = (line.iter().map(|p| p.0).min().unwrap(), line.iter().map(|p| p.0).max().unwrap());
         assert!(left < 120 && right > SIZE.0 - 40, "{left} to {right}");
-        let rows = (
-            line.iter().map(|p| p.1).min().unwrap(),
-            line.iter().map(|p| p.1).max().unwrap(),
-        );
-        assert!(
-            rows.1 - rows.0 <= 3 && (260..320).contains(&rows.0),
-            "{rows:?}"
-        );
+        let rows = (line.iter().map(|p| p.1).min().unwrap(), line.iter().map(|p| p.1).max().unwrap());
+        assert!(rows.1 - rows.0 <= 3 && (260..320).contains(&rows.0), "{rows:?}");
     }
 
     #[test]
@@ -408,21 +307,9 @@ mod tests {
     #[test]
     fn skipped_points_leave_the_rest_as_it_was() {
         let clean = plot(&of(&[(0.0, 1.0), (2.0, 3.0)], false)).unwrap();
-        let holed = plot(&of(
-            &[
-                (0.0, 1.0),
-                (1.0, f64::NAN),
-                (2.0, 3.0),
-                (9.0, f64::INFINITY),
-            ],
-            false,
-        ))
-        .unwrap();
+        let holed = plot(&of(&[(0.0, 1.0), (1.0, f64::NAN), (2.0, 3.0), (9.0, f64::INFINITY)], false)).unwrap();
         assert_eq!(clean, holed);
-        assert!(
-            !drawn(&plot(&of(&[(1.0, 2.0)], false)).unwrap()).is_empty(),
-            "a single point is a dot"
-        );
+        assert!(!drawn(&plot(&of(&[(1.0, 2.0)], false)).unwrap()).is_empty(), "a single point is a dot");
     }
 
     #[test]
@@ -432,21 +319,14 @@ mod tests {
         let (first, last) = (line.iter().min().unwrap(), line.iter().max().unwrap());
         let off = |&(x, y): &(u32, u32)| {
             let t = f64::from(x - first.0) / f64::from(last.0 - first.0);
-            (f64::from(y) - (f64::from(first.1) + t * (f64::from(last.1) - f64::from(first.1))))
-                .abs()
+            (f64::from(y) - (f64::from(first.1) + t * (f64::from(last.1) - f64::from(first.1)))).abs()
         };
         assert!(line.iter().all(|point| off(point) < 5.0));
     }
 
     #[test]
     fn a_log_axis_has_numbers_at_any_length() {
-        for (low, high) in [
-            (0.7, 2.8),
-            (0.013, 3.1),
-            (1e-8, 1.0),
-            (1e-30, 1e30),
-            (5.0, 5.5),
-        ] {
+        for (low, high) in [(0.7, 2.8), (0.013, 3.1), (1e-8, 1.0), (1e-30, 1e30), (5.0, 5.5)] {
             let range = log_range([low, high].into_iter());
             let ticks = log_ticks(&range).len();
             assert!((3..=12).contains(&ticks), "{range:?}: {ticks}");
@@ -456,16 +336,8 @@ mod tests {
     #[test]
     fn a_band_surrounds_its_line() {
         let band = vec![(0.0, 0.0, 2.0), (1.0, 0.0, 2.0)];
-        let curve = Curve {
-            label: "seeds".into(),
-            points: vec![(0.0, 1.0), (1.0, 1.0)],
-            band,
-        };
-        let picture = plot(&Plot {
-            curves: vec![curve],
-            ..Plot::default()
-        })
-        .unwrap();
+        let curve = Curve { label: "seeds".into(), points: vec![(0.0, 1.0), (1.0, 1.0)], band };
+        let picture = plot(&Plot { curves: vec![curve], ..Plot::default() }).unwrap();
         let tinted = |pixel: &Rgb<u8>| pixel[2] > 230 && pixel[0] < 220;
         assert!(picture.pixels().filter(|pixel| tinted(pixel)).count() > 200_000);
     }

@@ -19,12 +19,7 @@ pub struct Conv2dConfig {
 
 impl Default for Conv2dConfig {
     fn default() -> Self {
-        Self {
-            stride: 1,
-            padding: 0,
-            groups: 1,
-            bias: true,
-        }
+        Self { stride: 1, padding: 0, groups: 1, bias: true }
     }
 }
 
@@ -40,44 +35,16 @@ pub struct Conv2d {
 
 impl Conv2d {
     /// `weight` and, if configured, `bias` under `path`.
-    pub fn new(
-        path: &nn::Path,
-        input: i64,
-        output: i64,
-        kernel: i64,
-        config: Conv2dConfig,
-    ) -> Self {
+    pub fn new(path: &nn::Path, input: i64, output: i64, kernel: i64, config: Conv2dConfig) -> Self {
         let fan_in = input / config.groups * kernel * kernel;
-        let weight = path.var(
-            "weight",
-            &[output, input / config.groups, kernel, kernel],
-            default_init(fan_in),
-        );
-        let bias = config
-            .bias
-            .then(|| path.var("bias", &[output], default_init(fan_in)));
-        Self {
-            weight,
-            bias,
-            config,
-        }
+        let weight = path.var("weight", &[output, input / config.groups, kernel, kernel], default_init(fan_in));
+        let bias = config.bias.then(|| path.var("bias", &[output], default_init(fan_in)));
+        Self { weight, bias, config }
     }
 
     /// `[N, in, H, W]` → `[N, out, H′, W′]` with H′ = ⌊(H + 2·padding − kernel)/stride⌋ + 1.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let Conv2dConfig {
-            stride,
-            padding,
-            groups,
-            ..
-        } = self.config;
-        x.conv2d(
-            &self.weight,
-            self.bias.as_ref(),
-            [stride; 2],
-            [padding; 2],
-            [1; 2],
-            groups,
-        )
+        let Conv2dConfig { stride, padding, groups, .. } = self.config;
+        x.conv2d(&self.weight, self.bias.as_ref(), [stride; 2], [padding; 2], [1; 2], groups)
     }
 }

@@ -17,18 +17,12 @@ impl Linear {
     /// `weight` and `bias` under `path`.
     pub fn new(path: &nn::Path, input: i64, output: i64) -> Self {
         let weight = path.var("weight", &[output, input], default_init(input));
-        Self {
-            weight,
-            bias: Some(path.var("bias", &[output], default_init(input))),
-        }
+        Self { weight, bias: Some(path.var("bias", &[output], default_init(input))) }
     }
 
     /// `weight` alone.
     pub fn without_bias(path: &nn::Path, input: i64, output: i64) -> Self {
-        Self {
-            weight: path.var("weight", &[output, input], default_init(input)),
-            bias: None,
-        }
+        Self { weight: path.var("weight", &[output, input], default_init(input)), bias: None }
     }
 
     /// `[…, in]` → `[…, out]`

@@ -18,10 +18,7 @@ use crate::{Error, Result};
 /// PyTorch's default for weights and biases: U(±1/√fan_in), which is what its `kaiming_uniform_(a=√5)` comes to.
 fn default_init(fan_in: i64) -> Init {
     let bound = 1.0 / (fan_in as f64).sqrt();
-    Init::Uniform {
-        lo: -bound,
-        up: bound,
-    }
+    Init::Uniform { lo: -bound, up: bound }
 }
 
 /// Checks that no two tensors asked for one name: tch then silently calls the second `<name>__<n>`.
@@ -37,10 +34,7 @@ pub fn ensure_unique(store: &VarStore) -> Result<()> {
         return Ok(());
     }
     names.sort();
-    Err(Error::Failed(format!(
-        "the model uses a parameter name twice; the second was stored as {}",
-        names.join(", ")
-    )))
+    Err(Error::Failed(format!("the model uses a parameter name twice; the second was stored as {}", names.join(", "))))
 }
 
 #[cfg(test)]

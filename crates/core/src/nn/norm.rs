@@ -41,16 +41,7 @@ impl BatchNorm2d {
         }
         let (weight, bias) = (Some(&self.weight), Some(&self.bias));
         let (mean, var) = (Some(&self.running_mean), Some(&self.running_var));
-        x.batch_norm(
-            weight,
-            bias,
-            mean,
-            var,
-            train,
-            Self::MOMENTUM,
-            Self::EPS,
-            true,
-        )
+        x.batch_norm(weight, bias, mean, var, train, Self::MOMENTUM, Self::EPS, true)
     }
 }
 
@@ -67,21 +58,11 @@ pub struct LayerNorm {
 impl LayerNorm {
     /// `weight` and `bias` under `path`. PyTorch's default `eps` is 1e-5; vision transformers use 1e-6.
     pub fn new(path: &nn::Path, width: i64, eps: f64) -> Self {
-        Self {
-            weight: path.ones("weight", &[width]),
-            bias: path.zeros("bias", &[width]),
-            eps,
-        }
+        Self { weight: path.ones("weight", &[width]), bias: path.zeros("bias", &[width]), eps }
     }
 
     /// `[…, D]` → the same.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.layer_norm(
-            self.weight.size(),
-            Some(&self.weight),
-            Some(&self.bias),
-            self.eps,
-            true,
-        )
+        x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.eps, true)
     }
 }

@@ -55,28 +55,15 @@ struct State {
 }
 
 impl State {
-    fn new(
-        params: &[Tensor],
-        of: impl Fn(&Tensor) -> Result<Tensor, tch::TchError>,
-    ) -> Result<Self> {
+    fn new(params: &[Tensor], of: impl Fn(&Tensor) -> Result<Tensor, tch::TchError>) -> Result<Self> {
         let tensors = params.iter().map(of).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self {
-            list: TensorList::new(&tensors)?,
-            tensors,
-        })
+        Ok(Self { list: TensorList::new(&tensors)?, tensors })
     }
 }
 
 impl Adamw {
     pub(super) fn new(config: &AdamwConfig, params: &Params) -> Result<Self> {
-        let &AdamwConfig {
-            base_lr,
-            beta1,
-            beta2,
-            eps,
-            weight_decay,
-            ..
-        } = config;
+        let &AdamwConfig { base_lr, beta1, beta2, eps, weight_decay, .. } = config;
         in_range("base_lr", base_lr, f64::MIN_POSITIVE.., "above 0")?;
         in_range("beta1", beta1, 0.0..1.0, "at least 0 and below 1")?;
         in_range("beta2", beta2, 0.0..1.0, "at least 0 and below 1")?;
@@ -91,16 +78,9 @@ impl Adamw {
                 exp_avg: State::new(&tensors, Tensor::f_zeros_like)?,
                 exp_avg_sq: State::new(&tensors, Tensor::f_zeros_like)?,
                 // A count for each parameter, since one without a gradient takes no part in a step.
-                step: State::new(&tensors, |param| {
-                    Tensor::f_zeros([], (Kind::Float, param.device()))
-                })?,
+                step: State::new(&tensors, |param| Tensor::f_zeros([], (Kind::Float, param.device())))?,
                 rate: Rate::new(group.lr_scale, tensors[0].device())?,
-                numbers: torch_ext::Adamw {
-                    beta1,
-                    beta2,
-                    eps,
-                    weight_decay: group.weight_decay,
-                },
+                numbers: torch_ext::Adamw { beta1, beta2, eps, weight_decay: group.weight_decay },
             });
         }
         Ok(Self { groups })
@@ -108,22 +88,8 @@ impl Adamw {
 
     pub(super) fn step(&mut self, lr: f64) -> Result<()> {
         for group in &mut self.groups {
-            let Group {
-                params,
-                exp_avg,
-                exp_avg_sq,
-                step,
-                rate,
-                numbers,
-                ..
-            } = group;
-            params.fused_adamw(
-                &exp_avg.list,
-                &exp_avg_sq.list,
-                &step.list,
-                rate.set(lr)?,
-                *numbers,
-            )?;
+            let Group { params, exp_avg, exp_avg_sq, step, rate, numbers, .. } = group;
+            params.fused_adamw(&exp_avg.list, &exp_avg_sq.list, &step.list, rate.set(lr)?, *numbers)?;
         }
         Ok(())
     }

@@ -11,11 +11,7 @@ use crate::Result;
 /// What libtorch says.
 pub fn clip_grad_norm(params: &Params, max: f64) -> Result<Tensor> {
     let norm = params.list().grad_norm()?;
-    let factor = norm
-        .f_add_scalar(1e-6)?
-        .f_reciprocal()?
-        .f_mul_scalar(max)?
-        .f_clamp_max(1.0)?;
+    let factor = norm.f_add_scalar(1e-6)?.f_reciprocal()?.f_mul_scalar(max)?.f_clamp_max(1.0)?;
     params.list().scale_grads(&factor)?;
     Ok(norm)
 }
@@ -30,20 +26,11 @@ mod tests {
         let store = nn::VarStore::new(Device::Cpu);
         let a = store.root().zeros("a", &[2]);
         let b = store.root().zeros("b", &[1]);
-        let params = Params::new(&store, |_, _| Group {
-            lr_scale: 1.0,
-            weight_decay: 0.0,
-        })
-        .unwrap();
+        let params = Params::new(&store, |_, _| Group { lr_scale: 1.0, weight_decay: 0.0 }).unwrap();
         // The gradient is (3, 0, 4).
-        (a * Tensor::from_slice(&[3f32, 0.0]) + b * Tensor::from_slice(&[2f32]))
-            .sum(Kind::Float)
-            .backward();
+        (a * Tensor::from_slice(&[3f32, 0.0]) + b * Tensor::from_slice(&[2f32])).sum(Kind::Float).backward();
         let norm = clip_grad_norm(&params, max).unwrap();
-        (
-            norm.double_value(&[]),
-            params.list().grad_norm().unwrap().double_value(&[]),
-        )
+        (norm.double_value(&[]), params.list().grad_norm().unwrap().double_value(&[]))
     }
 
     #[test]

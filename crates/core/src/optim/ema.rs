@@ -23,24 +23,14 @@ impl Ema {
     /// A decay outside [0, 1); a tensor of whole numbers.
     pub fn new(tensors: &BTreeMap<String, Tensor>, decay: f64) -> Result<Self> {
         if !(0.0..1.0).contains(&decay) {
-            return Err(user!(
-                "ema.decay is {decay}; it must be at least 0 and below 1, such as 0.999"
-            ));
+            return Err(user!("ema.decay is {decay}; it must be at least 0 and below 1, such as 0.999"));
         }
-        if let Some(name) = tensors
-            .iter()
-            .find(|(_, tensor)| !tensor.is_floating_point())
-            .map(|(name, _)| name)
-        {
-            return Err(Error::Failed(format!(
-                "{name} has no average: it holds whole numbers"
-            )));
+        if let Some(name) = tensors.iter().find(|(_, tensor)| !tensor.is_floating_point()).map(|(name, _)| name) {
+            return Err(Error::Failed(format!("{name} has no average: it holds whole numbers")));
         }
         let live: Vec<Tensor> = tensors.values().map(Tensor::detach).collect();
-        let averages: BTreeMap<_, _> = tensors
-            .iter()
-            .map(|(name, tensor)| (name.clone(), tensor.detach().copy()))
-            .collect();
+        let averages: BTreeMap<_, _> =
+            tensors.iter().map(|(name, tensor)| (name.clone(), tensor.detach().copy())).collect();
         Ok(Self {
             decay,
             live_list: TensorList::new(&live)?,
@@ -54,17 +44,12 @@ impl Ema {
     /// # Errors
     /// What libtorch says.
     pub fn update(&mut self) -> Result<()> {
-        Ok(self
-            .average_list
-            .foreach_lerp(&self.live_list, 1.0 - self.decay)?)
+        Ok(self.average_list.foreach_lerp(&self.live_list, 1.0 - self.decay)?)
     }
 
     /// Handles to the averages, by the names of their tensors: copying into them restores a checkpoint.
     pub fn state(&self) -> BTreeMap<String, Tensor> {
-        self.averages
-            .iter()
-            .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
-            .collect()
+        self.averages.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
     }
 
     /// Runs `body` with the averages in place of the tensors' values, which are back afterwards to the bit, even after a panic.
@@ -72,10 +57,7 @@ impl Ema {
     /// What libtorch says.
     pub fn applied<T>(&self, body: impl FnOnce() -> T) -> Result<T> {
         let saved = self.live.iter().map(copy).collect::<Result<Vec<_>>>()?;
-        let _restore = Restore {
-            live: &self.live,
-            saved,
-        };
+        let _restore = Restore { live: &self.live, saved };
         for (tensor, average) in self.live.iter().zip(self.averages.values()) {
             tensor.shallow_clone().f_copy_(average)?;
         }
@@ -111,10 +93,7 @@ mod tests {
     fn weights() -> BTreeMap<String, Tensor> {
         let weight = Tensor::randn([7], (Kind::Double, Device::Cpu)).set_requires_grad(true);
         let running = Tensor::randn([2, 3], (Kind::Double, Device::Cpu));
-        BTreeMap::from([
-            ("weight".to_string(), weight),
-            ("running".to_string(), running),
-        ])
+        BTreeMap::from([("weight".to_string(), weight), ("running".to_string(), running)])
     }
 
     fn numbers(tensor: &Tensor) -> Vec<f64> {
@@ -146,17 +125,13 @@ mod tests {
         let before = numbers(&weights["weight"]);
         let averages = numbers(&ema.state()["weight"]);
         assert_ne!(before, averages);
-        assert_eq!(
-            ema.applied(|| numbers(&weights["weight"])).unwrap(),
-            averages
-        );
+        assert_eq!(ema.applied(|| numbers(&weights["weight"])).unwrap(), averages);
         assert_eq!(numbers(&weights["weight"]), before);
         assert_eq!(numbers(&ema.state()["weight"]), averages);
         assert!(weights["weight"].requires_grad());
 
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            ema.applied(|| std::panic::resume_unwind(Box::new(())))
-                .unwrap()
+            ema.applied(|| std::panic::resume_unwind(Box::new(()))).unwrap()
         }));
         assert!(panicked.is_err());
         assert_eq!(numbers(&weights["weight"]), before);
@@ -165,10 +140,7 @@ mod tests {
     #[test]
     fn bad_decays_and_counters_are_refused() {
         assert!(matches!(Ema::new(&weights(), 1.0), Err(Error::User(_))));
-        assert!(matches!(
-            Ema::new(&weights(), f64::NAN),
-            Err(Error::User(_))
-        ));
+        assert!(matches!(Ema::new(&weights(), f64::NAN), Err(Error::User(_))));
         let counter = BTreeMap::from([("n".to_string(), Tensor::from(3i64))]);
         assert!(Ema::new(&counter, 0.9).is_err());
     }

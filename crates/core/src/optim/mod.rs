@@ -126,15 +126,8 @@ struct Rate {
 impl Rate {
     fn new(scale: f64, device: Device) -> Result<Self> {
         // The CUDA kernels read a float32; on the CPU nothing need be lost.
-        let kind = if device == Device::Cpu {
-            Kind::Double
-        } else {
-            Kind::Float
-        };
-        Ok(Self {
-            scale,
-            tensor: Tensor::f_zeros([], (kind, device))?,
-        })
+        let kind = if device == Device::Cpu { Kind::Double } else { Kind::Float };
+        Ok(Self { scale, tensor: Tensor::f_zeros([], (kind, device))? })
     }
 
     fn set(&mut self, lr: f64) -> Result<&Tensor> {
@@ -144,18 +137,11 @@ impl Rate {
 }
 
 /// Refuses a number that is not in `range`, by the name of its key.
-fn in_range(
-    key: &str,
-    value: f64,
-    range: impl std::ops::RangeBounds<f64>,
-    words: &str,
-) -> Result<()> {
+fn in_range(key: &str, value: f64, range: impl std::ops::RangeBounds<f64>, words: &str) -> Result<()> {
     if value.is_finite() && range.contains(&value) {
         return Ok(());
     }
-    Err(crate::user!(
-        "optimizer: {key} is {value}; it must be {words}"
-    ))
+    Err(crate::user!("optimizer: {key} is {value}; it must be {words}"))
 }
 
 /// Handles to tensors under a prefix.
@@ -164,10 +150,7 @@ fn named<'a>(
     names: &'a [String],
     tensors: &'a [Tensor],
 ) -> impl Iterator<Item = (String, Tensor)> + 'a {
-    names
-        .iter()
-        .zip(tensors)
-        .map(move |(name, tensor)| (format!("{prefix}.{name}"), tensor.shallow_clone()))
+    names.iter().zip(tensors).map(move |(name, tensor)| (format!("{prefix}.{name}"), tensor.shallow_clone()))
 }
 
 #[cfg(test)]

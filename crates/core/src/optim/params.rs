@@ -40,25 +40,14 @@ impl Params {
     /// # Errors
     /// No memory.
     pub fn new(store: &VarStore, rule: impl Fn(&str, &Tensor) -> Group) -> Result<Self> {
-        let mut variables: Vec<_> = store
-            .variables()
-            .into_iter()
-            .filter(|(_, tensor)| tensor.requires_grad())
-            .collect();
+        let mut variables: Vec<_> =
+            store.variables().into_iter().filter(|(_, tensor)| tensor.requires_grad()).collect();
         variables.sort_by(|a, b| a.0.cmp(&b.0));
         let params: Vec<Param> = variables
             .into_iter()
             .map(|(name, tensor)| {
-                let Group {
-                    lr_scale,
-                    weight_decay,
-                } = rule(&name, &tensor);
-                Param {
-                    name,
-                    tensor,
-                    lr_scale,
-                    weight_decay,
-                }
+                let Group { lr_scale, weight_decay } = rule(&name, &tensor);
+                Param { name, tensor, lr_scale, weight_decay }
             })
             .collect();
         let list = TensorList::new(&params.iter().map(|param| &param.tensor).collect::<Vec<_>>())?;
@@ -89,10 +78,7 @@ impl Params {
     pub(super) fn groups(&self) -> Vec<(Group, Vec<&Param>)> {
         let mut groups: Vec<(Group, Vec<&Param>)> = Vec::new();
         for param in &self.params {
-            let group = Group {
-                lr_scale: param.lr_scale,
-                weight_decay: param.weight_decay,
-            };
+            let group = Group { lr_scale: param.lr_scale, weight_decay: param.weight_decay };
             match groups.iter_mut().find(|(known, _)| *known == group) {
                 Some((_, members)) => members.push(param),
                 None => groups.push((group, vec![param])),
@@ -106,11 +92,6 @@ impl Params {
 pub(super) fn split(members: &[&Param]) -> Result<(Vec<String>, Vec<Tensor>, TensorList)> {
     let names = members.iter().map(|param| param.name.clone()).collect();
     let tensors: Vec<Tensor> = members.iter().map(|param| param.tensor.detach()).collect();
-    let list = TensorList::new(
-        &members
-            .iter()
-            .map(|param| &param.tensor)
-            .collect::<Vec<_>>(),
-    )?;
+    let list = TensorList::new(&members.iter().map(|param| &param.tensor).collect::<Vec<_>>())?;
     Ok((names, tensors, list))
 }

@@ -48,27 +48,15 @@ pub enum Schedule {
 impl Schedule {
     /// The factor at `step` (from 0) of `total`.
     pub fn factor(&self, step: u64, total: u64, steps_per_epoch: u64) -> f64 {
-        let warmup = self
-            .warmup()
-            .map_or(0, |length| length.steps(steps_per_epoch));
-        let ramp = if step < warmup {
-            (step + 1) as f64 / warmup as f64
-        } else {
-            1.0
-        };
+        let warmup = self.warmup().map_or(0, |length| length.steps(steps_per_epoch));
+        let ramp = if step < warmup { (step + 1) as f64 / warmup as f64 } else { 1.0 };
         // Of the way from the end of the warm-up to the end of the stage.
-        let done = (step.saturating_sub(warmup) as f64
-            / total.saturating_sub(warmup).max(1) as f64)
-            .min(1.0);
+        let done = (step.saturating_sub(warmup) as f64 / total.saturating_sub(warmup).max(1) as f64).min(1.0);
         ramp * match self {
             Schedule::Constant { .. } => 1.0,
             Schedule::Steps { at, scale, .. } => {
                 let passed = |(at, _): &(&Length, &f64)| at.steps(steps_per_epoch) <= step;
-                at.iter()
-                    .zip(scale)
-                    .rev()
-                    .find(passed)
-                    .map_or(1.0, |(_, scale)| *scale)
+                at.iter().zip(scale).rev().find(passed).map_or(1.0, |(_, scale)| *scale)
             }
             Schedule::Cosine { end, .. } => end + (1.0 - end) * 0.5 * (1.0 + (PI * done).cos()),
             Schedule::Linear { end, .. } => end + (1.0 - end) * (1.0 - done),
@@ -83,9 +71,7 @@ impl Schedule {
             && warmup.steps(steps_per_epoch) > total
         {
             let warmup = warmup.steps(steps_per_epoch);
-            return Err(user!(
-                "schedule.warmup is {warmup} steps, but the stage has only {total}; shorten it"
-            ));
+            return Err(user!("schedule.warmup is {warmup} steps, but the stage has only {total}; shorten it"));
         }
         match self {
             Schedule::Constant { .. } => Ok(()),
@@ -96,22 +82,13 @@ impl Schedule {
                         "schedule.at has {at} entries, schedule.scale {scale}; each milestone needs its scale"
                     ));
                 }
-                let at: Vec<u64> = at
-                    .iter()
-                    .map(|length| length.steps(steps_per_epoch))
-                    .collect();
+                let at: Vec<u64> = at.iter().map(|length| length.steps(steps_per_epoch)).collect();
                 if !at.is_sorted_by(|a, b| a < b) {
-                    return Err(user!(
-                        "schedule.at is {at:?} in steps; the milestones must ascend"
-                    ));
+                    return Err(user!("schedule.at is {at:?} in steps; the milestones must ascend"));
                 }
-                scale
-                    .iter()
-                    .try_for_each(|&scale| not_negative("scale", scale))
+                scale.iter().try_for_each(|&scale| not_negative("scale", scale))
             }
-            Schedule::Cosine { end, .. } | Schedule::Linear { end, .. } => {
-                not_negative("end", *end)
-            }
+            Schedule::Cosine { end, .. } | Schedule::Linear { end, .. } => not_negative("end", *end),
         }
     }
 
@@ -129,9 +106,7 @@ fn not_negative(key: &str, value: f64) -> Result<()> {
     if value.is_finite() && value >= 0.0 {
         return Ok(());
     }
-    Err(user!(
-        "schedule.{key} is {value}; factors must be at least 0"
-    ))
+    Err(user!("schedule.{key} is {value}; factors must be at least 0"))
 }
 
 #[cfg(test)]
@@ -151,40 +126,18 @@ mod tests {
 
     #[test]
     fn warmup_counts_from_one_and_ends_at_one() {
-        let warm = Schedule::Constant {
-            warmup: Some(Length::Steps(4)),
-        };
+        let warm = Schedule::Constant { warmup: Some(Length::Steps(4)) };
         let factors: Vec<f64> = (0..6).map(|step| at(&warm, step)).collect();
         assert_eq!(factors, [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]);
         assert_eq!(at(&Schedule::Constant { warmup: None }, 0), 1.0);
-        assert_eq!(
-            at(
-                &Schedule::Constant {
-                    warmup: Some(Length::Steps(0))
-                },
-                0
-            ),
-            1.0
-        );
+        assert_eq!(at(&Schedule::Constant { warmup: Some(Length::Steps(0)) }, 0), 1.0);
     }
 
     #[test]
     fn steps_change_at_their_milestones() {
         let lengths = vec![Length::Epochs(2.0), Length::Steps(50)];
-        let steps = Schedule::Steps {
-            at: lengths,
-            scale: vec![0.4, 0.02],
-            warmup: Some(Length::Steps(2)),
-        };
-        for (step, factor) in [
-            (0, 0.5),
-            (1, 1.0),
-            (19, 1.0),
-            (20, 0.4),
-            (49, 0.4),
-            (50, 0.02),
-            (99, 0.02),
-        ] {
+        let steps = Schedule::Steps { at: lengths, scale: vec![0.4, 0.02], warmup: Some(Length::Steps(2)) };
+        for (step, factor) in [(0, 0.5), (1, 1.0), (19, 1.0), (20, 0.4), (49, 0.4), (50, 0.02), (99, 0.02)] {
             close(at(&steps, step), factor);
         }
     }
@@ -223,12 +176,7 @@ mod tests {
 
     #[test]
     fn senseless_schedules_are_refused() {
-        let refused = |schedule: Schedule| {
-            matches!(
-                schedule.check(100, STEPS_PER_EPOCH),
-                Err(crate::Error::User(_))
-            )
-        };
+        let refused = |schedule: Schedule| matches!(schedule.check(100, STEPS_PER_EPOCH), Err(crate::Error::User(_)));
         let steps = |at: &[u64], scale: &[f64]| Schedule::Steps {
             at: at.iter().map(|&step| Length::Steps(step)).collect(),
             scale: scale.to_vec(),
@@ -238,29 +186,15 @@ mod tests {
         assert!(refused(steps(&[10, 20], &[0.1])));
         assert!(refused(steps(&[20, 10], &[0.1, 0.01])));
         assert!(refused(steps(&[10], &[-0.1])));
-        assert!(refused(Schedule::Constant {
-            warmup: Some(Length::Steps(101))
-        }));
-        assert!(!refused(Schedule::Constant {
-            warmup: Some(Length::Steps(100))
-        }));
-        assert!(refused(Schedule::Cosine {
-            warmup: None,
-            end: f64::NAN
-        }));
+        assert!(refused(Schedule::Constant { warmup: Some(Length::Steps(101)) }));
+        assert!(!refused(Schedule::Constant { warmup: Some(Length::Steps(100)) }));
+        assert!(refused(Schedule::Cosine { warmup: None, end: f64::NAN }));
     }
 
     #[test]
     fn yaml_gives_the_variants() {
-        let cosine: Schedule =
-            serde_json::from_str(r#"{"cosine": {"warmup": "2 epochs"}}"#).unwrap();
-        assert_eq!(
-            cosine,
-            Schedule::Cosine {
-                warmup: Some(Length::Epochs(2.0)),
-                end: 0.0
-            }
-        );
+        let cosine: Schedule = serde_json::from_str(r#"{"cosine": {"warmup": "2 epochs"}}"#).unwrap();
+        assert_eq!(cosine, Schedule::Cosine { warmup: Some(Length::Epochs(2.0)), end: 0.0 });
         assert!(serde_json::from_str::<Schedule>(r#"{"cosine": {"scale": 1}}"#).is_err());
     }
 }

@@ -47,20 +47,12 @@ struct Group {
 
 impl Sgd {
     pub(super) fn new(config: &SgdConfig, params: &Params) -> Result<Self> {
-        let &SgdConfig {
-            base_lr,
-            momentum,
-            nesterov,
-            weight_decay,
-            ..
-        } = config;
+        let &SgdConfig { base_lr, momentum, nesterov, weight_decay, .. } = config;
         in_range("base_lr", base_lr, f64::MIN_POSITIVE.., "above 0")?;
         in_range("momentum", momentum, 0.0..1.0, "at least 0 and below 1")?;
         in_range("weight_decay", weight_decay, 0.0.., "at least 0")?;
         if nesterov && momentum == 0.0 {
-            return Err(user!(
-                "optimizer: nesterov is true, but momentum is 0; set a momentum, or nesterov to false"
-            ));
+            return Err(user!("optimizer: nesterov is true, but momentum is 0; set a momentum, or nesterov to false"));
         }
         let mut groups = Vec::new();
         for (group, members) in params.groups() {
@@ -69,24 +61,15 @@ impl Sgd {
             let buffers = if momentum == 0.0 {
                 Vec::new()
             } else {
-                tensors
-                    .iter()
-                    .map(Tensor::f_zeros_like)
-                    .collect::<Result<Vec<_>, _>>()?
+                tensors.iter().map(Tensor::f_zeros_like).collect::<Result<Vec<_>, _>>()?
             };
             groups.push(Group {
                 names,
                 params: list,
-                buffer_list: (momentum != 0.0)
-                    .then(|| TensorList::new(&buffers))
-                    .transpose()?,
+                buffer_list: (momentum != 0.0).then(|| TensorList::new(&buffers)).transpose()?,
                 buffers,
                 rate: Rate::new(group.lr_scale, tensors[0].device())?,
-                numbers: torch_ext::Sgd {
-                    momentum,
-                    weight_decay: group.weight_decay,
-                    nesterov,
-                },
+                numbers: torch_ext::Sgd { momentum, weight_decay: group.weight_decay, nesterov },
             });
         }
         Ok(Self { groups })
@@ -94,19 +77,12 @@ impl Sgd {
 
     pub(super) fn step(&mut self, lr: f64) -> Result<()> {
         for group in &mut self.groups {
-            group.params.fused_sgd(
-                group.buffer_list.as_ref(),
-                group.rate.set(lr)?,
-                group.numbers,
-            )?;
+            group.params.fused_sgd(group.buffer_list.as_ref(), group.rate.set(lr)?, group.numbers)?;
         }
         Ok(())
     }
 
     pub(super) fn state(&self) -> BTreeMap<String, Tensor> {
-        self.groups
-            .iter()
-            .flat_map(|group| named("momentum", &group.names, &group.buffers))
-            .collect()
+        self.groups.iter().flat_map(|group| named("momentum", &group.names, &group.buffers)).collect()
     }
 }

@@ -36,7 +36,14 @@ impl Header {
     }
 
     fn checksum(&self, state: &Named) -> Result<String> {
-        let fields = format!("{}\0{}\0{}\0{}\0{}\0", self.format, self.stage, self.step, self.seconds.to_bits(), self.config_sha256);
+        let fields = format!(
+            "{}\0{}\0{}\0{}\0{}\0",
+            self.format,
+            self.stage,
+            self.step,
+            self.seconds.to_bits(),
+            self.config_sha256
+        );
         Ok(weights::hex(&Sha256::digest(fields + &weights::hash(state)?)))
     }
 }
@@ -45,7 +52,8 @@ impl Header {
 pub(super) fn save(folder: &Path, mut header: Header, state: &Named, keep: u64) -> Result<PathBuf> {
     header.sha256 = header.checksum(state)?;
     let path = folder.join(format!("{}-{:09}.safetensors", header.stage, header.step));
-    let text = serde_json::to_string(&header).map_err(|e| crate::Error::Failed(format!("cannot write a checkpoint header: {e}")))?;
+    let text = serde_json::to_string(&header)
+        .map_err(|e| crate::Error::Failed(format!("cannot write a checkpoint header: {e}")))?;
     weights::write(&path, state, Some(&text))?;
     for old in list(folder, &header.stage).into_iter().skip(keep as usize) {
         // One checkpoint too many does no harm.
@@ -61,7 +69,8 @@ fn list(folder: &Path, stage: &str) -> Vec<PathBuf> {
         stem.strip_suffix(".safetensors").and_then(|s| s.rsplit_once('-')).is_some_and(|(name, _)| name == stage)
             && !stem.starts_with(PARTIAL)
     };
-    let mut files: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).filter(of_stage).collect();
+    let mut files: Vec<_> =
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).filter(of_stage).collect();
     files.sort();
     files.reverse();
     files
@@ -77,7 +86,8 @@ fn load(path: &Path) -> Result<(Header, Named)> {
     if let Some(newer) = format.filter(|&f| f != u64::from(FORMAT)) {
         return Err(user!("{} has checkpoint format {newer}; this program writes {FORMAT}", path.display()));
     }
-    let header: Header = serde_json::from_str(&meta).map_err(|e| user!("{} has a damaged header: {e}", path.display()))?;
+    let header: Header =
+        serde_json::from_str(&meta).map_err(|e| user!("{} has a damaged header: {e}", path.display()))?;
     if header.checksum(&state)? != header.sha256 {
         return Err(user!("{} is damaged: its checksum does not hold", path.display()));
     }
@@ -88,7 +98,12 @@ fn load(path: &Path) -> Result<(Header, Named)> {
 ///
 /// # Errors
 /// A checkpoint of another configuration, or none whole where there are some.
-pub(super) fn newest(folder: &Path, stage: &str, config_sha256: &str, tell: &mut dyn FnMut(String)) -> Result<Option<(Header, Named)>> {
+pub(super) fn newest(
+    folder: &Path,
+    stage: &str,
+    config_sha256: &str,
+    tell: &mut dyn FnMut(String),
+) -> Result<Option<(Header, Named)>> {
     remove_partial(folder);
     let mut passed = Vec::new();
     for path in list(folder, stage) {
@@ -106,7 +121,11 @@ pub(super) fn newest(folder: &Path, stage: &str, config_sha256: &str, tell: &mut
     if passed.is_empty() {
         return Ok(None);
     }
-    Err(user!("no checkpoint in {} is whole:\n  {}\nremove the folder to start again from step 0", folder.display(), passed.join("\n  ")))
+    Err(user!(
+        "no checkpoint in {} is whole:\n  {}\nremove the folder to start again from step 0",
+        folder.display(),
+        passed.join("\n  ")
+    ))
 }
 
 #[cfg(test)]
@@ -150,7 +169,10 @@ mod tests {
             fs::write(&last, &bad).unwrap();
             let (step, told) = newest_step(dir.path());
             // A flipped bit in the padding or in the order of equal JSON may leave the content whole: then all of it must be.
-            assert!(step == Some(5) && told.len() == 1 || load(&last).unwrap().1["model.w"] == state(10.0)["model.w"], "byte {at}");
+            assert!(
+                step == Some(5) && told.len() == 1 || load(&last).unwrap().1["model.w"] == state(10.0)["model.w"],
+                "byte {at}"
+            );
             fs::write(&last, &whole[..at]).unwrap();
             assert_eq!(newest_step(dir.path()).0, Some(5), "cut at {at}");
         }

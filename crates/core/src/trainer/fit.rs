@@ -27,7 +27,14 @@ pub(super) struct Progressed {
 /// Runs the steps of one stage from where it stands to its end; stops early, with a checkpoint, at a signal or the limit.
 ///
 /// Returns where it stands then.
-pub(super) fn fit<R: Recipe>(recipe: &mut R, data: &R::Data, plan: &Plan, setup: &Setup, run: &mut Run, from: Progressed) -> Result<Progressed> {
+pub(super) fn fit<R: Recipe>(
+    recipe: &mut R,
+    data: &R::Data,
+    plan: &Plan,
+    setup: &Setup,
+    run: &mut Run,
+    from: Progressed,
+) -> Result<Progressed> {
     let cursor = plan.cursor(setup, from.step);
     let steps_per_epoch = data.len() / cursor.batch;
     let total = plan.length.steps(steps_per_epoch);
@@ -59,7 +66,8 @@ pub(super) fn fit<R: Recipe>(recipe: &mut R, data: &R::Data, plan: &Plan, setup:
             run.trained(&plan.prefix("train"), &step, at.seconds, pending.means())?;
         }
         if evaluate {
-            let (split, name) = if R::has_validation(data) { (Split::Validation, "val") } else { (Split::Test, "monitor") };
+            let (split, name) =
+                if R::has_validation(data) { (Split::Validation, "val") } else { (Split::Test, "monitor") };
             let found = tch::no_grad(|| run_evaluation(recipe, data, split))?;
             run.evaluated(&plan.prefix(name), &step, &found, false)?;
         }
@@ -104,7 +112,9 @@ impl Pending {
             .steps
             .iter()
             .flat_map(|(_, scalars)| scalars)
-            .filter_map(|(_, s)| if let Scalar::Device(t) = s { Some(t.detach().to_kind(Kind::Float).reshape([1])) } else { None })
+            .filter_map(|(_, s)| {
+                if let Scalar::Device(t) = s { Some(t.detach().to_kind(Kind::Float).reshape([1])) } else { None }
+            })
             .collect();
         let read: Vec<f32> = match on_device.is_empty() {
             true => Vec::new(),
@@ -166,4 +176,3 @@ mod tests {
         assert!(error.to_string().contains("step 6 (loss = NaN)"), "{error}");
     }
 }
-

@@ -1,8 +1,13 @@
 //! The loop that no paper describes: iteration, logging, evaluation, checkpoints, resume. The paper owns the gradient step.
 
-#[allow(dead_code)]
+mod checkpoint;
+mod fit;
+mod log;
 mod progress;
-#[allow(dead_code)]
+pub mod run;
+mod signals;
+mod stage;
+mod step;
 mod tensorboard;
 
 use std::collections::BTreeMap;

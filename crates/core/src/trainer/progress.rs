@@ -38,34 +38,15 @@ impl Progress {
         } else if stderr().is_terminal() {
             Display::Bar(bar(first_step, total))
         } else {
-            Display::Lines(Lines {
-                out: Box::new(stderr()),
-                last: None,
-                pending: None,
-            })
+            Display::Lines(Lines { out: Box::new(stderr()), last: None, pending: None })
         };
-        Progress {
-            first_step,
-            total,
-            started: Instant::now(),
-            display,
-        }
+        Progress { first_step, total, started: Instant::now(), display }
     }
 
     /// `step` steps and `epoch` epochs are done; `loss` is left out until it is known.
-    pub(crate) fn update(
-        &mut self,
-        step: u64,
-        epoch: f64,
-        loss: Option<f64>,
-        images_per_second: f64,
-    ) {
+    pub(crate) fn update(&mut self, step: u64, epoch: f64, loss: Option<f64>, images_per_second: f64) {
         let now = Instant::now();
-        let left = eta(
-            now - self.started,
-            step.saturating_sub(self.first_step),
-            self.total.saturating_sub(step),
-        );
+        let left = eta(now - self.started, step.saturating_sub(self.first_step), self.total.saturating_sub(step));
         let state = state(epoch, loss, images_per_second, left);
         match &mut self.display {
             Display::Quiet => {}
@@ -73,9 +54,7 @@ impl Progress {
                 bar.set_message(state);
                 bar.set_position(step);
             }
-            Display::Lines(lines) => {
-                lines.offer(format!("step {step}/{}  {state}", self.total), now)
-            }
+            Display::Lines(lines) => lines.offer(format!("step {step}/{}  {state}", self.total), now),
         }
     }
 
@@ -122,8 +101,7 @@ impl Lines {
 }
 
 fn bar(first_step: u64, total: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr())
-        .with_position(first_step);
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_position(first_step);
     // The template is fixed, so it is either always sound or never; the plain style is as good a bar.
     let style = ProgressStyle::with_template("{wide_bar:.blue/dim} {pos}/{len}  {msg}");
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
@@ -179,11 +157,7 @@ mod tests {
     }
 
     fn lines(written: &Written) -> Lines {
-        Lines {
-            out: Box::new(written.clone()),
-            last: None,
-            pending: None,
-        }
+        Lines { out: Box::new(written.clone()), last: None, pending: None }
     }
 
     fn text(written: &Written) -> String {
@@ -207,53 +181,27 @@ mod tests {
     fn a_line_tells_the_whole_state() {
         let written = Written::default();
         let display = Display::Lines(lines(&written));
-        let mut progress = Progress {
-            first_step: 0,
-            total: 9380,
-            started: Instant::now(),
-            display,
-        };
+        let mut progress = Progress { first_step: 0, total: 9380, started: Instant::now(), display };
         progress.println("hello");
         progress.update(400, 0.426, Some(0.2113), 8123.4);
         let text = text(&written);
-        assert!(
-            text.starts_with("hello\nstep 400/9380  epoch 0.43  loss 0.211  8123 images/s  ETA "),
-            "{text}"
-        );
+        assert!(text.starts_with("hello\nstep 400/9380  epoch 0.43  loss 0.211  8123 images/s  ETA "), "{text}");
     }
 
     #[test]
     fn states_read_well() {
         assert_eq!(state(0.0, None, 3.52, None), "epoch 0.00  3.5 images/s");
         let left = Some(Duration::from_secs(72));
-        assert_eq!(
-            state(0.426, Some(0.2113), 8123.4, left),
-            "epoch 0.43  loss 0.211  8123 images/s  ETA 1m 12s"
-        );
-        assert_eq!(
-            state(1.0, Some(0.000_21), 20.0, None),
-            "epoch 1.00  loss 2.10e-4  20 images/s"
-        );
-        assert_eq!(
-            state(1.0, Some(f64::NAN), 20.0, None),
-            "epoch 1.00  loss NaN  20 images/s"
-        );
-        let lengths =
-            [9, 59, 60, 3599, 3600, 86_399, 183_600].map(|s| duration(Duration::from_secs(s)));
-        assert_eq!(
-            lengths,
-            [
-                "9s", "59s", "1m 00s", "59m 59s", "1h 00m", "23h 59m", "2d 3h"
-            ]
-        );
+        assert_eq!(state(0.426, Some(0.2113), 8123.4, left), "epoch 0.43  loss 0.211  8123 images/s  ETA 1m 12s");
+        assert_eq!(state(1.0, Some(0.000_21), 20.0, None), "epoch 1.00  loss 2.10e-4  20 images/s");
+        assert_eq!(state(1.0, Some(f64::NAN), 20.0, None), "epoch 1.00  loss NaN  20 images/s");
+        let lengths = [9, 59, 60, 3599, 3600, 86_399, 183_600].map(|s| duration(Duration::from_secs(s)));
+        assert_eq!(lengths, ["9s", "59s", "1m 00s", "59m 59s", "1h 00m", "23h 59m", "2d 3h"]);
     }
 
     #[test]
     fn the_time_left_follows_the_pace_of_this_session() {
-        assert_eq!(
-            eta(Duration::from_secs(10), 100, 300),
-            Some(Duration::from_secs(30))
-        );
+        assert_eq!(eta(Duration::from_secs(10), 100, 300), Some(Duration::from_secs(30)));
         assert_eq!(eta(Duration::from_secs(10), 100, 0), Some(Duration::ZERO));
         assert_eq!(eta(Duration::from_secs(10), 0, 300), None);
         assert_eq!(eta(Duration::ZERO, 0, 300), None);

@@ -123,7 +123,9 @@ fn link_latest(home: &Path, name: &str) {
 
 /// The run folders of a paper with their results, oldest first.
 pub(crate) fn all(paper: &str) -> Vec<(PathBuf, RunResult)> {
-    let folders = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir() && !p.is_symlink());
+    let folders = |path: PathBuf| {
+        fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir() && !p.is_symlink())
+    };
     let mut runs: Vec<_> = folders(Path::new("runs").join(paper))
         .flat_map(folders)
         .filter_map(|folder| Some((folder.clone(), read_result(&folder).ok()?)))
@@ -141,7 +143,8 @@ pub(crate) fn newest_unfinished(paper: &str, config_sha256: &str) -> Option<Path
 /// Reads a run's `result.json`.
 pub fn read_result(folder: &Path) -> Result<RunResult> {
     let path = folder.join("result.json");
-    let text = fs::read_to_string(&path).map_err(|e| user!("{} is not a run folder: cannot read result.json: {e}", folder.display()))?;
+    let text = fs::read_to_string(&path)
+        .map_err(|e| user!("{} is not a run folder: cannot read result.json: {e}", folder.display()))?;
     serde_json::from_str(&text).map_err(|e| user!("{} is damaged or of another version: {e}", path.display()))
 }
 
@@ -162,7 +165,9 @@ fn commit() -> String {
 
 fn cpu() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    info.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':')).map_or("unknown".into(), |(_, name)| name.trim().into())
+    info.lines()
+        .find_map(|l| l.strip_prefix("model name")?.split_once(':'))
+        .map_or("unknown".into(), |(_, name)| name.trim().into())
 }
 
 impl Run {
@@ -179,7 +184,12 @@ impl Run {
             }
             _ => Error::io("write", &lock_path)(e),
         })?;
-        lock.try_lock().map_err(|_| user!("another process is using {}; wait for it, or give this run a folder of its own with --out", folder.display()))?;
+        lock.try_lock().map_err(|_| {
+            user!(
+                "another process is using {}; wait for it, or give this run a folder of its own with --out",
+                folder.display()
+            )
+        })?;
         create_folder(&folder.join("checkpoints"))?;
         create_folder(&folder.join("figures"))?;
         write_atomic(&folder.join("config.yaml"), &[start.resolved.yaml().as_bytes()])?;
@@ -187,7 +197,7 @@ impl Run {
         let env = serde_json::json!({
             "commit": commit,
             "version": env!("CARGO_PKG_VERSION"),
-            "libtorch": "2.11.0",
+            "libtorch": torch_ext::LIBTORCH_VERSION,
             "cuda": if start.device.starts_with("cuda") { tch::utils::version_cudart() } else { 0 },
             "device": start.device,
             "cpu": cpu(),
@@ -278,7 +288,13 @@ impl Run {
     }
 
     /// The means of a step's scalars since the last call.
-    pub(super) fn trained(&mut self, prefix: &str, step: &Step, seconds: f64, means: BTreeMap<&'static str, f64>) -> Result<()> {
+    pub(super) fn trained(
+        &mut self,
+        prefix: &str,
+        step: &Step,
+        seconds: f64,
+        means: BTreeMap<&'static str, f64>,
+    ) -> Result<()> {
         let done = step.index + 1;
         let epoch = done as f64 / step.steps_per_epoch as f64;
         let speed = done as f64 * self.result.effective_batch as f64 / seconds.max(1e-9);
@@ -299,7 +315,8 @@ impl Run {
         for (name, picture) in &found.pictures {
             self.log.picture(&format!("{}-{name}", prefix.replace('/', "-")), done, picture)?;
         }
-        let shown: Vec<_> = values.iter().filter(|(n, _)| !n.contains("/class/")).map(|(n, v)| format!("{n} {v:.4}")).collect();
+        let shown: Vec<_> =
+            values.iter().filter(|(n, _)| !n.contains("/class/")).map(|(n, v)| format!("{n} {v:.4}")).collect();
         self.log.line(&format!("epoch {epoch:.2}  {}", shown.join("  ")))?;
         if last {
             self.result.metrics.extend(values);
@@ -314,7 +331,8 @@ impl Run {
 
     /// Writes `result.json` as it stands.
     pub(super) fn write_result(&mut self) -> Result<()> {
-        let text = serde_json::to_string_pretty(&self.result).map_err(|e| Error::Failed(format!("cannot write result.json: {e}")))?;
+        let text = serde_json::to_string_pretty(&self.result)
+            .map_err(|e| Error::Failed(format!("cannot write result.json: {e}")))?;
         write_atomic(&self.folder.join("result.json"), &[text.as_bytes(), b"\n"])
     }
 

@@ -87,7 +87,13 @@ fn below(state: &Named, prefix: &str) -> Named {
 }
 
 /// Trains from the newest checkpoint or from step 0, evaluates on the test split, writes the weights; returns the full state.
-fn train<R: Recipe>(config: &R::Config, setup: &Setup, plan: &Plan, init: Option<&Named>, run: &mut Run) -> Result<Named> {
+fn train<R: Recipe>(
+    config: &R::Config,
+    setup: &Setup,
+    plan: &Plan,
+    init: Option<&Named>,
+    run: &mut Run,
+) -> Result<Named> {
     let (data, mut recipe) = prepare::<R>(config, setup, plan, init)?;
     let state = recipe.state();
     let steps_per_epoch = data.len() / plan.batch_size;
@@ -98,7 +104,13 @@ fn train<R: Recipe>(config: &R::Config, setup: &Setup, plan: &Plan, init: Option
     run.result.lr = BTreeMap::from([("base".into(), plan.lr.0), ("scaled".into(), plan.lr.1)]);
     run.line(&format!(
         "{}: {} examples, {total} steps of {} ({steps_per_epoch} an epoch), lr {} (base {}), {} parameters, {}",
-        plan.stage, data.len(), plan.batch_size, plan.lr.1, plan.lr.0, run.result.parameters, run.result.device
+        plan.stage,
+        data.len(),
+        plan.batch_size,
+        plan.lr.1,
+        plan.lr.0,
+        run.result.parameters,
+        run.result.device
     ))?;
     for note in setup.take_notes() {
         run.line(&format!("note: {note}"))?;
@@ -106,7 +118,8 @@ fn train<R: Recipe>(config: &R::Config, setup: &Setup, plan: &Plan, init: Option
     }
 
     let mut told = Vec::new();
-    let found = checkpoint::newest(&run.checkpoints(), plan.stage, &run.result.config_sha256, &mut |text| told.push(text))?;
+    let found =
+        checkpoint::newest(&run.checkpoints(), plan.stage, &run.result.config_sha256, &mut |text| told.push(text))?;
     for text in told {
         run.line(&text)?;
     }
@@ -155,7 +168,8 @@ fn draw_curves(run: &mut Run, plan: &Plan, step: u64) -> Result<()> {
         figures::Curve { label: name, points, band: Vec::new() }
     };
     let losses = vec![curve(plan.prefix("train/loss"))];
-    let errors = ["monitor/error", "val/error", "test/error", "monitor-ema/error", "test-ema/error"].map(|n| curve(plan.prefix(n)));
+    let errors = ["monitor/error", "val/error", "test/error", "monitor-ema/error", "test-ema/error"]
+        .map(|n| curve(plan.prefix(n)));
     for (name, label, curves) in [("loss", "loss", losses), ("error", "error (fraction)", errors.into())] {
         let curves: Vec<_> = curves.into_iter().filter(|c| c.points.len() > 1 || c.label.ends_with("loss")).collect();
         if !curves.is_empty() {

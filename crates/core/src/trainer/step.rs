@@ -89,7 +89,11 @@ impl Step<'_> {
 
     /// Adds the gradient of a part's mean loss, weighted by the part's share of the batch.
     pub fn micro(&self, loss: &Tensor, share: f64) -> Result<()> {
-        if share == 1.0 { loss.f_backward()? } else { (loss * share).f_backward()? };
+        if share == 1.0 {
+            loss.f_backward()?
+        } else {
+            (loss * share).f_backward()?
+        };
         Ok(())
     }
 

@@ -14,9 +14,7 @@ use protobuf::{Message, RepeatedField};
 use tensorboard_proto::api::{DataType, Experiment, HParamInfo, MetricInfo, MetricName, Status};
 use tensorboard_proto::event::{Event, SessionLog, SessionLog_SessionStatus};
 use tensorboard_proto::plugin_hparams::{HParamsPluginData, SessionEndInfo, SessionStartInfo};
-use tensorboard_proto::summary::{
-    Summary, Summary_Image, Summary_Value, SummaryMetadata, SummaryMetadata_PluginData,
-};
+use tensorboard_proto::summary::{Summary, Summary_Image, Summary_Value, SummaryMetadata, SummaryMetadata_PluginData};
 use tensorboard_proto::tensor::TensorProto;
 use tensorboard_proto::types::DataType as Kind;
 use tensorboard_rs::record_writer::RecordWriter;
@@ -46,10 +44,7 @@ impl TensorBoard {
     pub(crate) fn create(folder: &Path, first_step: u64) -> Result<TensorBoard> {
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         let (path, file) = unused(folder)?;
-        let mut board = TensorBoard {
-            path,
-            records: RecordWriter::new(BufWriter::new(file)),
-        };
+        let mut board = TensorBoard { path, records: RecordWriter::new(BufWriter::new(file)) };
         let mut version = Event::new();
         version.set_file_version("brain.Event:2".into());
         board.write(version, 0)?;
@@ -99,19 +94,10 @@ impl TensorBoard {
 
     /// The run's row in the HPARAMS tab. Its metrics are the last values of the scalars `metric_tags`, so the row fills as
     /// the run goes on. Written once, at the start.
-    pub(crate) fn hparams(
-        &mut self,
-        values: &[(String, HparamValue)],
-        metric_tags: &[String],
-    ) -> Result<()> {
+    pub(crate) fn hparams(&mut self, values: &[(String, HparamValue)], metric_tags: &[String]) -> Result<()> {
         let mut experiment = Experiment::new();
         experiment.set_time_created_secs(now());
-        experiment.set_hparam_infos(
-            values
-                .iter()
-                .map(|(name, value)| info(name, value))
-                .collect(),
-        );
+        experiment.set_hparam_infos(values.iter().map(|(name, value)| info(name, value)).collect());
         experiment.set_metric_infos(metric_tags.iter().map(|tag| metric(tag)).collect());
         let mut data = HParamsPluginData::new();
         data.set_experiment(experiment);
@@ -119,12 +105,7 @@ impl TensorBoard {
 
         let mut start = SessionStartInfo::new();
         start.set_start_time_secs(now());
-        start.set_hparams(
-            values
-                .iter()
-                .map(|(name, value)| (name.clone(), value.to_proto()))
-                .collect(),
-        );
+        start.set_hparams(values.iter().map(|(name, value)| (name.clone(), value.to_proto())).collect());
         let mut data = HParamsPluginData::new();
         data.set_session_start_info(start);
         self.hparams_record("_hparams_/session_start_info", &data)
@@ -133,11 +114,7 @@ impl TensorBoard {
     /// Tells the HPARAMS tab that the run has ended, and whether well.
     pub(crate) fn hparams_end(&mut self, success: bool) -> Result<()> {
         let mut end = SessionEndInfo::new();
-        end.set_status(if success {
-            Status::STATUS_SUCCESS
-        } else {
-            Status::STATUS_FAILURE
-        });
+        end.set_status(if success { Status::STATUS_SUCCESS } else { Status::STATUS_FAILURE });
         end.set_end_time_secs(now());
         let mut data = HParamsPluginData::new();
         data.set_session_end_info(end);
@@ -153,11 +130,7 @@ impl TensorBoard {
     fn hparams_record(&mut self, tag: &str, data: &HParamsPluginData) -> Result<()> {
         let mut nothing = TensorProto::new();
         nothing.set_dtype(Kind::DT_FLOAT);
-        nothing
-            .mut_tensor_shape()
-            .mut_dim()
-            .push_default()
-            .set_size(0);
+        nothing.mut_tensor_shape().mut_dim().push_default().set_size(0);
         let mut summary = Summary_Value::new();
         summary.set_tensor(nothing);
         summary.set_metadata(metadata("hparams", encode(data)?));
@@ -176,9 +149,7 @@ impl TensorBoard {
     fn write(&mut self, mut event: Event, step: u64) -> Result<()> {
         event.set_wall_time(now());
         event.set_step(step as i64);
-        self.records
-            .write(&encode(&event)?)
-            .map_err(Error::io("write", &self.path))
+        self.records.write(&encode(&event)?).map_err(Error::io("write", &self.path))
     }
 }
 
@@ -201,9 +172,7 @@ fn unused(folder: &Path) -> Result<(PathBuf, File)> {
     let process = std::process::id();
     let mut number = 0;
     loop {
-        let path = folder.join(format!(
-            "events.out.tfevents.{seconds:010}.{process}.{number:04}"
-        ));
+        let path = folder.join(format!("events.out.tfevents.{seconds:010}.{process}.{number:04}"));
         match OpenOptions::new().write(true).create_new(true).open(&path) {
             Ok(file) => return Ok((path, file)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
@@ -241,16 +210,12 @@ fn metadata(plugin: &str, content: Vec<u8>) -> SummaryMetadata {
 }
 
 fn encode(message: &impl Message) -> Result<Vec<u8>> {
-    message
-        .write_to_bytes()
-        .map_err(|error| Error::Failed(format!("cannot encode a TensorBoard record: {error}")))
+    message.write_to_bytes().map_err(|error| Error::Failed(format!("cannot encode a TensorBoard record: {error}")))
 }
 
 /// Seconds since 1970.
 fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0.0, |age| age.as_secs_f64())
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |age| age.as_secs_f64())
 }
 
 #[cfg(test)]
@@ -261,9 +226,7 @@ mod tests {
     /// CRC-32C by the definition, bit by bit, and TFRecord's mask.
     fn masked_crc(bytes: &[u8]) -> u32 {
         let crc = !bytes.iter().fold(!0u32, |crc, byte| {
-            (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-                (crc >> 1) ^ (0x82f6_3b78 * (crc & 1))
-            })
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 * (crc & 1)))
         });
         crc.rotate_right(15).wrapping_add(0xa282_ead8)
     }
@@ -276,10 +239,7 @@ mod tests {
             let length = u64::from_le_bytes(rest[..8].try_into().unwrap()) as usize;
             let crc = |at: usize| u32::from_le_bytes(rest[at..at + 4].try_into().unwrap());
             let data = &rest[12..12 + length];
-            assert_eq!(
-                (crc(8), crc(12 + length)),
-                (masked_crc(&rest[..8]), masked_crc(data))
-            );
+            assert_eq!((crc(8), crc(12 + length)), (masked_crc(&rest[..8]), masked_crc(data)));
             events.push(Event::parse_from_bytes(data).unwrap());
             rest = &rest[16 + length..];
         }
@@ -297,9 +257,7 @@ mod tests {
         board.scalar("train/loss", 1, 2.5).unwrap();
         board.scalar("train/loss", 2, 1.25).unwrap();
         board.scalar("test/error", 2, 0.75).unwrap();
-        board
-            .image("test/grid", 2, &RgbImage::from_pixel(7, 5, Rgb([1, 2, 3])))
-            .unwrap();
+        board.image("test/grid", 2, &RgbImage::from_pixel(7, 5, Rgb([1, 2, 3]))).unwrap();
         board.text("config", 0, "a **bold** µ").unwrap();
         board.hparams_end(true).unwrap();
         board.flush().unwrap();
@@ -307,56 +265,29 @@ mod tests {
     }
 
     fn values(events: &[Event], tag: &str) -> Vec<(i64, Summary_Value)> {
-        let of = |event: &Event| {
-            event
-                .get_summary()
-                .get_value()
-                .first()
-                .map(|value| (event.get_step(), value.clone()))
-        };
-        events
-            .iter()
-            .filter_map(of)
-            .filter(|(_, value)| value.get_tag() == tag)
-            .collect()
+        let of = |event: &Event| event.get_summary().get_value().first().map(|value| (event.get_step(), value.clone()));
+        events.iter().filter_map(of).filter(|(_, value)| value.get_tag() == tag).collect()
     }
 
     #[test]
     fn records_are_framed_as_tensorboard_expects_and_read_back() {
-        assert_eq!(
-            masked_crc(b"123456789"),
-            0xe306_9283u32.rotate_right(15).wrapping_add(0xa282_ead8)
-        );
+        assert_eq!(masked_crc(b"123456789"), 0xe306_9283u32.rotate_right(15).wrapping_add(0xa282_ead8));
         let folder = tempfile::tempdir().unwrap();
         let events = sample(folder.path());
         assert_eq!(events[0].get_file_version(), "brain.Event:2");
         assert_eq!(
-            (
-                events[1].get_session_log().get_status(),
-                events[1].get_step()
-            ),
+            (events[1].get_session_log().get_status(), events[1].get_step()),
             (SessionLog_SessionStatus::START, 1)
         );
         let loss = values(&events, "train/loss");
-        assert_eq!(
-            [(1, 2.5), (2, 1.25)],
-            [0, 1].map(|i: usize| (loss[i].0, loss[i].1.get_simple_value()))
-        );
+        assert_eq!([(1, 2.5), (2, 1.25)], [0, 1].map(|i: usize| (loss[i].0, loss[i].1.get_simple_value())));
         let image = values(&events, "test/grid")[0].1.get_image().clone();
-        let decoded = image::load_from_memory(image.get_encoded_image_string())
-            .unwrap()
-            .to_rgb8();
+        let decoded = image::load_from_memory(image.get_encoded_image_string()).unwrap().to_rgb8();
         assert_eq!(decoded, RgbImage::from_pixel(7, 5, Rgb([1, 2, 3])));
         assert_eq!((image.get_width(), image.get_height()), (7, 5));
         let text = &values(&events, "config")[0].1;
-        assert_eq!(
-            text.get_metadata().get_plugin_data().get_plugin_name(),
-            "text"
-        );
-        assert_eq!(
-            text.get_tensor().get_string_val()[0],
-            "a **bold** µ".as_bytes()
-        );
+        assert_eq!(text.get_metadata().get_plugin_data().get_plugin_name(), "text");
+        assert_eq!(text.get_tensor().get_string_val()[0], "a **bold** µ".as_bytes());
         assert!(events.iter().all(|event| event.get_wall_time() > 1.6e9));
     }
 
@@ -370,47 +301,23 @@ mod tests {
             assert_eq!(plugin.get_plugin_name(), "hparams");
             HParamsPluginData::parse_from_bytes(plugin.get_content()).unwrap()
         };
-        let (experiment, start, end) = (
-            data("experiment"),
-            data("session_start_info"),
-            data("session_end_info"),
-        );
-        assert_eq!(
-            experiment.get_experiment().get_metric_infos()[0]
-                .get_name()
-                .get_tag(),
-            "test/error"
-        );
-        let kinds: Vec<_> = experiment
-            .get_experiment()
-            .get_hparam_infos()
-            .iter()
-            .map(HParamInfo::get_field_type)
-            .collect();
-        assert_eq!(
-            kinds,
-            [
-                DataType::DATA_TYPE_FLOAT64,
-                DataType::DATA_TYPE_STRING,
-                DataType::DATA_TYPE_BOOL
-            ]
-        );
+        let (experiment, start, end) = (data("experiment"), data("session_start_info"), data("session_end_info"));
+        assert_eq!(experiment.get_experiment().get_metric_infos()[0].get_name().get_tag(), "test/error");
+        let kinds: Vec<_> =
+            experiment.get_experiment().get_hparam_infos().iter().map(HParamInfo::get_field_type).collect();
+        assert_eq!(kinds, [DataType::DATA_TYPE_FLOAT64, DataType::DATA_TYPE_STRING, DataType::DATA_TYPE_BOOL]);
         let hparams = start.get_session_start_info().get_hparams();
         assert_eq!(hparams["optim.lr"].get_number_value(), 0.01);
         assert_eq!(hparams["optim.kind"].get_string_value(), "sgd");
         assert!(hparams["optim.nesterov"].get_bool_value());
-        assert_eq!(
-            end.get_session_end_info().get_status(),
-            Status::STATUS_SUCCESS
-        );
+        assert_eq!(end.get_session_end_info().get_status(), Status::STATUS_SUCCESS);
     }
 
     #[test]
     fn writers_in_one_second_have_files_of_their_own() {
         let folder = tempfile::tempdir().unwrap();
-        let paths: std::collections::BTreeSet<_> = (0..20)
-            .map(|_| TensorBoard::create(folder.path(), 0).unwrap().path)
-            .collect();
+        let paths: std::collections::BTreeSet<_> =
+            (0..20).map(|_| TensorBoard::create(folder.path(), 0).unwrap().path).collect();
         assert_eq!(paths.len(), 20);
         assert!(paths.iter().all(|path| events(path).len() == 2));
     }
@@ -419,16 +326,10 @@ mod tests {
     fn a_full_disk_is_an_error_that_names_the_file() {
         // Every write to /dev/full fails with "no space left on device".
         let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let mut board = TensorBoard {
-            path: "events".into(),
-            records: RecordWriter::new(BufWriter::new(file)),
-        };
+        let mut board = TensorBoard { path: "events".into(), records: RecordWriter::new(BufWriter::new(file)) };
         board.scalar("a", 0, 1.0).unwrap();
         let error = board.flush().unwrap_err();
-        assert!(
-            matches!(&error, Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull),
-            "{error}"
-        );
+        assert!(matches!(&error, Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull), "{error}");
         let long = "x".repeat(100_000); // More than the buffer holds.
         assert!(matches!(board.text("b", 0, &long), Err(Error::Io { .. })));
     }
@@ -436,10 +337,7 @@ mod tests {
     #[test]
     fn a_file_in_place_of_the_folder_is_an_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(matches!(
-            TensorBoard::create(file.path(), 0),
-            Err(Error::Io { .. })
-        ));
+        assert!(matches!(TensorBoard::create(file.path(), 0), Err(Error::Io { .. })));
     }
 
     /// Runs only where TensorBoard is installed for it.
@@ -450,10 +348,7 @@ mod tests {
         if !python.exists() {
             return;
         }
-        let script = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../../scripts/fixtures/read_events.py"
-        );
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/fixtures/read_events.py");
         let read = |folder: &Path| -> serde_json::Value {
             let mut command = std::process::Command::new(&python);
             let output = command.arg(script).arg(folder).output().unwrap();
@@ -475,18 +370,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         sample(folder.path());
         let read = read(folder.path());
-        assert_eq!(
-            read["scalars"]["train/loss"],
-            serde_json::json!([[1, 2.5], [2, 1.25]])
-        );
+        assert_eq!(read["scalars"]["train/loss"], serde_json::json!([[1, 2.5], [2, 1.25]]));
         assert_eq!(read["images"]["test/grid"], serde_json::json!([[2, 7, 5]]));
-        assert_eq!(
-            read["texts"]["config"],
-            serde_json::json!([[0, "a **bold** µ"]])
-        );
+        assert_eq!(read["texts"]["config"], serde_json::json!([[0, "a **bold** µ"]]));
         let row = &read["hparams"][0];
-        let hparams =
-            serde_json::json!({"optim.kind": "sgd", "optim.lr": 0.01, "optim.nesterov": true});
+        let hparams = serde_json::json!({"optim.kind": "sgd", "optim.lr": 0.01, "optim.nesterov": true});
         assert_eq!(row["hparams"], hparams);
         assert_eq!(row["metrics"], serde_json::json!({"test/error": 0.75}));
         assert_eq!(row["status"], "STATUS_SUCCESS");

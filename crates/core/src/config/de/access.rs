@@ -2,9 +2,7 @@
 
 use figment::value::Value;
 use serde::de::value::StrDeserializer;
-use serde::de::{
-    DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor};
 
 use super::Node;
 use super::fault::Fault;
@@ -19,21 +17,13 @@ pub(super) struct Entries<'n, 'a> {
 impl<'de> MapAccess<'de> for Entries<'_, '_> {
     type Error = Fault;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Fault> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
         self.next = self.left.next();
-        self.next
-            .map(|(key, _)| seed.deserialize::<StrDeserializer<Fault>>(key.into_deserializer()))
-            .transpose()
+        self.next.map(|(key, _)| seed.deserialize::<StrDeserializer<Fault>>(key.into_deserializer())).transpose()
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fault> {
-        let (key, value) = self
-            .next
-            .take()
-            .ok_or_else(|| Fault::new("a value without a key"))?;
+        let (key, value) = self.next.take().ok_or_else(|| Fault::new("a value without a key"))?;
         self.node.child(seed, value, join(&self.node.path, key))
     }
 }
@@ -46,16 +36,10 @@ pub(super) struct Items<'n, 'a> {
 impl<'de> SeqAccess<'de> for Items<'_, '_> {
     type Error = Fault;
 
-    fn next_element_seed<S: DeserializeSeed<'de>>(
-        &mut self,
-        seed: S,
-    ) -> Result<Option<S::Value>, Fault> {
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
         let item = self.left.next();
-        item.map(|(index, value)| {
-            self.node
-                .child(seed, Some(value), format!("{}[{index}]", self.node.path))
-        })
-        .transpose()
+        item.map(|(index, value)| self.node.child(seed, Some(value), format!("{}[{index}]", self.node.path)))
+            .transpose()
     }
 }
 
@@ -68,10 +52,9 @@ impl Choice<'_> {
     /// A bare word stands only for a variant without fields.
     fn needs_block(&self) -> Result<(), Fault> {
         match self.node.value {
-            Value::String(..) => Err(Fault::new(format!(
-                "{0} has keys of its own; write a block with `kind: {0}`",
-                self.variant
-            ))),
+            Value::String(..) => {
+                Err(Fault::new(format!("{0} has keys of its own; write a block with `kind: {0}`", self.variant)))
+            }
             _ => Ok(()),
         }
     }
@@ -92,10 +75,7 @@ impl<'de> VariantAccess<'de> for Choice<'_> {
 
     fn unit_variant(self) -> Result<(), Fault> {
         for (key, _) in self.node.entries().into_iter().flatten() {
-            self.node.problem(
-                join(&self.node.path, key),
-                format!("unknown key; {} has no keys", self.variant),
-            );
+            self.node.problem(join(&self.node.path, key), format!("unknown key; {} has no keys", self.variant));
         }
         Ok(())
     }
@@ -105,19 +85,12 @@ impl<'de> VariantAccess<'de> for Choice<'_> {
         seed.deserialize(self.node)
     }
 
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
+    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
         self.needs_block()?;
         self.node.block(fields, visitor)
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, Fault> {
-        Err(Fault::new(format!(
-            "{} cannot be written in YAML: variants have named fields",
-            self.variant
-        )))
+        Err(Fault::new(format!("{} cannot be written in YAML: variants have named fields", self.variant)))
     }
 }

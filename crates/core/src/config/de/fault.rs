@@ -16,23 +16,12 @@ pub(super) struct Fault {
 
 impl Fault {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Fault {
-            key: None,
-            missing: None,
-            message: message.into(),
-        }
+        Fault { key: None, missing: None, message: message.into() }
     }
 
     pub(super) fn at(self, path: &str) -> Self {
-        let here = || {
-            self.missing
-                .map_or(path.to_string(), |field| join(path, field))
-        };
-        Fault {
-            key: Some(self.key.unwrap_or_else(here)),
-            missing: None,
-            message: self.message,
-        }
+        let here = || self.missing.map_or(path.to_string(), |field| join(path, field));
+        Fault { key: Some(self.key.unwrap_or_else(here)), missing: None, message: self.message }
     }
 }
 
@@ -55,10 +44,6 @@ impl de::Error for Fault {
         Fault::new(format!("must be {expected}, found {found}"))
     }
     fn missing_field(field: &'static str) -> Self {
-        Fault {
-            key: None,
-            missing: Some(field),
-            message: "missing; this key has no default, add it".to_string(),
-        }
+        Fault { key: None, missing: Some(field), message: "missing; this key has no default, add it".to_string() }
     }
 }

@@ -2,8 +2,7 @@
 
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
-    VariantAccess, Visitor,
+    DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
 
@@ -45,21 +44,14 @@ impl<'de> Deserializer<'de> for StandIn {
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         visitor.visit_unit()
     }
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
         visitor.visit_newtype_struct(self)
     }
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         self.deserialize_tuple(0, visitor)
     }
     fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Fault> {
-        visitor.visit_seq(StandIns {
-            stand_in: self,
-            left: vec![""; len].into_iter(),
-        })
+        visitor.visit_seq(StandIns { stand_in: self, left: vec![""; len].into_iter() })
     }
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         self.deserialize_struct("", &[], visitor)
@@ -70,10 +62,7 @@ impl<'de> Deserializer<'de> for StandIn {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        visitor.visit_map(StandIns {
-            stand_in: self,
-            left: fields.to_vec().into_iter(),
-        })
+        visitor.visit_map(StandIns { stand_in: self, left: fields.to_vec().into_iter() })
     }
     fn deserialize_enum<V: Visitor<'de>>(
         self,
@@ -81,16 +70,8 @@ impl<'de> Deserializer<'de> for StandIn {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        let left = variants
-            .first()
-            .copied()
-            .into_iter()
-            .collect::<Vec<_>>()
-            .into_iter();
-        visitor.visit_enum(StandIns {
-            stand_in: self,
-            left,
-        })
+        let left = variants.first().copied().into_iter().collect::<Vec<_>>().into_iter();
+        visitor.visit_enum(StandIns { stand_in: self, left })
     }
     forward_to_deserialize_any! { i128 u128 str string bytes byte_buf unit_struct tuple_struct identifier ignored_any }
 }
@@ -103,14 +84,8 @@ pub(super) struct StandIns {
 
 impl<'de> MapAccess<'de> for StandIns {
     type Error = Fault;
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Fault> {
-        self.left
-            .next()
-            .map(|field| seed.deserialize::<StrDeserializer<Fault>>(field.into_deserializer()))
-            .transpose()
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
+        self.left.next().map(|field| seed.deserialize::<StrDeserializer<Fault>>(field.into_deserializer())).transpose()
     }
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fault> {
         seed.deserialize(self.stand_in)
@@ -119,32 +94,17 @@ impl<'de> MapAccess<'de> for StandIns {
 
 impl<'de> SeqAccess<'de> for StandIns {
     type Error = Fault;
-    fn next_element_seed<S: DeserializeSeed<'de>>(
-        &mut self,
-        seed: S,
-    ) -> Result<Option<S::Value>, Fault> {
-        self.left
-            .next()
-            .map(|_| seed.deserialize(self.stand_in))
-            .transpose()
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
+        self.left.next().map(|_| seed.deserialize(self.stand_in)).transpose()
     }
 }
 
 impl<'de> EnumAccess<'de> for StandIns {
     type Error = Fault;
     type Variant = StandIn;
-    fn variant_seed<S: DeserializeSeed<'de>>(
-        mut self,
-        seed: S,
-    ) -> Result<(S::Value, StandIn), Fault> {
-        let first = self
-            .left
-            .next()
-            .ok_or_else(|| Fault::new("has no choices"))?;
-        Ok((
-            seed.deserialize::<StrDeserializer<Fault>>(first.into_deserializer())?,
-            self.stand_in,
-        ))
+    fn variant_seed<S: DeserializeSeed<'de>>(mut self, seed: S) -> Result<(S::Value, StandIn), Fault> {
+        let first = self.left.next().ok_or_else(|| Fault::new("has no choices"))?;
+        Ok((seed.deserialize::<StrDeserializer<Fault>>(first.into_deserializer())?, self.stand_in))
     }
 }
 
@@ -159,11 +119,7 @@ impl<'de> VariantAccess<'de> for StandIn {
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Fault> {
         self.deserialize_tuple(len, visitor)
     }
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
+    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
         self.deserialize_struct("", fields, visitor)
     }
 }

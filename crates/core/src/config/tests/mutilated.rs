@@ -30,9 +30,7 @@ impl Change {
                 chars.splice(at..=at, new.chars());
             }
             Change::DeleteLine(at) => drop(lines.remove(at.index(lines.len()))),
-            Change::DoubleLine(at) => {
-                lines.insert(at.index(lines.len()), lines[at.index(lines.len())].clone())
-            }
+            Change::DoubleLine(at) => lines.insert(at.index(lines.len()), lines[at.index(lines.len())].clone()),
             Change::Value(at, value) => {
                 let line = &mut lines[at.index(text.lines().count())];
                 *line = format!("{}: {value}", line.split(':').next().unwrap_or_default());
