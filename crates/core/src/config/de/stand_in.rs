@@ -72,7 +72,7 @@ impl<'de> Deserializer<'de> for StandIn {
     ) -> Result<V::Value, Fault> {
         visitor.visit_map(StandIns {
             stand_in: self,
-            left: fields.to_vec().into_iter(),
+            left: Vec::from(fields).into_iter(),
         })
     }
     fn deserialize_enum<V: Visitor<'de>>(
