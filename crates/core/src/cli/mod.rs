@@ -158,13 +158,8 @@ fn experiment<C: DeserializeOwned>(app: &App<C>, common: &Common) -> Result<Opti
 /// Loads and validates a config file.
 fn load<C: DeserializeOwned>(app: &App<C>, file: &Path, overrides: &[String]) -> Result<Experiment<C>> {
     let experiment = config::load::<C>(file, overrides)?;
-    let problems = (app.validate)(&experiment.paper, &experiment.settings);
-    if problems.is_empty() {
-        return Ok(experiment);
-    }
-    let lines: Vec<_> =
-        problems.iter().map(|(key, text)| format!("  {}: {key}: {text}", experiment.resolved.place(key))).collect();
-    Err(user!("the configuration does not fit {}:\n{}", app.paper.name, lines.join("\n")))
+    experiment.check(&(app.validate)(&experiment.paper, &experiment.settings))?;
+    Ok(experiment)
 }
 
 /// The stem of the config's file name; of a run's own `config.yaml`, what `result.json` says.

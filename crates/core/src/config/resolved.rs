@@ -70,11 +70,6 @@ impl Resolved {
         Sha256::digest(json.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Where a key's value comes from, in words: `experiments/lenet/x.yaml:12`, a variable, or the override.
-    pub fn place(&self, key: &str) -> String {
-        self.origin(key).place
-    }
-
     /// Every dotted key that is no block, with its value.
     pub fn leaves(&self) -> Vec<(String, serde_json::Value)> {
         let value = |key: String| find(&self.tree, &key).map(canonical).map(|json| (key, json));

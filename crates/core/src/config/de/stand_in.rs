@@ -62,7 +62,7 @@ impl<'de> Deserializer<'de> for StandIn {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        visitor.visit_map(StandIns { stand_in: self, left: fields.to_vec().into_iter() })
+        visitor.visit_map(StandIns { stand_in: self, left: Vec::from(fields).into_iter() })
     }
     fn deserialize_enum<V: Visitor<'de>>(
         self,

@@ -226,3 +226,24 @@ fn a_paper_checks_its_own_values() {
     assert!(error.starts_with("2 problems") && error.ends_with("command line: tag=3: is odd"), "{error}");
     assert!(error.contains("lenet/row.yaml:7: model.name: is old"), "{error}");
 }
+
+#[test]
+fn the_group_files_of_this_repository_can_be_chosen() {
+    let folder = Folder::new(ROW);
+    let groups = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/groups");
+    let mut chosen = 0;
+    for group in fs::read_dir(&groups).unwrap() {
+        let group = group.unwrap().path();
+        for file in fs::read_dir(&group).unwrap() {
+            let file = file.unwrap().path();
+            let name = |path: &Path| path.file_stem().unwrap().to_str().unwrap().to_string();
+            let (group, option) = (name(&group), name(&file));
+            let text = fs::read_to_string(&file).unwrap();
+            assert!(text.starts_with("# "), "{}", file.display());
+            folder.write(&format!("groups/{group}/{option}.yaml"), &text);
+            folder.load(&[&format!("{group}={option}")]);
+            chosen += 1;
+        }
+    }
+    assert!(chosen >= 6, "{chosen}");
+}
