@@ -77,7 +77,7 @@ impl<C> Stage<C> {
 fn prepare<R: Recipe>(config: &R::Config, setup: &Setup, plan: &Plan, init: Option<&Named>) -> Result<(R::Data, R)> {
     let data = R::data(config, setup)?;
     plan.cursor(setup, 0).check(data.len())?;
-    setup.seed("build", 0);
+    setup.seed_build();
     Ok((data, R::build(config, setup, init)?))
 }
 

@@ -39,9 +39,9 @@ impl Setup {
         std::mem::take(&mut self.notes.borrow_mut())
     }
 
-    /// Seeds libtorch's generators from (seed, `what`): before a model is built, and by [`Step::reseed`] before each step.
-    pub(crate) fn seed(&self, what: &str, index: u64) {
-        tch::manual_seed(rng(self.settings.seed, index, self.rank, what).next_u64() as i64);
+    /// Seeds libtorch's generators before a model is built: all processes draw the same weights.
+    pub(crate) fn seed_build(&self) {
+        tch::manual_seed(rng(self.settings.seed, 0, 0, "build").next_u64() as i64);
     }
 }
 
@@ -66,7 +66,8 @@ impl Step<'_> {
 
     /// Seeds libtorch's generators from (seed, step, rank), for dropout and drop path: the same masks again when called twice.
     pub fn reseed(&self) {
-        self.setup.seed("step", self.index);
+        let Setup { settings, rank, .. } = self.setup;
+        tch::manual_seed(rng(settings.seed, self.index, *rank, "step").next_u64() as i64);
     }
 
     /// Runs the forward pass in the run's precision.
