@@ -6,12 +6,13 @@ use std::{env, fs, io, os::unix::fs::symlink};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=src/ext.cpp");
+    for path in ["ext.h", "ext.cpp", "distributed.cpp", "gloo"] {
+        println!("cargo:rerun-if-changed=src/{path}");
+    }
 
     // torch-sys says `links = "tch"` and hands its libtorch folder to direct dependants under this name.
-    let lib = fs::canonicalize(
-        env::var("DEP_TCH_LIBTORCH_LIB").map_err(|_| "torch-sys did not say where libtorch is")?,
-    )?;
+    let lib =
+        fs::canonicalize(env::var("DEP_TCH_LIBTORCH_LIB").map_err(|_| "torch-sys did not say where libtorch is")?)?;
     let include = lib.join("../include");
     cc::Build::new()
         .cpp(true)
@@ -20,15 +21,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
-        .file("src/ext.cpp")
+        .include("src/gloo")
+        .files(["src/ext.cpp", "src/distributed.cpp"])
         .compile("torch_ext");
-    let version = version(&fs::read_to_string(
-        include.join("torch/headeronly/version.h"),
-    )?);
-    println!(
-        "cargo:rustc-env=LIBTORCH_VERSION={}",
-        version.ok_or("libtorch's version.h tells no version")?
-    );
+    let version = version(&fs::read_to_string(include.join("torch/headeronly/version.h"))?);
+    println!("cargo:rustc-env=LIBTORCH_VERSION={}", version.ok_or("libtorch's version.h tells no version")?);
     for name in ["torch", "torch_cpu", "c10"] {
         println!("cargo:rustc-link-lib={name}");
     }
@@ -47,15 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn version(header: &str) -> Option<String> {
     let part = |name: &str| {
         let name = format!("#define TORCH_VERSION_{name} ");
-        header
-            .lines()
-            .find_map(|line| line.strip_prefix(&name))
-            .map(str::trim)
+        header.lines().find_map(|line| line.strip_prefix(&name)).map(str::trim)
     };
-    Some(format!(
-        "{}.{}.{}",
-        part("MAJOR")?,
-        part("MINOR")?,
-        part("PATCH")?
-    ))
+    Some(format!("{}.{}.{}", part("MAJOR")?, part("MINOR")?, part("PATCH")?))
 }

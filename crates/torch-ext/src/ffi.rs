@@ -1,4 +1,4 @@
-//! The C side, `ext.cpp`. 0 means success; a null pointer or any other number means that `ext_error` has the reason.
+//! The C side, `ext.cpp` and `distributed.cpp`. 0 means success; a null pointer or any other number means that `ext_error` has the reason.
 
 use std::ffi::{CStr, c_char, c_int};
 
@@ -9,6 +9,12 @@ use crate::{Error, Result};
 /// A `std::vector<at::Tensor>`.
 #[repr(C)]
 pub(crate) struct List {
+    _opaque: [u8; 0],
+}
+
+/// A c10d store and its Gloo process group.
+#[repr(C)]
+pub(crate) struct Group {
     _opaque: [u8; 0],
 }
 
@@ -36,29 +42,29 @@ unsafe extern "C" {
         eps: f64,
         weight_decay: f64,
     ) -> c_int;
-    pub(crate) fn ext_foreach_lerp(
-        targets: *const List,
-        sources: *const List,
-        weight: f64,
-    ) -> c_int;
-    pub(crate) fn ext_foreach_addcmul_grads(
-        params: *const List,
-        factors: *const List,
-        value: f64,
-    ) -> c_int;
+    pub(crate) fn ext_foreach_lerp(targets: *const List, sources: *const List, weight: f64) -> c_int;
+    pub(crate) fn ext_foreach_addcmul_grads(params: *const List, factors: *const List, value: f64) -> c_int;
     pub(crate) fn ext_grad_norm(params: *const List) -> *mut C_tensor;
     pub(crate) fn ext_scale_grads(params: *const List, factor: *const C_tensor) -> c_int;
     pub(crate) fn ext_channels_last(tensor: *const C_tensor) -> *mut C_tensor;
     pub(crate) fn ext_is_channels_last(tensor: *const C_tensor, answer: *mut bool) -> c_int;
-    pub(crate) fn ext_autocast_enter(
-        cuda: bool,
-        kind: c_int,
-        was_enabled: *mut bool,
-        old_kind: *mut c_int,
-    ) -> c_int;
+    pub(crate) fn ext_autocast_enter(cuda: bool, kind: c_int, was_enabled: *mut bool, old_kind: *mut c_int) -> c_int;
     pub(crate) fn ext_autocast_leave(cuda: bool, was_enabled: bool, old_kind: c_int) -> c_int;
     pub(crate) fn ext_cuda_peak_memory(index: c_int, bytes: *mut u64) -> c_int;
     pub(crate) fn ext_cuda_reset_peak_memory(index: c_int) -> c_int;
+    pub(crate) fn ext_group_new(
+        host: *const c_char,
+        port: u16,
+        rank: c_int,
+        world: c_int,
+        prefix: *const c_char,
+        timeout_seconds: i64,
+    ) -> *mut Group;
+    pub(crate) fn ext_group_free(group: *mut Group);
+    pub(crate) fn ext_group_average_grads(group: *mut Group, params: *const List) -> c_int;
+    pub(crate) fn ext_group_broadcast(group: *mut Group, tensors: *const List) -> c_int;
+    pub(crate) fn ext_group_all_gather(group: *mut Group, tensor: *const C_tensor) -> *mut C_tensor;
+    pub(crate) fn ext_group_barrier(group: *mut Group) -> c_int;
 }
 
 /// What the last failed call on this thread said.
@@ -70,11 +76,7 @@ pub(crate) fn last_error() -> Error {
 
 /// Turns a status into a `Result`.
 pub(crate) fn check(status: c_int) -> Result<()> {
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(last_error())
-    }
+    if status == 0 { Ok(()) } else { Err(last_error()) }
 }
 
 /// Takes over a tensor that the C side made.
