@@ -6,7 +6,9 @@ use std::{env, fs, io, os::unix::fs::symlink};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=src/ext.cpp");
+    for path in ["ext.h", "ext.cpp", "distributed.cpp", "gloo"] {
+        println!("cargo:rerun-if-changed=src/{path}");
+    }
 
     // torch-sys says `links = "tch"` and hands its libtorch folder to direct dependants under this name.
     let lib =
@@ -19,7 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
-        .file("src/ext.cpp")
+        .include("src/gloo")
+        .files(["src/ext.cpp", "src/distributed.cpp"])
         .compile("torch_ext");
     let version = version(&fs::read_to_string(include.join("torch/headeronly/version.h"))?);
     println!("cargo:rustc-env=LIBTORCH_VERSION={}", version.ok_or("libtorch's version.h tells no version")?);

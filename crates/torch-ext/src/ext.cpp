@@ -1,39 +1,19 @@
 // The few parts of libtorch that tch leaves out. Every function catches all exceptions, keeps the first line of the
 // message for ext_error, and returns 0 for success; those that return a pointer return null for failure.
 
-#include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include <initializer_list>
-#include <string>
-#include <vector>
+#include <memory>
+
+#include "ext.h"
+
+using ext::List;
+using ext::attempt;
+using ext::gradients;
 
 namespace {
-
-using List = std::vector<at::Tensor>;
-
-thread_local std::string last_error;
-
-void keep(const char* message) {
-  last_error = message;
-  last_error.resize(std::min(last_error.find('\n'), last_error.size()));
-}
-
-template <typename F>
-int attempt(F&& body) noexcept {
-  try {
-    body();
-    return 0;
-  } catch (const c10::Error& error) {
-    keep(error.what_without_backtrace());
-  } catch (const std::exception& error) {
-    keep(error.what());
-  } catch (...) {
-    keep("unknown C++ exception");
-  }
-  return 1;
-}
 
 // The strides of dimensions of size 1 say nothing about where the numbers lie.
 bool same_layout(const at::Tensor& a, const at::Tensor& b) {
@@ -87,20 +67,12 @@ struct Live {
   }
 };
 
-List gradients(const List& params) {
-  List grads;
-  grads.reserve(params.size());
-  for (const at::Tensor& param : params)
-    if (param.grad().defined()) grads.push_back(param.grad());
-  return grads;
-}
-
 } // namespace
 
 extern "C" {
 
 const char* ext_error() {
-  return last_error.c_str();
+  return ext::last_error.c_str();
 }
 
 List* ext_list_new(const at::Tensor* const* tensors, size_t count) {

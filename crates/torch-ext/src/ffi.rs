@@ -1,4 +1,4 @@
-//! The C side, `ext.cpp`. 0 means success; a null pointer or any other number means that `ext_error` has the reason.
+//! The C side, `ext.cpp` and `distributed.cpp`. 0 means success; a null pointer or any other number means that `ext_error` has the reason.
 
 use std::ffi::{CStr, c_char, c_int};
 
@@ -9,6 +9,12 @@ use crate::{Error, Result};
 /// A `std::vector<at::Tensor>`.
 #[repr(C)]
 pub(crate) struct List {
+    _opaque: [u8; 0],
+}
+
+/// A c10d store and its Gloo process group.
+#[repr(C)]
+pub(crate) struct Group {
     _opaque: [u8; 0],
 }
 
@@ -46,6 +52,19 @@ unsafe extern "C" {
     pub(crate) fn ext_autocast_leave(cuda: bool, was_enabled: bool, old_kind: c_int) -> c_int;
     pub(crate) fn ext_cuda_peak_memory(index: c_int, bytes: *mut u64) -> c_int;
     pub(crate) fn ext_cuda_reset_peak_memory(index: c_int) -> c_int;
+    pub(crate) fn ext_group_new(
+        host: *const c_char,
+        port: u16,
+        rank: c_int,
+        world: c_int,
+        prefix: *const c_char,
+        timeout_seconds: i64,
+    ) -> *mut Group;
+    pub(crate) fn ext_group_free(group: *mut Group);
+    pub(crate) fn ext_group_average_grads(group: *mut Group, params: *const List) -> c_int;
+    pub(crate) fn ext_group_broadcast(group: *mut Group, tensors: *const List) -> c_int;
+    pub(crate) fn ext_group_all_gather(group: *mut Group, tensor: *const C_tensor) -> *mut C_tensor;
+    pub(crate) fn ext_group_barrier(group: *mut Group) -> c_int;
 }
 
 /// What the last failed call on this thread said.

@@ -4,6 +4,7 @@
 
 mod autocast;
 mod cuda;
+mod distributed;
 mod ffi;
 mod format;
 mod list;
@@ -11,6 +12,7 @@ mod memory;
 
 pub use autocast::Autocast;
 pub use cuda::load_cuda;
+pub use distributed::ProcessGroup;
 pub use format::{channels_last, is_channels_last};
 pub use list::{Adamw, Sgd, TensorList};
 pub use memory::{peak_memory, reset_peak_memory};

@@ -13,7 +13,7 @@ use crate::{Result, ffi};
 /// tensor's own `.grad()` and leave out tensors that have none.
 #[derive(Debug)]
 pub struct TensorList {
-    list: ptr::NonNull<ffi::List>,
+    pub(crate) list: ptr::NonNull<ffi::List>,
 }
 
 // SAFETY: the list holds reference-counted handles with atomic counts, as tch's `Tensor` does, which is `Send` and not `Sync` as well.
