@@ -2,6 +2,7 @@
 
 mod args;
 mod inspect;
+mod processes;
 mod runs;
 mod train;
 
@@ -202,7 +203,7 @@ fn setup(settings: &Settings) -> Result<Setup> {
             Device::Cuda(index)
         }
     };
-    Ok(Setup::new(settings.clone(), device))
+    Setup::new(settings.clone(), device)
 }
 
 fn device_name(device: Device) -> String {

@@ -6,7 +6,7 @@ use std::process;
 use serde::de::DeserializeOwned;
 
 use super::args::TrainArgs;
-use super::{App, config_name, device_name, experiment, load, say, say_json, setup};
+use super::{App, config_name, device_name, experiment, load, processes, say, say_json, setup};
 use crate::config::{self, Experiment};
 use crate::trainer::Signals;
 use crate::trainer::run::{self, Run, RunResult, Start, Status};
@@ -16,8 +16,8 @@ use crate::{Error, Result, user, weights};
 const FREE: [&str; 5] = ["compute.", "log.", "checkpoint.", "limit", "data.root"];
 
 pub(super) fn train<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<()> {
-    if args.processes != 1 {
-        return Err(user!("--processes {}: training over several processes is not built yet; use 1", args.processes));
+    if args.processes > 1 {
+        return processes::start(args.processes);
     }
     if !args.sweep.is_empty() {
         return sweep(app, args);
@@ -37,6 +37,9 @@ pub(super) fn train<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Resu
     let result = one(app, args, &experiment, &folder)?;
     // A dry run's folder goes with this guard.
     drop(folder);
+    if processes::rank() > 0 {
+        return Ok(());
+    }
     if args.common.json {
         return say_json(&result);
     }
@@ -59,13 +62,20 @@ impl Folder {
     }
 }
 
+fn temporary() -> Result<tempfile::TempDir> {
+    tempfile::tempdir().map_err(|e| Error::Failed(format!("cannot make a temporary folder: {e}")))
+}
+
 /// The experiment of the command line in a new folder; nothing if `--print-config` has answered.
 fn fresh<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<Option<(Experiment<C>, Folder)>> {
     let Some(mut experiment) = experiment(app, &args.common)? else { return Ok(None) };
     if args.dry_run {
         experiment.settings.length = config::Length::Steps(1);
-        let folder = tempfile::tempdir().map_err(|e| Error::Failed(format!("cannot make a temporary folder: {e}")))?;
-        return Ok(Some((experiment, Folder::Temporary(folder))));
+        return Ok(Some((experiment, Folder::Temporary(temporary()?))));
+    }
+    if processes::rank() > 0 {
+        // A new run has no checkpoint that this process would need from the folder of rank 0.
+        return Ok(Some((experiment, Folder::Temporary(temporary()?))));
     }
     let folder = match &args.out {
         Some(out) if out.join("result.json").exists() => {
@@ -149,10 +159,16 @@ fn one<C>(app: &App<C>, args: &TrainArgs, experiment: &Experiment<C>, folder: &F
         seed: experiment.settings.seed,
         parameters: (app.summary)(&experiment.paper)?.iter().map(|row| row.parameters).sum(),
         device: device_name(setup.device),
-        quiet: args.common.quiet,
+        quiet: args.common.quiet || setup.rank > 0,
         limit: experiment.settings.limit.map(|l| l.0),
+        of_rank_0: (setup.rank > 0).then(|| path.to_owned()),
     };
-    let mut run = Run::open(path.to_owned(), start, signals)?;
+    // Processes of other ranks keep their books where nobody looks.
+    let own = match setup.rank {
+        0 => None,
+        _ => Some(temporary()?),
+    };
+    let mut run = Run::open(own.as_ref().map_or(path, |dir| dir.path()).to_owned(), start, signals)?;
     run.line(&format!("run folder {}", path.display()))?;
     let mut state = match &args.init {
         Some(init) => Some(weights::read(&weights::locate(init)?)?.0),

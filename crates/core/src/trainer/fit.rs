@@ -52,8 +52,8 @@ pub(super) fn fit<R: Recipe>(
         pending.push(at.step, recipe.step(batch, data, &step)?);
         at.step += 1;
         let done = at.step;
-        let stop = run.stop();
-        let evaluate = due(settings.eval.every, done) && done < total;
+        let stop = setup.any(run.stop())?;
+        let evaluate = due(settings.eval.every, done) && done < total && setup.rank == 0;
         let checkpoint = due(settings.checkpoint.every, done) || done == total || stop;
         let log = due(Every::Each(settings.log.every), done) || done == total;
         // The only places that wait for the device.
@@ -71,9 +71,9 @@ pub(super) fn fit<R: Recipe>(
             let found = tch::no_grad(|| run_evaluation(recipe, data, split))?;
             run.evaluated(&plan.prefix(name), &step, &found, false)?;
         }
-        if checkpoint {
+        if checkpoint && setup.rank == 0 {
             let header = checkpoint::Header::new(plan.stage, done, at.seconds, &run.result.config_sha256);
-            checkpoint::save(&run.checkpoints(), header, &recipe.state(), settings.checkpoint.keep)?;
+            checkpoint::save(run.checkpoints(), header, &recipe.state(), settings.checkpoint.keep)?;
         }
         if stop {
             break;

@@ -72,6 +72,8 @@ pub(crate) struct Start<'a> {
     pub(crate) device: String,
     pub(crate) quiet: bool,
     pub(crate) limit: Option<std::time::Duration>,
+    /// The folder of rank 0, where this process has another rank.
+    pub(crate) of_rank_0: Option<PathBuf>,
 }
 
 /// A run folder in use.
@@ -85,6 +87,8 @@ pub struct Run {
     signals: Signals,
     begun: Instant,
     limit: Option<std::time::Duration>,
+    /// Where checkpoints are: in the folder, but of rank 0 for all processes.
+    checkpoints: PathBuf,
     _lock: File,
 }
 
@@ -233,8 +237,10 @@ impl Run {
         };
         let log = Log::open(&folder, start.quiet)?;
         let fields = start.resolved.leaves().into_iter().map(|(key, value)| (key, hyper_parameter(&value))).collect();
+        let checkpoints = start.of_rank_0.unwrap_or_else(|| folder.clone()).join("checkpoints");
         let mut run = Self {
             folder,
+            checkpoints,
             result,
             log,
             yaml: start.resolved.yaml(),
@@ -258,8 +264,8 @@ impl Run {
         self.log.file_line(text)
     }
 
-    pub(super) fn checkpoints(&self) -> PathBuf {
-        self.folder.join("checkpoints")
+    pub(super) fn checkpoints(&self) -> &Path {
+        &self.checkpoints
     }
 
     /// Whether the run should save and leave: a signal came, or `limit` is over.

@@ -119,7 +119,7 @@ fn train<R: Recipe>(
 
     let mut told = Vec::new();
     let found =
-        checkpoint::newest(&run.checkpoints(), plan.stage, &run.result.config_sha256, &mut |text| told.push(text))?;
+        checkpoint::newest(run.checkpoints(), plan.stage, &run.result.config_sha256, &mut |text| told.push(text))?;
     for text in told {
         run.line(&text)?;
     }
@@ -142,6 +142,9 @@ fn train<R: Recipe>(
     run.result.examples_per_second = at.step as f64 * plan.batch_size as f64 / at.seconds.max(1e-9);
     if at.step < total {
         return Err(Error::Interrupted(run.signal().unwrap_or(0)));
+    }
+    if setup.rank > 0 {
+        return Ok(state);
     }
     let found = tch::no_grad(|| run_evaluation(&mut recipe, &data, Split::Test))?;
     let last = Step { index: total - 1, total, steps_per_epoch, setup };

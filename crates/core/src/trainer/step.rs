@@ -4,11 +4,13 @@ use std::cell::RefCell;
 
 use rand::Rng;
 use tch::{Device, Kind, Tensor};
+use torch_ext::ProcessGroup;
 
 use crate::Result;
 use crate::config::{Precision, Settings};
 use crate::data::rng;
 use crate::optim::Params;
+use crate::user;
 
 /// Settings and surroundings of a run.
 #[derive(Debug)]
@@ -21,13 +23,27 @@ pub struct Setup {
     pub rank: u64,
     /// Number of processes.
     pub world: u64,
+    group: Option<ProcessGroup>,
     notes: RefCell<Vec<String>>,
 }
 
 impl Setup {
-    /// A run of one process.
-    pub fn new(settings: Settings, device: Device) -> Self {
-        Self { settings, device, rank: 0, world: 1, notes: RefCell::default() }
+    /// The surroundings of this process among those that torchrun or `--processes` started; of one process without them.
+    ///
+    /// # Errors
+    /// torchrun's variables are wrong; the other processes do not come.
+    pub fn new(settings: Settings, device: Device) -> Result<Self> {
+        let group = ProcessGroup::from_env().map_err(|e| user!("cannot join the other processes: {e}"))?;
+        let (rank, world) = group.as_ref().map_or((0, 1), |g| (g.rank() as u64, g.world() as u64));
+        Ok(Self { settings, device, rank, world, group, notes: RefCell::default() })
+    }
+
+    /// Whether any process asks for something: all of them get the same answer, so that they stop at the same step.
+    pub(super) fn any(&self, here: bool) -> Result<bool> {
+        match &self.group {
+            None => Ok(here),
+            Some(group) => Ok(group.all_gather(&Tensor::from(i64::from(here)))?.max().f_int64_value(&[])? > 0),
+        }
     }
 
     /// Something the reader of the result must know, such as a test picture in the training set: logged, and kept in `result.json`.
@@ -99,8 +115,11 @@ impl Step<'_> {
     }
 
     /// Replaces the gradients by their mean over the processes.
-    pub fn average(&self, _params: &Params) -> Result<()> {
-        Ok(())
+    pub fn average(&self, params: &Params) -> Result<()> {
+        match &self.setup.group {
+            None => Ok(()),
+            Some(group) => Ok(group.average_grads(params.list())?),
+        }
     }
 
     /// The gradient of a mean loss over the whole batch, averaged over the processes.

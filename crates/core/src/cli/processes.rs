@@ -1,0 +1,114 @@
+//! `--processes N`: starts N local ranks with torchrun's variables, and stands between them and the user.
+
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::trainer::Signals;
+use crate::{Error, Result};
+
+/// How often the children are looked at.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// This process's rank by torchrun's variables; 0 without them.
+pub(super) fn rank() -> u64 {
+    std::env::var("RANK").ok().and_then(|r| r.parse().ok()).unwrap_or(0)
+}
+
+/// Runs this command line once for each rank and waits. When one fails, the others are stopped: they would wait for it in vain.
+pub(super) fn start(world: u64) -> Result<()> {
+    let fail = |e: std::io::Error| Error::Failed(format!("cannot start {world} processes: {e}"));
+    let program = std::env::current_exe().map_err(fail)?;
+    // A port that was free a moment ago; the listener is closed before rank 0 opens it.
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(fail)?.port();
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let signals = Signals::install()?;
+    let mut children = Vec::new();
+    for rank in 0..world {
+        let mut command = Command::new(&program);
+        command.args(without_processes(std::env::args().skip(1)));
+        for (name, value) in [("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", world), ("LOCAL_WORLD_SIZE", world)]
+        {
+            command.env(name, value.to_string());
+        }
+        command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
+        if std::env::var_os("OMP_NUM_THREADS").is_none() {
+            command.env("OMP_NUM_THREADS", (cores / world).max(1).to_string());
+        }
+        if rank > 0 {
+            command.stdout(Stdio::null());
+        }
+        // A group of its own, so that Ctrl-C reaches it once, from here, and not twice.
+        children.push(command.process_group(0).spawn().map_err(fail)?);
+    }
+    let code = wait(&mut children, &signals)?;
+    match code {
+        0 => Ok(()),
+        2 => Err(Error::User("the processes refused; see above".into())),
+        130 | 143 => Err(Error::Interrupted(code as u8)),
+        code => Err(Error::Failed(format!("a process failed with code {code}; the others were stopped"))),
+    }
+}
+
+/// Waits for all; the first exit code that is not 0.
+fn wait(children: &mut [Child], signals: &Signals) -> Result<i32> {
+    let mut told = false;
+    let mut code = 0;
+    loop {
+        let mut running = false;
+        for i in 0..children.len() {
+            match children[i].try_wait().map_err(|e| Error::Failed(format!("lost a process: {e}")))? {
+                None => running = true,
+                Some(status) if !status.success() && code == 0 => {
+                    code = status.code().unwrap_or(1);
+                    // After a signal all stop by themselves, each after the same step.
+                    if !told {
+                        children.iter_mut().for_each(|child| drop(child.kill()));
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        if !running {
+            return Ok(code);
+        }
+        if let (false, Some(signal)) = (told, signals.received()) {
+            told = true;
+            let number = format!("-{}", signal - 128);
+            for child in &*children {
+                let _ = Command::new("kill").arg(&number).arg(child.id().to_string()).status();
+            }
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// The words of the command line without `--processes N`.
+fn without_processes(words: impl Iterator<Item = String>) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut words = words;
+    while let Some(word) = words.next() {
+        if word == "--processes" {
+            words.next();
+        } else if !word.starts_with("--processes=") {
+            kept.push(word);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_children_get_the_same_words_without_the_flag() {
+        let words = |line: &str| line.split(' ').map(String::from).collect::<Vec<_>>();
+        for line in
+            ["--processes 2 --config a seed=1", "--config a --processes=2 seed=1", "--config a seed=1 --processes 2"]
+        {
+            assert_eq!(without_processes(words(line).into_iter()), words("--config a seed=1"));
+        }
+    }
+}
