@@ -41,7 +41,7 @@ idx_set() {
         $source || true
         [ -z "$(missing)" ] || echo "$name: not complete from there"
     done
-    [ -z "$(missing)" ] || stop 1 "$name: no source gave $(missing | xargs); check the network and run this again (what was" \
+    [ -z "$(missing)" ] || stop 1 "$name: no source gave $(missing | xargs); check the network and the free disk space, and run this again (what was" \
         "fetched is kept), or put the four idx files, unpacked, into $folder"
 }
 
