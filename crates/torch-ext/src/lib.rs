@@ -1,6 +1,24 @@
 //! The few parts of libtorch that tch leaves out, behind a safe Rust API.
+//!
+//! All functions work on CPU and CUDA. C++ exceptions come back as [`Error`]; nothing here panics.
 
-/// What libtorch's C++ said.
+mod autocast;
+mod cuda;
+mod ffi;
+mod format;
+mod list;
+mod memory;
+
+pub use autocast::Autocast;
+pub use cuda::load_cuda;
+pub use format::{channels_last, is_channels_last};
+pub use list::{Adamw, Sgd, TensorList};
+pub use memory::{peak_memory, reset_peak_memory};
+
+/// What libtorch's C++ said: the first line of its message.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(String);
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,6 +1,21 @@
 //! Data sets, order, augmentation.
 
-use crate::Result;
+mod augment;
+mod idx;
+mod images;
+mod load;
+mod random;
+mod resident;
+mod synthetic;
+
+pub use crate::config::DataConfig;
+pub use augment::{Affine, Augment, Crop, Flip};
+pub use images::{ImageSet, Images, Splits, overlap};
+pub use load::load;
+pub use random::{below, order, rng, uniform};
+pub use resident::Resident;
+
+use crate::{Result, user};
 
 /// Where an iteration over a source starts, and which share of it this process takes.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +30,42 @@ pub struct Cursor {
     pub world: u64,
     /// Examples a step over all processes.
     pub batch: u64,
+}
+
+impl Cursor {
+    /// Whether a set of `len` examples can be iterated so.
+    ///
+    /// # Errors
+    /// A batch that is empty, larger than the set, or not divisible by the number of processes.
+    pub fn check(&self, len: u64) -> Result<()> {
+        let Self {
+            rank, world, batch, ..
+        } = *self;
+        if batch == 0 {
+            return Err(user!("batch_size is 0; choose at least 1"));
+        }
+        if batch > len {
+            return Err(user!(
+                "batch_size {batch} is larger than the training set of {len} examples; choose at most {len}"
+            ));
+        }
+        if world == 0 || rank >= world {
+            return Err(user!(
+                "process {rank} of {world} does not exist; ranks count from 0"
+            ));
+        }
+        if batch % world != 0 {
+            return Err(user!(
+                "batch_size {batch} cannot be shared evenly by {world} processes; choose a multiple of {world}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Steps in an epoch over `len` examples: the last partial batch is dropped.
+    pub fn steps_per_epoch(&self, len: u64) -> u64 {
+        len.checked_div(self.batch).unwrap_or(0)
+    }
 }
 
 /// A training set that can start anywhere: the order is a pure function of (seed, epoch).
