@@ -1,0 +1,181 @@
+//! The keys that every paper spells alike. What a paper fixes has no default: a missing key is refused.
+
+use serde::Deserialize;
+
+use super::length::{Every, Length, Limit};
+
+/// What all papers share; every other top-level key belongs to the paper's own configuration.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Settings {
+    /// Source of all randomness: order, augmentation, initialisation, dropout.
+    pub seed: u64,
+    /// Length of the first stage's training, at least one step.
+    pub length: Length,
+    /// Examples per update over all processes together (the global batch), at least 1.
+    pub batch_size: u64,
+    /// Wall clock for the whole command; then a checkpoint is written and the run ends as interrupted. `None`: no limit.
+    pub limit: Option<Limit>,
+    /// The data set.
+    pub data: DataConfig,
+    /// Device and arithmetic.
+    pub compute: Compute,
+    /// Progress and metrics.
+    pub log: Log,
+    /// Evaluation while training.
+    pub eval: EvalConfig,
+    /// What a resumed run starts from.
+    pub checkpoint: CheckpointConfig,
+    /// The published number that this row stands for. `None`: none.
+    pub paper: Option<Claim>,
+}
+
+/// Which data, and how much of it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct DataConfig {
+    /// The set: `mnist`, `fashion_mnist`, `synthetic`, ….
+    pub name: String,
+    /// Folder that holds the set. `None`: the user's data folder.
+    pub root: Option<String>,
+    /// Threads that decode. `None`: as many as the machine has.
+    pub workers: Option<u64>,
+    /// Only the first N training examples of a fixed permutation, the same for every seed; at least 1. `None`: all.
+    pub limit_train: Option<u64>,
+    /// Only the first N test examples of a fixed permutation; at least 1. `None`: all.
+    pub limit_test: Option<u64>,
+    /// Damaged examples that are skipped and listed before the run is refused. `None`: 0.
+    pub max_bad: Option<u64>,
+}
+
+/// Where and in which precision the run computes.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Compute {
+    /// `auto` (the first GPU if there is one), `cpu`, `cuda` or `cuda:<index>`.
+    pub device: String,
+    /// Arithmetic of the forward pass.
+    pub precision: Precision,
+    /// CPU threads within an operation, at least 1. `None`: libtorch's choice.
+    pub threads: Option<u64>,
+    /// Examples per forward pass and process; gradients are accumulated up to the batch. From 1 to `batch_size`. `None`: no accumulation.
+    pub micro_batch: Option<u64>,
+}
+
+/// Arithmetic of the forward pass; weights and optimizer state stay in float32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32-bit floats throughout.
+    F32,
+    /// Autocast to bfloat16 where it is safe.
+    Bf16,
+}
+
+/// Progress bar, metrics.jsonl and TensorBoard.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Log {
+    /// How often scalars are read from the device and written; above 0.
+    pub every: Length,
+}
+
+/// Evaluation while training; the one at the end always takes place.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct EvalConfig {
+    /// How often.
+    pub every: Every,
+}
+
+/// Checkpoints, from which a run resumes.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct CheckpointConfig {
+    /// How often.
+    pub every: Every,
+    /// How many of the newest are kept, at least 1.
+    pub keep: u64,
+}
+
+/// The number in the paper that a row is held against.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Claim {
+    /// Table or figure: `figure9`.
+    pub table: String,
+    /// Row in it: `lenet5`.
+    pub row: String,
+    /// The metric's name in result.json: `test/error`.
+    pub metric: String,
+    /// The published value in the metric's unit; `error` and `accuracy` are fractions.
+    pub value: f64,
+}
+
+impl Settings {
+    /// What the types cannot say: ranges and relations, as (dotted key, what is wrong). Empty if all is well.
+    pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        let mut must = |holds: bool, key, message: &str| {
+            if !holds {
+                found.push((key, message.to_string()));
+            }
+        };
+        let above_zero = |length: &Length| !length.is_zero();
+        must(
+            above_zero(&self.length),
+            "length",
+            "must be more than 0, such as `20 epochs`",
+        );
+        must(self.batch_size >= 1, "batch_size", "must be at least 1");
+        must(
+            above_zero(&self.log.every),
+            "log.every",
+            "must be more than 0, such as `100 steps`",
+        );
+        must(
+            self.checkpoint.keep >= 1,
+            "checkpoint.keep",
+            "must be at least 1; to write none set checkpoint.every to never",
+        );
+        must(
+            self.compute.threads != Some(0),
+            "compute.threads",
+            "must be at least 1; for libtorch's choice leave the key away",
+        );
+        must(
+            is_device(&self.compute.device),
+            "compute.device",
+            "must be auto, cpu, cuda or cuda:<index>, such as cuda:0",
+        );
+        must(
+            self.data.limit_train != Some(0),
+            "data.limit_train",
+            "must be at least 1; for all examples leave the key away",
+        );
+        must(
+            self.data.limit_test != Some(0),
+            "data.limit_test",
+            "must be at least 1; for all examples leave the key away",
+        );
+        if let Some(micro) = self.compute.micro_batch {
+            must(
+                micro >= 1,
+                "compute.micro_batch",
+                "must be at least 1; for no accumulation leave the key away",
+            );
+            let larger = format!(
+                "must not be larger than batch_size, which is {}",
+                self.batch_size
+            );
+            must(micro <= self.batch_size, "compute.micro_batch", &larger);
+        }
+        if let Some(claim) = &self.paper {
+            must(
+                claim.value.is_finite(),
+                "paper.value",
+                "must be a finite number",
+            );
+        }
+        found
+    }
+}
+
+fn is_device(name: &str) -> bool {
+    let index = name.strip_prefix("cuda:");
+    ["auto", "cpu", "cuda"].contains(&name)
+        || index.is_some_and(|i| i.parse::<u8>().is_ok_and(|n| n.to_string() == i))
+}
