@@ -1,1 +1,11 @@
-//! One test binary.
+//! What the binaries promise, held from outside: one test binary, so that libtorch is linked once.
+//!
+//! New tests of one paper's arithmetic belong in its crate; what holds for every paper's program belongs here.
+
+mod configs;
+mod program;
+mod readme;
+mod refusals;
+mod resume;
+mod run_folder;
+mod subcommands;

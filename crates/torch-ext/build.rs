@@ -9,9 +9,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=src/ext.cpp");
 
     // torch-sys says `links = "tch"` and hands its libtorch folder to direct dependants under this name.
-    let lib = fs::canonicalize(
-        env::var("DEP_TCH_LIBTORCH_LIB").map_err(|_| "torch-sys did not say where libtorch is")?,
-    )?;
+    let lib =
+        fs::canonicalize(env::var("DEP_TCH_LIBTORCH_LIB").map_err(|_| "torch-sys did not say where libtorch is")?)?;
     let include = lib.join("../include");
     cc::Build::new()
         .cpp(true)
@@ -22,6 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .include(include.join("torch/csrc/api/include"))
         .file("src/ext.cpp")
         .compile("torch_ext");
+    let version = version(&fs::read_to_string(include.join("torch/headeronly/version.h"))?);
+    println!("cargo:rustc-env=LIBTORCH_VERSION={}", version.ok_or("libtorch's version.h tells no version")?);
     for name in ["torch", "torch_cpu", "c10"] {
         println!("cargo:rustc-link-lib={name}");
     }
@@ -34,4 +35,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("cargo:rustc-link-search=native={}", link.display());
     Ok(())
+}
+
+/// `2.11.0` from the header's `#define TORCH_VERSION_MAJOR 2` and its sisters.
+fn version(header: &str) -> Option<String> {
+    let part = |name: &str| {
+        let name = format!("#define TORCH_VERSION_{name} ");
+        header.lines().find_map(|line| line.strip_prefix(&name)).map(str::trim)
+    };
+    Some(format!("{}.{}.{}", part("MAJOR")?, part("MINOR")?, part("PATCH")?))
 }

@@ -8,6 +8,7 @@ pub mod config;
 pub mod data;
 pub mod error;
 pub mod figures;
+pub mod files;
 pub mod loss;
 pub mod metrics;
 pub mod nn;

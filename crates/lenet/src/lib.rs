@@ -1,5 +1,6 @@
-//! LeNet.
+#![doc = include_str!("../README.md")]
 
+pub mod app;
 pub mod bitmaps;
 pub mod config;
 #[cfg(test)]
@@ -11,3 +12,4 @@ pub mod model;
 pub mod modern;
 pub mod network;
 pub mod predict;
+pub mod train;

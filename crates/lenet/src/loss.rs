@@ -21,19 +21,29 @@ pub enum Loss {
 impl Loss {
     /// Mean loss of `logits` `[N, K]` against the classes `label` `[N]` i64; `[]`, at least float32.
     ///
-    /// Eq. 9, y_D + log(e^{−j} + Σ_i e^{−y_i}), is −log of the softmax over the K logits −y_i and one more logit −j: hence the pad.
+    /// # Errors
+    /// libtorch's.
     pub fn mean(self, logits: &Tensor, label: &Tensor) -> Result<Tensor> {
+        self.reduced(logits, label, Reduction::Mean)
+    }
+
+    /// The loss of each picture, `[N]`, at least float32.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn each(self, logits: &Tensor, label: &Tensor) -> Result<Tensor> {
+        self.reduced(logits, label, Reduction::None)
+    }
+
+    /// Eq. 9, y_D + log(e^{−j} + Σ_i e^{−y_i}), is −log of the softmax over the K logits −y_i and one more logit −j: hence the pad.
+    fn reduced(self, logits: &Tensor, label: &Tensor, reduction: Reduction) -> Result<Tensor> {
         // Distances near 100 have no use for the three digits of bfloat16.
-        let logits = if logits.kind() == Kind::BFloat16 {
-            logits.to_kind(Kind::Float)
-        } else {
-            logits.shallow_clone()
-        };
+        let logits = if logits.kind() == Kind::BFloat16 { logits.to_kind(Kind::Float) } else { logits.shallow_clone() };
         let logits = match self {
             Loss::Map { j } => logits.f_pad([0, 1], "constant", -j)?,
             Loss::CrossEntropy {} => logits,
         };
-        Ok(logits.f_cross_entropy_loss::<Tensor>(label, None, Reduction::Mean, -100, 0.0)?)
+        Ok(logits.f_cross_entropy_loss::<Tensor>(label, None, reduction, -100, 0.0)?)
     }
 
     /// p_i = e^{−y_i} / (e^{−j} + Σ e^{−y}) for `logits` `[N, K]`: what the loss makes of the classes. Sums to 1, or less with j.

@@ -30,9 +30,7 @@ impl Autocast {
             Device::Cpu => false,
             Device::Cuda(_) => true,
             other => {
-                return Err(Error(format!(
-                    "autocast is for CPU and CUDA, not {other:?}"
-                )));
+                return Err(Error(format!("autocast is for CPU and CUDA, not {other:?}")));
             }
         };
         // The numbers of c10::ScalarType.
@@ -40,22 +38,13 @@ impl Autocast {
             Kind::Half => 5,
             Kind::BFloat16 => 15,
             other => {
-                return Err(Error(format!(
-                    "autocast is to BFloat16 or Half, not {other:?}"
-                )));
+                return Err(Error(format!("autocast is to BFloat16 or Half, not {other:?}")));
             }
         };
         let (mut was_enabled, mut old_kind) = (false, 0);
         // SAFETY: both out-pointers outlive the call.
-        ffi::check(unsafe {
-            ffi::ext_autocast_enter(cuda, kind, &mut was_enabled, &mut old_kind)
-        })?;
-        Ok(Self {
-            cuda,
-            was_enabled,
-            old_kind,
-            _not_send: PhantomData,
-        })
+        ffi::check(unsafe { ffi::ext_autocast_enter(cuda, kind, &mut was_enabled, &mut old_kind) })?;
+        Ok(Self { cuda, was_enabled, old_kind, _not_send: PhantomData })
     }
 }
 

@@ -13,12 +13,10 @@ pub fn load_cuda() -> Result<(), String> {
 }
 
 fn open_cuda() -> Result<(), String> {
-    open(c"libcuda.so.1", libc::RTLD_LAZY)
-        .map_err(|reason| format!("no NVIDIA driver: {reason}"))?;
+    open(c"libcuda.so.1", libc::RTLD_LAZY).map_err(|reason| format!("no NVIDIA driver: {reason}"))?;
     // The linker drops libtorch_cuda, since nothing names its symbols. Loaded globally, it registers itself with libtorch.
-    open(c"libtorch_cuda.so", libc::RTLD_NOW | libc::RTLD_GLOBAL).map_err(|reason| {
-        format!("an NVIDIA driver is here, but libtorch's CUDA part does not load: {reason}")
-    })?;
+    open(c"libtorch_cuda.so", libc::RTLD_NOW | libc::RTLD_GLOBAL)
+        .map_err(|reason| format!("an NVIDIA driver is here, but libtorch's CUDA part does not load: {reason}"))?;
     if tch::Cuda::is_available() {
         Ok(())
     } else {

@@ -118,8 +118,9 @@ void ext_list_free(List* list) {
   delete list;
 }
 
-int ext_clear_grads(const List* params) {
-  return attempt([&] {
+void ext_clear_grads(const List* params) {
+  // Only frees, so there is no failure to report.
+  attempt([&] {
     for (const at::Tensor& param : *params)
       if (param.grad().defined()) param.mutable_grad().reset();
   });

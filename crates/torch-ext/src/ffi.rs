@@ -16,7 +16,7 @@ unsafe extern "C" {
     fn ext_error() -> *const c_char;
     pub(crate) fn ext_list_new(tensors: *const *const C_tensor, count: usize) -> *mut List;
     pub(crate) fn ext_list_free(list: *mut List);
-    pub(crate) fn ext_clear_grads(params: *const List) -> c_int;
+    pub(crate) fn ext_clear_grads(params: *const List);
     pub(crate) fn ext_fused_sgd(
         params: *const List,
         buffers: *const List,
@@ -36,26 +36,13 @@ unsafe extern "C" {
         eps: f64,
         weight_decay: f64,
     ) -> c_int;
-    pub(crate) fn ext_foreach_lerp(
-        targets: *const List,
-        sources: *const List,
-        weight: f64,
-    ) -> c_int;
-    pub(crate) fn ext_foreach_addcmul_grads(
-        params: *const List,
-        factors: *const List,
-        value: f64,
-    ) -> c_int;
+    pub(crate) fn ext_foreach_lerp(targets: *const List, sources: *const List, weight: f64) -> c_int;
+    pub(crate) fn ext_foreach_addcmul_grads(params: *const List, factors: *const List, value: f64) -> c_int;
     pub(crate) fn ext_grad_norm(params: *const List) -> *mut C_tensor;
     pub(crate) fn ext_scale_grads(params: *const List, factor: *const C_tensor) -> c_int;
     pub(crate) fn ext_channels_last(tensor: *const C_tensor) -> *mut C_tensor;
     pub(crate) fn ext_is_channels_last(tensor: *const C_tensor, answer: *mut bool) -> c_int;
-    pub(crate) fn ext_autocast_enter(
-        cuda: bool,
-        kind: c_int,
-        was_enabled: *mut bool,
-        old_kind: *mut c_int,
-    ) -> c_int;
+    pub(crate) fn ext_autocast_enter(cuda: bool, kind: c_int, was_enabled: *mut bool, old_kind: *mut c_int) -> c_int;
     pub(crate) fn ext_autocast_leave(cuda: bool, was_enabled: bool, old_kind: c_int) -> c_int;
     pub(crate) fn ext_cuda_peak_memory(index: c_int, bytes: *mut u64) -> c_int;
     pub(crate) fn ext_cuda_reset_peak_memory(index: c_int) -> c_int;
@@ -70,11 +57,7 @@ pub(crate) fn last_error() -> Error {
 
 /// Turns a status into a `Result`.
 pub(crate) fn check(status: c_int) -> Result<()> {
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(last_error())
-    }
+    if status == 0 { Ok(()) } else { Err(last_error()) }
 }
 
 /// Takes over a tensor that the C side made.

@@ -39,9 +39,7 @@ mod tests {
 
     #[test]
     fn channels_last_refuses_other_ranks_in_one_line() {
-        let error = channels_last(&Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)))
-            .unwrap_err()
-            .to_string();
+        let error = channels_last(&Tensor::zeros([2, 3], (Kind::Float, Device::Cpu))).unwrap_err().to_string();
         assert!(error.contains("rank 4"), "{error}");
         assert_eq!(error.lines().count(), 1);
     }

@@ -15,6 +15,9 @@ pub use format::{channels_last, is_channels_last};
 pub use list::{Adamw, Sgd, TensorList};
 pub use memory::{peak_memory, reset_peak_memory};
 
+/// The libtorch that this was compiled against, such as `2.11.0`.
+pub const LIBTORCH_VERSION: &str = env!("LIBTORCH_VERSION");
+
 /// What libtorch's C++ said: the first line of its message.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

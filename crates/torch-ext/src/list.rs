@@ -55,23 +55,16 @@ impl TensorList {
     /// # Errors
     /// No memory.
     pub fn new<T: Borrow<Tensor>>(tensors: &[T]) -> Result<Self> {
-        let pointers: Vec<_> = tensors
-            .iter()
-            .map(|tensor| tensor.borrow().as_ptr())
-            .collect();
+        let pointers: Vec<_> = tensors.iter().map(|tensor| tensor.borrow().as_ptr()).collect();
         // SAFETY: live `at::Tensor*`s; the C side copies the handles.
         let list = unsafe { ffi::ext_list_new(pointers.as_ptr(), pointers.len()) };
-        Ok(Self {
-            list: ptr::NonNull::new(list).ok_or_else(ffi::last_error)?,
-        })
+        Ok(Self { list: ptr::NonNull::new(list).ok_or_else(ffi::last_error)? })
     }
 
     /// Makes every gradient undefined.
-    /// # Errors
-    /// What libtorch says.
-    pub fn clear_grads(&self) -> Result<()> {
+    pub fn clear_grads(&self) {
         // SAFETY: a live list.
-        ffi::check(unsafe { ffi::ext_clear_grads(self.list.as_ptr()) })
+        unsafe { ffi::ext_clear_grads(self.list.as_ptr()) }
     }
 
     /// One step of stochastic gradient descent in place, as `torch.optim.SGD`:
@@ -90,14 +83,7 @@ impl TensorList {
         let buffers = buffers.map_or(ptr::null_mut(), |list| list.list.as_ptr());
         // SAFETY: live lists (or null, which the C side expects for no momentum) and a live tensor.
         ffi::check(unsafe {
-            ffi::ext_fused_sgd(
-                self.list.as_ptr(),
-                buffers,
-                lr.as_ptr(),
-                sgd.momentum,
-                sgd.weight_decay,
-                sgd.nesterov,
-            )
+            ffi::ext_fused_sgd(self.list.as_ptr(), buffers, lr.as_ptr(), sgd.momentum, sgd.weight_decay, sgd.nesterov)
         })
     }
 
@@ -113,12 +99,7 @@ impl TensorList {
         lr: &Tensor,
         adamw: Adamw,
     ) -> Result<()> {
-        let Adamw {
-            beta1,
-            beta2,
-            eps,
-            weight_decay,
-        } = adamw;
+        let Adamw { beta1, beta2, eps, weight_decay } = adamw;
         // SAFETY: live lists and a live tensor.
         ffi::check(unsafe {
             ffi::ext_fused_adamw(
@@ -140,9 +121,7 @@ impl TensorList {
     /// Lists of different lengths; sources of another shape, kind or device.
     pub fn foreach_lerp(&self, sources: &TensorList, weight: f64) -> Result<()> {
         // SAFETY: live lists.
-        ffi::check(unsafe {
-            ffi::ext_foreach_lerp(self.list.as_ptr(), sources.list.as_ptr(), weight)
-        })
+        ffi::check(unsafe { ffi::ext_foreach_lerp(self.list.as_ptr(), sources.list.as_ptr(), weight) })
     }
 
     /// A step with a rate for each weight, in place: p ← p + value · grad · factor.
@@ -150,9 +129,7 @@ impl TensorList {
     /// Factors unlike their parameters; parameters of several kinds or devices.
     pub fn foreach_addcmul_grads(&self, factors: &TensorList, value: f64) -> Result<()> {
         // SAFETY: live lists.
-        ffi::check(unsafe {
-            ffi::ext_foreach_addcmul_grads(self.list.as_ptr(), factors.list.as_ptr(), value)
-        })
+        ffi::check(unsafe { ffi::ext_foreach_addcmul_grads(self.list.as_ptr(), factors.list.as_ptr(), value) })
     }
 
     /// The L2 norm of all gradients together: one number, left on their device; 0 on the CPU where there are none.

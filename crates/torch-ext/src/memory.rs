@@ -16,8 +16,7 @@ pub fn peak_memory(device: Device) -> Result<u64> {
         Device::Cpu => {
             let status = fs::read_to_string("/proc/self/status")
                 .map_err(|e| Error(format!("cannot read /proc/self/status: {e}")))?;
-            high_water(&status)
-                .ok_or_else(|| Error("/proc/self/status has no VmHWM in kB".to_string()))
+            high_water(&status).ok_or_else(|| Error("/proc/self/status has no VmHWM in kB".to_string()))
         }
         Device::Cuda(index) => {
             let mut bytes = 0;
@@ -44,25 +43,13 @@ pub fn reset_peak_memory(device: Device) -> Result<()> {
 }
 
 fn unsupported(device: Device) -> Error {
-    Error(format!(
-        "peak memory is known for CPU and CUDA, not {device:?}"
-    ))
+    Error(format!("peak memory is known for CPU and CUDA, not {device:?}"))
 }
 
 /// Bytes of the line `VmHWM:     1234 kB`.
 fn high_water(status: &str) -> Option<u64> {
-    let value = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(
-        value
-            .trim()
-            .strip_suffix("kB")?
-            .trim()
-            .parse::<u64>()
-            .ok()?
-            * 1024,
-    )
+    let value = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 #[cfg(test)]
@@ -72,10 +59,7 @@ mod tests {
 
     #[test]
     fn status_lines_are_read() {
-        assert_eq!(
-            high_water("Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n"),
-            Some(2048 * 1024)
-        );
+        assert_eq!(high_water("Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n"), Some(2048 * 1024));
         assert_eq!(high_water("VmRSS:\t 1 kB\n"), None);
         assert_eq!(high_water("VmHWM:\t 1 pages\n"), None);
     }

@@ -1,1 +1,218 @@
 //! The command line that every paper's binary shares.
+
+mod args;
+mod inspect;
+mod runs;
+mod train;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tch::{Device, Tensor, nn};
+
+use self::args::{Cli, Command, Common};
+use crate::config::{self, Experiment, Settings};
+use crate::trainer::{Named, Setup, Stage};
+use crate::{Error, Result, user};
+
+/// What identifies a paper.
+#[derive(Debug, Clone, Copy)]
+pub struct Paper {
+    /// The crate and its binary.
+    pub name: &'static str,
+    /// As printed.
+    pub title: &'static str,
+    /// First author and year.
+    pub authors: &'static str,
+}
+
+/// A line of `summary`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// The layer as the paper calls it.
+    pub name: String,
+    /// Output shape without the batch.
+    pub output: Vec<i64>,
+    /// Numbers that training changes.
+    pub parameters: u64,
+    /// Multiply-adds of one example: attention products counted, norms and softmax not.
+    pub multiply_adds: u64,
+    /// Connections as the paper counts them, where it does.
+    pub connections: Option<u64>,
+}
+
+/// An answer of `predict`.
+#[derive(Debug, Serialize)]
+pub struct Prediction {
+    /// The picture asked about.
+    pub image: PathBuf,
+    /// Classes with probabilities, best first.
+    pub classes: Vec<(String, f64)>,
+    /// Pictures that were drawn.
+    pub pictures: Vec<PathBuf>,
+}
+
+/// What `data` shows.
+#[derive(Debug)]
+pub struct Look {
+    /// Training pictures after augmentation `[N, C, H, W]` in [0, 1].
+    pub images: Tensor,
+    /// A caption each.
+    pub captions: Vec<String>,
+    /// Class name, training examples, test examples.
+    pub classes: Vec<(String, u64, u64)>,
+    /// Per channel, of the training pixels in [0, 1], before augmentation.
+    pub mean: Vec<f64>,
+    /// Likewise.
+    pub std: Vec<f64>,
+}
+
+/// Tensors in, tensors out; the flag is training mode.
+pub type Forward = Box<dyn Fn(&Named, bool) -> Result<Named>>;
+
+/// A paper's program: what its `main.rs` hands to [`main`].
+pub struct App<C> {
+    /// Who it is.
+    pub paper: Paper,
+    /// Refuses settings that cannot act or contradict each other: (key, what is wrong and what to do).
+    pub validate: fn(&C, &Settings) -> Vec<(String, String)>,
+    /// Training stages in their order.
+    pub stages: Vec<Stage<C>>,
+    /// Builds the model into a store, for `forward`.
+    pub model: fn(&C, &nn::Path) -> Result<Forward>,
+    /// Pictures in, answers out; pictures it draws go into the folder.
+    pub predict: fn(&C, &Named, &[PathBuf], &Path) -> Result<Vec<Prediction>>,
+    /// The layer table.
+    pub summary: fn(&C) -> Result<Vec<Row>>,
+    /// A look at the training data.
+    pub look: fn(&C, &Setup) -> Result<Look>,
+}
+
+/// Runs the program and returns its exit code.
+pub fn main<C: DeserializeOwned>(app: App<C>) -> ExitCode {
+    // A panic is a bug in this program; its message is kept for the one line that the user sees.
+    std::panic::set_hook(Box::new(|_| {}));
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&app)));
+    let error = match done {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(error)) => error,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            Error::Failed(format!("internal error: {}", text.unwrap_or("unknown").lines().next().unwrap_or_default()))
+        }
+    };
+    if !matches!(error, Error::Interrupted(_)) {
+        let _ = writeln!(std::io::stderr(), "error: {error}");
+    }
+    ExitCode::from(error.exit_code())
+}
+
+fn run<C: DeserializeOwned>(app: &App<C>) -> Result<()> {
+    let command = Cli::command().name(app.paper.name).about(format!("{} ({})", app.paper.title, app.paper.authors));
+    let words = args::with_default_command(std::env::args_os().collect());
+    let cli = match command.try_get_matches_from(words).and_then(|m| Cli::from_arg_matches(&m)) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    match cli.command {
+        Command::Train(args) => train::train(app, &args),
+        Command::Eval(args) => inspect::eval(app, &args),
+        Command::Forward(args) => inspect::forward(app, &args),
+        Command::Predict(args) => inspect::predict(app, &args),
+        Command::Bench(args) => inspect::bench(app, &args),
+        Command::Summary(args) => inspect::summary(app, &args),
+        Command::Data(args) => inspect::data(app, &args),
+        Command::Verify(args) => runs::verify(app, &args),
+        Command::Runs(args) => runs::table(app, &args),
+    }
+}
+
+/// Prints to stdout; a reader that has gone away (`| head`) is no error.
+fn say(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn say_json(value: &impl Serialize) -> Result<()> {
+    say(serde_json::to_string(value).map_err(|e| Error::Failed(format!("cannot print JSON: {e}")))?);
+    Ok(())
+}
+
+/// The experiment of `--config` with its overrides, validated. `None` if `--print-config` has answered already.
+fn experiment<C: DeserializeOwned>(app: &App<C>, common: &Common) -> Result<Option<Experiment<C>>> {
+    let file = common
+        .config
+        .as_deref()
+        .ok_or_else(|| user!("--config FILE is missing; the files are in experiments/{}/", app.paper.name))?;
+    let experiment = load(app, file, &common.overrides())?;
+    if common.print_config {
+        say(experiment.resolved.with_origins().trim_end());
+        return Ok(None);
+    }
+    Ok(Some(experiment))
+}
+
+/// Loads and validates a config file.
+fn load<C: DeserializeOwned>(app: &App<C>, file: &Path, overrides: &[String]) -> Result<Experiment<C>> {
+    let experiment = config::load::<C>(file, overrides)?;
+    let problems = (app.validate)(&experiment.paper, &experiment.settings);
+    if problems.is_empty() {
+        return Ok(experiment);
+    }
+    let lines: Vec<_> =
+        problems.iter().map(|(key, text)| format!("  {}: {key}: {text}", experiment.resolved.place(key))).collect();
+    Err(user!("the configuration does not fit {}:\n{}", app.paper.name, lines.join("\n")))
+}
+
+/// The stem of the config's file name; of a run's own `config.yaml`, what `result.json` says.
+fn config_name(file: &Path) -> String {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    match crate::trainer::run::read_result(folder) {
+        Ok(result) if file.ends_with("config.yaml") => result.config,
+        _ => file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+    }
+}
+
+/// Starts libtorch as the settings ask: threads and device.
+fn setup(settings: &Settings) -> Result<Setup> {
+    if let Some(threads) = settings.compute.threads {
+        tch::set_num_threads(threads as i32);
+    }
+    let device = match settings.compute.device.as_str() {
+        "cpu" => Device::Cpu,
+        "auto" => match torch_ext::load_cuda() {
+            Ok(()) if tch::Cuda::is_available() => Device::Cuda(0),
+            _ => Device::Cpu,
+        },
+        other => {
+            let index = match other.strip_prefix("cuda") {
+                Some("") => Some(0),
+                Some(rest) => rest.strip_prefix(':').and_then(|i| i.parse::<usize>().ok()),
+                None => None,
+            };
+            let index =
+                index.ok_or_else(|| user!("compute.device is {other:?}; use auto, cpu, cuda or cuda:<index>"))?;
+            torch_ext::load_cuda().map_err(|why| {
+                user!("compute.device is {other}, but CUDA is not available: {why}; use --device cpu")
+            })?;
+            let count = tch::Cuda::device_count() as usize;
+            if index >= count {
+                return Err(user!(
+                    "compute.device is {other}, but this machine has {count} CUDA device(s); use --device cpu or a smaller index"
+                ));
+            }
+            Device::Cuda(index)
+        }
+    };
+    Ok(Setup::new(settings.clone(), device))
+}
+
+fn device_name(device: Device) -> String {
+    match device {
+        Device::Cuda(i) => format!("cuda:{i}"),
+        _ => "cpu".into(),
+    }
+}

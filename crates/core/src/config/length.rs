@@ -38,13 +38,9 @@ impl FromStr for Length {
         let (number, unit) = number_and_unit(text, FORM)?;
         match unit {
             "epoch" | "epochs" => Ok(Length::Epochs(number)),
-            "step" | "steps" if number.fract() != 0.0 => {
-                Err(format!("`{text}` is not a whole number of steps"))
-            }
+            "step" | "steps" if number.fract() != 0.0 => Err(format!("`{text}` is not a whole number of steps")),
             // An f64 holds whole numbers exactly only up to 2^53, so the digits are read again where they can be.
-            "step" | "steps" => Ok(Length::Steps(
-                first_word(text).parse().unwrap_or(number as u64),
-            )),
+            "step" | "steps" => Ok(Length::Steps(first_word(text).parse().unwrap_or(number as u64))),
             _ => Err(format!("unknown unit `{unit}` in `{text}`; {FORM}")),
         }
     }
@@ -89,9 +85,7 @@ impl FromStr for Every {
         }
         let length = Length::from_str(text).map_err(|e| format!("{e}, or `never`"))?;
         if length.is_zero() {
-            return Err(format!(
-                "`{text}` must be more than 0; to switch it off write `never`"
-            ));
+            return Err(format!("`{text}` must be more than 0; to switch it off write `never`"));
         }
         Ok(Every::Each(length))
     }
@@ -114,8 +108,7 @@ impl FromStr for Limit {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const FORM: &str =
-            "write a number and its unit, such as `90 seconds`, `25 minutes` or `2 hours`";
+        const FORM: &str = "write a number and its unit, such as `90 seconds`, `25 minutes` or `2 hours`";
         let (number, unit) = number_and_unit(text, FORM)?;
         let seconds = match unit {
             "second" | "seconds" => number,
@@ -124,13 +117,9 @@ impl FromStr for Limit {
             _ => return Err(format!("unknown unit `{unit}` in `{text}`; {FORM}")),
         };
         match Duration::try_from_secs_f64(seconds) {
-            Ok(time) if time.is_zero() => Err(format!(
-                "`{text}` must be more than 0; for no limit leave the key away"
-            )),
+            Ok(time) if time.is_zero() => Err(format!("`{text}` must be more than 0; for no limit leave the key away")),
             Ok(time) => Ok(Limit(time)),
-            Err(_) => Err(format!(
-                "`{text}` is too long; for no limit leave the key away"
-            )),
+            Err(_) => Err(format!("`{text}` is too long; for no limit leave the key away")),
         }
     }
 }
@@ -213,11 +202,7 @@ mod tests {
             ("64000 steps", Length::Steps(64000), "64000 steps"),
             ("  1   step ", Length::Steps(1), "1 step"),
             ("1e3 steps", Length::Steps(1000), "1000 steps"),
-            (
-                "9007199254740993 steps",
-                Length::Steps(9_007_199_254_740_993),
-                "9007199254740993 steps",
-            ),
+            ("9007199254740993 steps", Length::Steps(9_007_199_254_740_993), "9007199254740993 steps"),
         ] {
             assert_eq!(text.parse(), Ok(length), "{text}");
             assert_eq!(length.to_string(), canonical);
@@ -248,17 +233,9 @@ mod tests {
         ] {
             let error = text.parse::<Length>().unwrap_err();
             assert!(error.contains(says), "{text}: {error}");
-            assert!(
-                error.contains("`20 epochs` or `500 steps`"),
-                "{text}: {error}"
-            );
+            assert!(error.contains("`20 epochs` or `500 steps`"), "{text}: {error}");
         }
-        assert!(
-            "1.5 steps"
-                .parse::<Length>()
-                .unwrap_err()
-                .contains("not a whole number of steps")
-        );
+        assert!("1.5 steps".parse::<Length>().unwrap_err().contains("not a whole number of steps"));
     }
 
     #[test]
@@ -267,23 +244,14 @@ mod tests {
         assert_eq!("1 epoch".parse(), Ok(Every::Each(Length::Epochs(1.0))));
         assert!("0 steps".parse::<Every>().unwrap_err().contains("`never`"));
         assert!("5".parse::<Every>().unwrap_err().ends_with("or `never`"));
-        for (text, seconds, canonical) in [
-            ("25 minutes", 1500, "25 minutes"),
-            ("90 seconds", 90, "90 seconds"),
-            ("60 minutes", 3600, "1 hour"),
-        ] {
+        for (text, seconds, canonical) in
+            [("25 minutes", 1500, "25 minutes"), ("90 seconds", 90, "90 seconds"), ("60 minutes", 3600, "1 hour")]
+        {
             let limit: Limit = text.parse().unwrap();
             assert_eq!(limit.0, Duration::from_secs(seconds));
             assert_eq!(limit.to_string(), canonical);
         }
-        for text in [
-            "0 seconds",
-            "-1 hours",
-            "1e300 hours",
-            "5",
-            "5 fortnights",
-            "nan hours",
-        ] {
+        for text in ["0 seconds", "-1 hours", "1e300 hours", "5", "5 fortnights", "nan hours"] {
             assert!(text.parse::<Limit>().is_err(), "{text}");
         }
     }

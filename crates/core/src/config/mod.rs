@@ -1,9 +1,105 @@
 //! Layered YAML, overrides, sweeps, errors with file and key.
+//!
+//! Layers, each over the one before: the group files that `defaults: [data/mnist, compute/auto]` names under `groups/`,
+//! the file itself, variables `REPRO__a__b=value`, overrides `a.b=value`. A block whose `kind` changes is replaced, not
+//! merged. What the layers give is read into [`Settings`], which all papers share, and the paper's own struct; every
+//! mistake in either is reported at once, with its place.
+//!
+//! Enums are written as a block with `kind: <variant>` beside the variant's fields, or as one word where the variant has none.
 
+mod de;
+mod files;
+mod layers;
 mod length;
+mod nearest;
+mod resolved;
 mod settings;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod yaml;
+
+use std::path::{Path, PathBuf};
+
+use figment::value::Dict;
+use serde::de::DeserializeOwned;
+
+use crate::{Error, Result};
 
 pub use length::{Every, Length, Limit};
-pub use settings::{
-    CheckpointConfig, Claim, Compute, DataConfig, EvalConfig, Log, Precision, Settings,
-};
+pub use resolved::{Resolved, diff};
+pub use settings::{CheckpointConfig, Claim, Compute, DataConfig, EvalConfig, Log, Precision, Settings};
+pub use sweep::sweep;
+
+/// A configuration, read and checked.
+#[derive(Debug, Clone)]
+pub struct Experiment<C> {
+    /// What all papers share.
+    pub settings: Settings,
+    /// Every other top-level key.
+    pub paper: C,
+    /// The keys as they were put together, and where each comes from.
+    pub resolved: Resolved,
+    /// The file that was asked for.
+    pub file: PathBuf,
+}
+
+/// Reads `file` with its group files, the environment's `REPRO__…` variables and `key=value` overrides.
+///
+/// # Errors
+/// [`Error::User`]: every unknown key, missing key, wrong type and wrong range at once, each with file and line,
+/// variable or override; or the first mistake that keeps the layers from being put together at all.
+pub fn load<C: DeserializeOwned>(file: &Path, overrides: &[String]) -> Result<Experiment<C>> {
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    load_with(file, overrides, variables)
+}
+
+fn load_with<C: DeserializeOwned>(
+    file: &Path,
+    overrides: &[String],
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<Experiment<C>> {
+    let resolved = layers::compose(file, overrides, variables)?;
+    let shared = de::fields::<Settings>();
+    let (ours, papers): (Dict, Dict) =
+        resolved.tree.clone().into_iter().partition(|(key, _)| shared.contains(&key.as_str()));
+    let mut findings = de::Findings::default();
+    let settings: Option<Settings> = de::read(ours, &[], &mut findings);
+    let paper: Option<C> = de::read(papers, shared, &mut findings);
+    match (settings, paper) {
+        (Some(settings), Some(paper)) if findings.problems.is_empty() => {
+            let experiment = Experiment { settings, paper, resolved, file: file.to_owned() };
+            experiment.check(&experiment.settings.problems())?;
+            Ok(experiment)
+        }
+        _ => Err(report(&resolved, file, &findings.problems)),
+    }
+}
+
+impl<C> Experiment<C> {
+    /// Refuses values that the types allow and the method does not, as (dotted key, what is wrong and what to do).
+    ///
+    /// # Errors
+    /// [`Error::User`] that lists all of them with their origin, unless there are none.
+    pub fn check<K: AsRef<str>>(&self, problems: &[(K, String)]) -> Result<()> {
+        if problems.is_empty() { Ok(()) } else { Err(report(&self.resolved, &self.file, problems)) }
+    }
+}
+
+/// One line per problem, in the order of the layers and of the lines in them.
+fn report<K: AsRef<str>>(resolved: &Resolved, file: &Path, problems: &[(K, String)]) -> Error {
+    let mut found: Vec<_> =
+        problems.iter().map(|(key, message)| (resolved.origin(key.as_ref()), key.as_ref(), message)).collect();
+    found.sort();
+    let mut text = match found.len() {
+        1 => format!("1 problem in the configuration {}:", file.display()),
+        n => format!("{n} problems in the configuration {}:", file.display()),
+    };
+    for (origin, key, message) in found {
+        // An override already names its key.
+        let key = if origin.key.as_deref() == Some(key) || key.is_empty() { String::new() } else { format!(" {key}:") };
+        text += &format!("\n  {}:{key} {message}", origin.place);
+    }
+    Error::User(text)
+}

@@ -115,17 +115,9 @@ impl Settings {
             }
         };
         let above_zero = |length: &Length| !length.is_zero();
-        must(
-            above_zero(&self.length),
-            "length",
-            "must be more than 0, such as `20 epochs`",
-        );
+        must(above_zero(&self.length), "length", "must be more than 0, such as `20 epochs`");
         must(self.batch_size >= 1, "batch_size", "must be at least 1");
-        must(
-            above_zero(&self.log.every),
-            "log.every",
-            "must be more than 0, such as `100 steps`",
-        );
+        must(above_zero(&self.log.every), "log.every", "must be more than 0, such as `100 steps`");
         must(
             self.checkpoint.keep >= 1,
             "checkpoint.keep",
@@ -152,23 +144,12 @@ impl Settings {
             "must be at least 1; for all examples leave the key away",
         );
         if let Some(micro) = self.compute.micro_batch {
-            must(
-                micro >= 1,
-                "compute.micro_batch",
-                "must be at least 1; for no accumulation leave the key away",
-            );
-            let larger = format!(
-                "must not be larger than batch_size, which is {}",
-                self.batch_size
-            );
+            must(micro >= 1, "compute.micro_batch", "must be at least 1; for no accumulation leave the key away");
+            let larger = format!("must not be larger than batch_size, which is {}", self.batch_size);
             must(micro <= self.batch_size, "compute.micro_batch", &larger);
         }
         if let Some(claim) = &self.paper {
-            must(
-                claim.value.is_finite(),
-                "paper.value",
-                "must be a finite number",
-            );
+            must(claim.value.is_finite(), "paper.value", "must be a finite number");
         }
         found
     }
@@ -176,6 +157,5 @@ impl Settings {
 
 fn is_device(name: &str) -> bool {
     let index = name.strip_prefix("cuda:");
-    ["auto", "cpu", "cuda"].contains(&name)
-        || index.is_some_and(|i| i.parse::<u8>().is_ok_and(|n| n.to_string() == i))
+    ["auto", "cpu", "cuda"].contains(&name) || index.is_some_and(|i| i.parse::<u8>().is_ok_and(|n| n.to_string() == i))
 }

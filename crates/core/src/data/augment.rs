@@ -4,7 +4,8 @@ use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
-use super::random::{below, rng, uniform};
+use super::affine::{Affine, Distortion, distort};
+use super::random::{below, rng};
 use crate::{Result, user};
 
 /// One kind of augmentation. In YAML a list of blocks: `- {kind: affine, rotate: 10, …}`, `- {kind: crop, pad: 4}`, `- {kind: flip}`.
@@ -19,28 +20,8 @@ pub enum Augment {
     Flip(Flip),
 }
 
-/// The planar distortions of the LeNet paper (section III-C): each parameter is uniform in plus or minus what is given here.
-///
-/// About the centre of the picture the output is `R(rotate) · Shear · Squeeze · scale` of the input, then shifted. Read
-/// bilinearly, zero outside.
-#[derive(Debug, Clone, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct Affine {
-    /// Degrees; positive turns x towards y, which is clockwise on the screen.
-    pub rotate: f64,
-    /// Fraction s in [0, 1): both axes by 1 + s.
-    pub scale: f64,
-    /// Fraction s in [0, 1): x by 1 + s, y by 1 / (1 + s).
-    pub squeeze: f64,
-    /// Degrees in [0, 90): the angle that a vertical line leans, x by x + tan(shear)·y.
-    pub shear: f64,
-    /// Pixels, of x and of y independently.
-    pub shift: f64,
-}
-
 /// Zeros around the picture, then a crop of the first size at a uniform place.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
 pub struct Crop {
     /// Pixels on each side.
     pub pad: u64,
@@ -48,7 +29,6 @@ pub struct Crop {
 
 /// Left and right exchanged with probability one half.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
 pub struct Flip {}
 
 impl Augment {
@@ -67,9 +47,7 @@ impl Augment {
                 if fits {
                     Ok(())
                 } else {
-                    Err(user!(
-                        "augment: `{kind}.{name}` is {value}; choose a number from 0 to below {limit}"
-                    ))
+                    Err(user!("augment: `{kind}.{name}` is {value}; choose a number from 0 to below {limit}"))
                 }
             };
             match augment {
@@ -101,9 +79,7 @@ impl Augment {
     /// # Errors
     /// libtorch's.
     pub fn apply(&self, image: &Tensor, seed: u64, epoch: u64, samples: &[i64]) -> Result<Tensor> {
-        let draws = samples
-            .iter()
-            .map(|sample| rng(seed, epoch, *sample as u64, self.operation()));
+        let draws = samples.iter().map(|sample| rng(seed, epoch, *sample as u64, self.operation()));
         match self {
             Augment::Affine(affine) => {
                 let plans: Vec<Distortion> = draws.map(|mut rng| affine.draw(&mut rng)).collect();
@@ -121,70 +97,6 @@ impl Augment {
     }
 }
 
-/// The drawn distortion of one picture. Meaning and units as in [`Affine`], angles in radians.
-#[derive(Debug, Clone, Copy)]
-struct Distortion {
-    rotate: f64,
-    scale: f64,
-    squeeze: f64,
-    shear: f64,
-    shift: [f64; 2],
-}
-
-impl Affine {
-    /// Always six draws in this order, so that one range does not move the others' numbers.
-    fn draw(&self, rng: &mut ChaCha8Rng) -> Distortion {
-        let mut within = |limit: f64| uniform(rng, -limit, limit);
-        Distortion {
-            rotate: within(self.rotate).to_radians(),
-            scale: within(self.scale),
-            squeeze: within(self.squeeze),
-            shear: within(self.shear).to_radians(),
-            shift: [within(self.shift), within(self.shift)],
-        }
-    }
-}
-
-impl Distortion {
-    /// The inverse map, from output to input, as rows `[a b c; d e f]` in libtorch's coordinates: -1 to 1 from edge to edge.
-    fn sampling(&self, height: f64, width: f64) -> [f32; 6] {
-        // Output = R·S·D·input + t with S = [1 k; 0 1], D = diag(x, y); so input = D⁻¹·S⁻¹·R⁻¹·(output − t).
-        let (sin, cos) = self.rotate.sin_cos();
-        let k = self.shear.tan();
-        let (x, y) = (
-            (1.0 + self.scale) * (1.0 + self.squeeze),
-            (1.0 + self.scale) / (1.0 + self.squeeze),
-        );
-        let [a, b] = [(cos + k * sin) / x, (sin - k * cos) / x];
-        let [d, e] = [-sin / y, cos / y];
-        let [tx, ty] = self.shift;
-        let (half_height, half_width) = (height / 2.0, width / 2.0);
-        [
-            a,
-            b * half_height / half_width,
-            -(a * tx + b * ty) / half_width,
-            d * half_width / half_height,
-            e,
-            -(d * tx + e * ty) / half_height,
-        ]
-        .map(|value| value as f32)
-    }
-}
-
-fn distort(image: &Tensor, plans: &[Distortion]) -> Result<Tensor> {
-    let (n, c, h, w) = image.size4()?;
-    let theta: Vec<f32> = plans
-        .iter()
-        .flat_map(|plan| plan.sampling(h as f64, w as f64))
-        .collect();
-    let theta = Tensor::f_from_slice(&theta)?
-        .f_view([n, 2, 3])?
-        .f_to_device(image.device())?;
-    let grid = Tensor::f_affine_grid_generator(&theta, [n, c, h, w], false)?;
-    // Mode 0: bilinear; padding 0: zeros.
-    Ok(image.f_grid_sampler(&grid, 0, 0, false)?)
-}
-
 impl Crop {
     /// Row and column of the crop's corner in the padded picture.
     fn draw(&self, rng: &mut ChaCha8Rng) -> [i64; 2] {
@@ -197,28 +109,81 @@ fn padded_crop(image: &Tensor, pad: i64, corners: &[[i64; 2]]) -> Result<Tensor>
     let (n, c, h, w) = image.size4()?;
     let padded = image.f_constant_pad_nd([pad, pad, pad, pad])?;
     let stride = w + 2 * pad;
-    let corners: Vec<i64> = corners
-        .iter()
-        .map(|[row, column]| row * stride + column)
-        .collect();
-    let corners = Tensor::f_from_slice(&corners)?
-        .f_view([n, 1, 1, 1])?
-        .f_to_device(image.device())?;
+    let corners: Vec<i64> = corners.iter().map(|[row, column]| row * stride + column).collect();
+    let corners = Tensor::f_from_slice(&corners)?.f_view([n, 1, 1, 1])?.f_to_device(image.device())?;
     let options = (Kind::Int64, image.device());
     let rows = Tensor::f_arange(h, options)?.f_view([h, 1])? * stride;
     let index = corners + rows + Tensor::f_arange(w, options)?;
-    let index = index
-        .f_view([n, 1, h * w])?
-        .f_expand([n, c, h * w], false)?;
-    Ok(padded
-        .f_flatten(2, 3)?
-        .f_gather(2, &index, false)?
-        .f_view([n, c, h, w])?)
+    let index = index.f_view([n, 1, h * w])?.f_expand([n, c, h * w], false)?;
+    Ok(padded.f_flatten(2, 3)?.f_gather(2, &index, false)?.f_view([n, c, h, w])?)
 }
 
 fn mirror(image: &Tensor, mirrored: &[bool]) -> Result<Tensor> {
-    let mask = Tensor::f_from_slice(mirrored)?
-        .f_view([-1, 1, 1, 1])?
-        .f_to_device(image.device())?;
+    let mask = Tensor::f_from_slice(mirrored)?.f_view([-1, 1, 1, 1])?.f_to_device(image.device())?;
     Ok(image.f_flip([3])?.f_where_self(&mask, image)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pictures(height: i64, width: i64) -> Tensor {
+        let count = 4 * height * width;
+        let values: Vec<f32> = (0..count).map(|i| (i * 37 % 101) as f32 / 101.0).collect();
+        Tensor::from_slice(&values).view([2, 2, height, width])
+    }
+
+    #[test]
+    fn a_crop_is_a_window_of_the_padded_picture() {
+        let image = pictures(5, 7);
+        let padded = image.constant_pad_nd([2, 2, 2, 2]);
+        let corners = [[0, 4], [3, 1]];
+        let cropped = padded_crop(&image, 2, &corners).unwrap();
+        for (i, [row, column]) in corners.into_iter().enumerate() {
+            let window = padded.get(i as i64).narrow(1, row, 5).narrow(2, column, 7);
+            assert_eq!(cropped.get(i as i64), window);
+        }
+        assert_eq!(padded_crop(&image, 2, &[[2, 2]; 2]).unwrap(), image);
+    }
+
+    #[test]
+    fn crops_and_flips_are_uniform() {
+        let mut places = [0_i64; 25];
+        let mut flips = 0_i64;
+        for sample in 0..10_000 {
+            let [row, column] = Crop { pad: 2 }.draw(&mut rng(5, 0, sample, "crop"));
+            places[(row * 5 + column) as usize] += 1;
+            flips += below(&mut rng(5, 0, sample, "flip"), 2) as i64;
+        }
+        // Expected 400 with a standard deviation of 20, and 5000 with one of 50.
+        assert!(places.iter().all(|count| (count - 400).abs() < 90), "{places:?}");
+        assert!((flips - 5000).abs() < 200, "{flips}");
+    }
+
+    #[test]
+    fn a_flip_mirrors_those_that_are_drawn() {
+        let image = pictures(3, 4);
+        let mirrored = mirror(&image, &[true, false]).unwrap();
+        assert_eq!(mirrored.get(0), image.get(0).flip([2]));
+        assert_eq!(mirrored.get(1), image.get(1));
+    }
+
+    #[test]
+    fn what_cannot_act_is_refused() {
+        let affine = Affine { rotate: 10.0, scale: 0.1, squeeze: 0.2, shear: 15.0, shift: 2.0 };
+        let refused = |list: &[Augment], word: &str| match Augment::check_all(list, [1, 28, 28]) {
+            Err(crate::Error::User(text)) => assert!(text.contains(word), "{text}"),
+            other => panic!("{word}: {other:?}"),
+        };
+        Augment::check_all(
+            &[Augment::Affine(affine.clone()), Augment::Crop(Crop { pad: 2 }), Augment::Flip(Flip {})],
+            [1, 28, 28],
+        )
+        .unwrap();
+        refused(&[Augment::Flip(Flip {}), Augment::Flip(Flip {})], "`flip` stands twice");
+        refused(&[Augment::Affine(Affine { scale: 1.0, ..affine.clone() })], "`affine.scale` is 1");
+        refused(&[Augment::Affine(Affine { shear: f64::NAN, ..affine.clone() })], "`affine.shear` is NaN");
+        refused(&[Augment::Affine(Affine { shift: -1.0, ..affine })], "`affine.shift` is -1");
+        refused(&[Augment::Crop(Crop { pad: 28 })], "`crop.pad` is 28");
+    }
 }

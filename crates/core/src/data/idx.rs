@@ -21,16 +21,9 @@ const LABELS: u32 = 0x0801;
 pub(super) fn splits(name: &str, root: &Path, classes: &[&str]) -> Result<Splits> {
     let folder = Folder { name, root };
     if !root.is_dir() {
-        return Err(user!(
-            "{}: no such folder; {}",
-            root.display(),
-            folder.remedy()
-        ));
+        return Err(user!("{}: no such folder; {}", root.display(), folder.remedy()));
     }
-    let (train, test) = (
-        folder.split("train", classes)?,
-        folder.split("t10k", classes)?,
-    );
+    let (train, test) = (folder.split("train", classes)?, folder.split("t10k", classes)?);
     if train.shape() != test.shape() {
         return Err(user!(
             "{}: pictures for training and for testing differ in size; {}",
@@ -48,10 +41,7 @@ struct Folder<'a> {
 
 impl Folder<'_> {
     fn remedy(&self) -> String {
-        format!(
-            "get the files with `scripts/get_data.sh {}`, or point data.root at a folder that has them",
-            self.name
-        )
+        format!("get the files with `scripts/get_data.sh {}`, or point data.root at a folder that has them", self.name)
     }
 
     fn split(&self, part: &str, classes: &[&str]) -> Result<ImageSet> {
@@ -62,21 +52,11 @@ impl Folder<'_> {
         if count != labelled {
             return Err(self.damaged(
                 &labels,
-                &format!(
-                    "it holds {labelled} labels for the {count} pictures of {}",
-                    images.display()
-                ),
+                &format!("it holds {labelled} labels for the {count} pictures of {}", images.display()),
             ));
         }
-        if let Some(place) = truth
-            .iter()
-            .position(|label| usize::from(*label) >= classes.len())
-        {
-            let what = format!(
-                "label {} of picture {place} is not one of the {} classes",
-                truth[place],
-                classes.len()
-            );
+        if let Some(place) = truth.iter().position(|label| usize::from(*label) >= classes.len()) {
+            let what = format!("label {} of picture {place} is not one of the {} classes", truth[place], classes.len());
             return Err(self.damaged(&labels, &what));
         }
         ImageSet::new(&pixels, [1, rows, columns], &truth, classes)
@@ -84,79 +64,48 @@ impl Folder<'_> {
 
     /// `train-images-idx3-ubyte` or, as some unpackers name it, `train-images.idx3-ubyte`, each with or without `.gz`.
     fn find(&self, stem: &str, kind: &str) -> Result<PathBuf> {
-        let names = ["-", "."]
-            .iter()
-            .flat_map(|dash| ["", ".gz"].map(|ending| format!("{stem}{dash}{kind}{ending}")));
-        let found = names
-            .map(|name| self.root.join(name))
-            .find(|path| path.exists());
+        let names = ["-", "."].iter().flat_map(|dash| ["", ".gz"].map(|ending| format!("{stem}{dash}{kind}{ending}")));
+        let found = names.map(|name| self.root.join(name)).find(|path| path.exists());
         found.ok_or_else(|| {
-            user!(
-                "{}: no file {stem}-{kind} or {stem}-{kind}.gz; {}",
-                self.root.display(),
-                self.remedy()
-            )
+            user!("{}: no file {stem}-{kind} or {stem}-{kind}.gz; {}", self.root.display(), self.remedy())
         })
     }
 
     /// Sizes and content of an idx file of D dimensions.
     fn read<const D: usize>(&self, path: &Path, magic: u32) -> Result<([usize; D], Vec<u8>)> {
-        let mut bytes = fs::read(path).map_err(|error| {
-            user!(
-                "{}: cannot be read ({error}); {}",
-                path.display(),
-                self.remedy()
-            )
-        })?;
+        let mut bytes =
+            fs::read(path).map_err(|error| user!("{}: cannot be read ({error}); {}", path.display(), self.remedy()))?;
         if path.extension().is_some_and(|ending| ending == "gz") {
             bytes = self.unpack(path, &bytes)?;
         }
         let header = 4 * (D + 1);
         if bytes.len() < header {
-            return Err(self.damaged(
-                path,
-                &format!(
-                    "it holds {} bytes, fewer than its header of {header}",
-                    bytes.len()
-                ),
-            ));
+            return Err(
+                self.damaged(path, &format!("it holds {} bytes, fewer than its header of {header}", bytes.len()))
+            );
         }
         let word = |place: usize| {
-            u32::from_be_bytes([
-                bytes[4 * place],
-                bytes[4 * place + 1],
-                bytes[4 * place + 2],
-                bytes[4 * place + 3],
-            ])
+            u32::from_be_bytes([bytes[4 * place], bytes[4 * place + 1], bytes[4 * place + 2], bytes[4 * place + 3]])
         };
         if bytes.starts_with(&[0x1f, 0x8b]) {
-            return Err(self.damaged(
-                path,
-                "it is gzipped but its name does not end in .gz; rename it",
-            ));
+            return Err(self.damaged(path, "it is gzipped but its name does not end in .gz; rename it"));
         }
         if word(0) != magic {
-            return Err(self.damaged(path, &format!("it begins with {:#010x} instead of {magic:#010x}, so it is another kind of file", word(0))));
+            return Err(self.damaged(
+                path,
+                &format!("it begins with {:#010x} instead of {magic:#010x}, so it is another kind of file", word(0)),
+            ));
         }
         let sizes: [usize; D] = std::array::from_fn(|dimension| word(dimension + 1) as usize);
-        let promised = sizes
-            .iter()
-            .try_fold(1_usize, |product, size| product.checked_mul(*size));
+        let promised = sizes.iter().try_fold(1_usize, |product, size| product.checked_mul(*size));
         let content = bytes.split_off(header);
         if promised == Some(0) {
-            return Err(self.damaged(
-                path,
-                &format!("its header promises nothing: sizes {sizes:?}"),
-            ));
+            return Err(self.damaged(path, &format!("its header promises nothing: sizes {sizes:?}")));
         }
         if promised != Some(content.len()) {
-            return Err(self.damaged(
-                path,
-                &format!(
-                    "its header promises sizes {sizes:?}, but {} bytes follow",
-                    content.len()
-                ),
-            ));
+            return Err(
+                self.damaged(path, &format!("its header promises sizes {sizes:?}, but {} bytes follow", content.len()))
+            );
         }
         Ok((sizes, content))
     }
@@ -168,19 +117,14 @@ impl Folder<'_> {
         let mut bytes = Vec::new();
         match MultiGzDecoder::new(packed).read_to_end(&mut bytes) {
             Ok(_) => Ok(bytes),
-            Err(error) => Err(self.damaged(
-                path,
-                &format!("it cannot be unpacked ({error}), so it is cut off or damaged"),
-            )),
+            Err(error) => {
+                Err(self.damaged(path, &format!("it cannot be unpacked ({error}), so it is cut off or damaged")))
+            }
         }
     }
 
     fn damaged(&self, path: &Path, what: &str) -> crate::Error {
-        user!(
-            "{}: {what}. Delete it, then {}",
-            path.display(),
-            self.remedy()
-        )
+        user!("{}: {what}. Delete it, then {}", path.display(), self.remedy())
     }
 }
 
@@ -196,9 +140,7 @@ mod tests {
     use crate::Error;
 
     fn idx(magic: u32, sizes: &[u32], content: &[u8]) -> Vec<u8> {
-        let header = std::iter::once(&magic)
-            .chain(sizes)
-            .flat_map(|word| word.to_be_bytes());
+        let header = std::iter::once(&magic).chain(sizes).flat_map(|word| word.to_be_bytes());
         header.chain(content.iter().copied()).collect()
     }
 
@@ -212,10 +154,7 @@ mod tests {
     fn folder() -> TempDir {
         let folder = TempDir::new().unwrap();
         for (name, bytes) in [
-            (
-                "train-images-idx3-ubyte",
-                idx(IMAGES, &[2, 2, 3], &(0..12).collect::<Vec<u8>>()),
-            ),
+            ("train-images-idx3-ubyte", idx(IMAGES, &[2, 2, 3], &(0..12).collect::<Vec<u8>>())),
             ("train-labels-idx1-ubyte", idx(LABELS, &[2], &[1, 0])),
             ("t10k-images-idx3-ubyte", idx(IMAGES, &[1, 2, 3], &[9; 6])),
             ("t10k-labels-idx1-ubyte", idx(LABELS, &[1], &[1])),
@@ -232,18 +171,10 @@ mod tests {
     #[test]
     fn all_four_names_give_the_same_set() {
         let plain = read(&folder()).unwrap();
-        assert_eq!(
-            (plain.train.len(), plain.test.len(), plain.train.shape()),
-            (2, 1, [1, 2, 3])
-        );
+        assert_eq!((plain.train.len(), plain.test.len(), plain.train.shape()), (2, 1, [1, 2, 3]));
         let images = plain.train.in_order(2).next().unwrap();
         let values: Vec<f32> = Vec::try_from(images.image.reshape([-1])).unwrap();
-        assert_eq!(
-            values,
-            (0..12_u8)
-                .map(|value| f32::from(value) / 255.0)
-                .collect::<Vec<_>>()
-        );
+        assert_eq!(values, (0..12_u8).map(|value| f32::from(value) / 255.0).collect::<Vec<_>>());
         assert_eq!(Vec::<i64>::try_from(&images.label).unwrap(), [1, 0]);
         for (other, packed) in [
             ("train-images.idx3-ubyte", false),
@@ -254,16 +185,8 @@ mod tests {
             let old = folder.path().join("train-images-idx3-ubyte");
             let bytes = fs::read(&old).unwrap();
             fs::remove_file(old).unwrap();
-            fs::write(
-                folder.path().join(other),
-                if packed { gz(&bytes) } else { bytes },
-            )
-            .unwrap();
-            assert_eq!(
-                read(&folder).unwrap().train.sha256(),
-                plain.train.sha256(),
-                "{other}"
-            );
+            fs::write(folder.path().join(other), if packed { gz(&bytes) } else { bytes }).unwrap();
+            assert_eq!(read(&folder).unwrap().train.sha256(), plain.train.sha256(), "{other}");
         }
     }
 
@@ -278,29 +201,13 @@ mod tests {
             (images, [&whole[..], &[0]].concat(), "13 bytes follow"),
             (images, whole[..9].to_vec(), "fewer than its header"),
             (images, Vec::new(), "holds 0 bytes"),
-            (
-                images,
-                idx(LABELS, &[2, 2, 3], &[0; 12]),
-                "begins with 0x00000801",
-            ),
-            (
-                images,
-                idx(IMAGES, &[u32::MAX; 3], &[0; 12]),
-                "promises sizes",
-            ),
+            (images, idx(LABELS, &[2, 2, 3], &[0; 12]), "begins with 0x00000801"),
+            (images, idx(IMAGES, &[u32::MAX; 3], &[0; 12]), "promises sizes"),
             (images, idx(IMAGES, &[0, 2, 3], &[]), "promises nothing"),
             (images, packed.clone(), "rename it"),
-            (
-                labels,
-                idx(LABELS, &[3], &[0; 3]),
-                "3 labels for the 2 pictures",
-            ),
+            (labels, idx(LABELS, &[3], &[0; 3]), "3 labels for the 2 pictures"),
             (labels, idx(LABELS, &[2], &[0, 2]), "label 2 of picture 1"),
-            (
-                "train-images-idx3-ubyte.gz",
-                packed[..packed.len() / 2].to_vec(),
-                "cannot be unpacked",
-            ),
+            ("train-images-idx3-ubyte.gz", packed[..packed.len() / 2].to_vec(), "cannot be unpacked"),
             ("train-images-idx3-ubyte.gz", whole.clone(), "not gzipped"),
             ("train-images-idx3-ubyte.gz", Vec::new(), "not gzipped"),
         ];
@@ -308,10 +215,7 @@ mod tests {
             let folder = folder();
             fs::remove_file(folder.path().join(name.trim_end_matches(".gz"))).unwrap();
             fs::write(folder.path().join(name), bytes).unwrap();
-            assert_refused(
-                read(&folder),
-                &[name, expected, "scripts/get_data.sh mnist"],
-            );
+            assert_refused(read(&folder), &[name, expected, "scripts/get_data.sh mnist"]);
         }
     }
 
@@ -330,13 +234,7 @@ mod tests {
     fn missing_files_and_folders_are_named() {
         let folder = folder();
         fs::remove_file(folder.path().join("t10k-labels-idx1-ubyte")).unwrap();
-        assert_refused(
-            read(&folder),
-            &[
-                "no file t10k-labels-idx1-ubyte",
-                "scripts/get_data.sh mnist",
-            ],
-        );
+        assert_refused(read(&folder), &["no file t10k-labels-idx1-ubyte", "scripts/get_data.sh mnist"]);
         fs::create_dir(folder.path().join("t10k-labels-idx1-ubyte")).unwrap();
         assert_refused(read(&folder), &["t10k-labels-idx1-ubyte: cannot be read"]);
         assert_refused(

@@ -42,12 +42,7 @@ impl ImageSet {
     ///
     /// # Errors
     /// Numbers of bytes, labels and pictures that disagree, no pictures, or a label that is not below K.
-    pub fn new(
-        pixels: &[u8],
-        [channels, height, width]: [usize; 3],
-        labels: &[u8],
-        classes: &[&str],
-    ) -> Result<Self> {
+    pub fn new(pixels: &[u8], [channels, height, width]: [usize; 3], labels: &[u8], classes: &[&str]) -> Result<Self> {
         if labels.is_empty() || pixels.len() != labels.len() * channels * height * width {
             return Err(user!(
                 "{} labels do not fit {} bytes of pictures of {channels}×{height}×{width}",
@@ -55,10 +50,7 @@ impl ImageSet {
                 pixels.len()
             ));
         }
-        if let Some((place, label)) = labels
-            .iter()
-            .enumerate()
-            .find(|(_, label)| usize::from(**label) >= classes.len())
+        if let Some((place, label)) = labels.iter().enumerate().find(|(_, label)| usize::from(**label) >= classes.len())
         {
             return Err(user!(
                 "label {label} of picture {place} is not one of the {} classes 0 to {}",
@@ -69,11 +61,7 @@ impl ImageSet {
         let shape = [labels.len(), channels, height, width].map(|size| size as i64);
         let labels: Vec<i64> = labels.iter().map(|label| i64::from(*label)).collect();
         let classes = classes.iter().map(|name| (*name).to_string()).collect();
-        Self::hashed(
-            Tensor::f_from_data_size(pixels, &shape, Kind::Uint8)?,
-            Tensor::f_from_slice(&labels)?,
-            classes,
-        )
+        Self::hashed(Tensor::f_from_data_size(pixels, &shape, Kind::Uint8)?, Tensor::f_from_slice(&labels)?, classes)
     }
 
     /// The set of these tensors, with its hash.
@@ -86,17 +74,8 @@ impl ImageSet {
         for label in Vec::<i64>::try_from(&labels)? {
             hash.update(label.to_le_bytes());
         }
-        let sha256 = hash
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        Ok(Self {
-            pixels,
-            labels,
-            classes,
-            sha256,
-        })
+        let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { pixels, labels, classes, sha256 })
     }
 
     /// The first `n` of a permutation that is the same for every seed, so that smaller limits are parts of larger ones.
@@ -125,11 +104,7 @@ impl ImageSet {
     /// # Errors
     /// libtorch's, e.g. that the device's memory is full.
     pub fn to_device(self, device: Device) -> Result<Self> {
-        Ok(Self {
-            pixels: self.pixels.f_to_device(device)?,
-            labels: self.labels.f_to_device(device)?,
-            ..self
-        })
+        Ok(Self { pixels: self.pixels.f_to_device(device)?, labels: self.labels.f_to_device(device)?, ..self })
     }
 
     /// Number of pictures, N.
@@ -166,10 +141,7 @@ impl ImageSet {
 
     /// The pictures at `index`: `[n]`, int64 in `0..N`, on the set's device.
     pub fn select(&self, index: &Tensor) -> Images {
-        Images {
-            image: unit(&self.pixels.index_select(0, index)),
-            label: self.labels.index_select(0, index),
-        }
+        Images { image: unit(&self.pixels.index_select(0, index)), label: self.labels.index_select(0, index) }
     }
 
     /// All pictures in the set's own order, `batch` at a time; the last batch holds what is left.
@@ -177,10 +149,7 @@ impl ImageSet {
         let (n, batch) = (self.len() as i64, batch.max(1));
         (0..n).step_by(batch as usize).map(move |start| {
             let size = batch.min(n - start);
-            Images {
-                image: unit(&self.pixels.narrow(0, start, size)),
-                label: self.labels.narrow(0, start, size),
-            }
+            Images { image: unit(&self.pixels.narrow(0, start, size)), label: self.labels.narrow(0, start, size) }
         })
     }
 
@@ -204,10 +173,7 @@ impl ImageSet {
         let [channels, height, width] = self.shape();
         // Sums of bytes and of their squares are exact in integers.
         let mut sums = vec![(0_u64, 0_u64); channels as usize];
-        for (plane, pixels) in bytes(&self.pixels)?
-            .chunks_exact((height * width) as usize)
-            .enumerate()
-        {
+        for (plane, pixels) in bytes(&self.pixels)?.chunks_exact((height * width) as usize).enumerate() {
             let (sum, squares) = &mut sums[plane % channels as usize];
             for pixel in pixels {
                 let value = u64::from(*pixel);
@@ -236,19 +202,13 @@ pub fn overlap(train: &ImageSet, test: &ImageSet) -> Result<usize> {
     let size = train.shape().iter().product::<i64>() as usize;
     let (train, test) = (bytes(&train.pixels)?, bytes(&test.pixels)?);
     let seen: HashSet<&[u8]> = test.chunks_exact(size).collect();
-    let found: HashSet<&[u8]> = train
-        .chunks_exact(size)
-        .filter(|image| seen.contains(image))
-        .collect();
-    Ok(test
-        .chunks_exact(size)
-        .filter(|image| found.contains(image))
-        .count())
+    let found: HashSet<&[u8]> = train.chunks_exact(size).filter(|image| seen.contains(image)).collect();
+    Ok(test.chunks_exact(size).filter(|image| found.contains(image)).count())
 }
 
 /// Bytes to float32 in [0, 1].
 fn unit(pixels: &Tensor) -> Tensor {
-    pixels.to_kind(Kind::Float) / 255.0
+    pixels.to_kind(Kind::Float).g_div_scalar_(255.0)
 }
 
 /// The elements in row-major order.
@@ -272,26 +232,17 @@ mod tests {
         let images = four().select(&Tensor::from_slice(&[3_i64, 0]));
         assert_eq!(images.image.size(), [2, 2, 1, 2]);
         let values = Vec::<f32>::try_from(images.image.reshape([-1])).unwrap();
-        assert_eq!(
-            values,
-            [12, 13, 14, 15, 0, 1, 2, 3].map(|value: u8| f32::from(value) / 255.0)
-        );
+        assert_eq!(values, [12, 13, 14, 15, 0, 1, 2, 3].map(|value: u8| f32::from(value) / 255.0));
         assert_eq!(Vec::<i64>::try_from(&images.label).unwrap(), [1, 0]);
     }
 
     #[test]
     fn in_order_keeps_the_last_partial_batch() {
         let set = four();
-        let sizes: Vec<i64> = set
-            .in_order(3)
-            .map(|images| images.label.size()[0])
-            .collect();
+        let sizes: Vec<i64> = set.in_order(3).map(|images| images.label.size()[0]).collect();
         assert_eq!(sizes, [3, 1]);
         let labels: Vec<Tensor> = set.in_order(3).map(|images| images.label).collect();
-        assert_eq!(
-            Vec::<i64>::try_from(Tensor::cat(&labels, 0)).unwrap(),
-            [0, 1, 2, 1]
-        );
+        assert_eq!(Vec::<i64>::try_from(Tensor::cat(&labels, 0)).unwrap(), [0, 1, 2, 1]);
     }
 
     #[test]
@@ -301,10 +252,7 @@ mod tests {
         // Channel 0 holds 0 1 4 5 8 9 12 13: mean 6.5, variance 20.25; channel 1 the same plus 2.
         let moments = set.mean_std().unwrap();
         for ((mean, std), expected) in moments.iter().zip([6.5, 8.5]) {
-            assert!(
-                (mean * 255.0 - expected).abs() < 1e-12 && (std * 255.0 - 4.5).abs() < 1e-12,
-                "{moments:?}"
-            );
+            assert!((mean * 255.0 - expected).abs() < 1e-12 && (std * 255.0 - 4.5).abs() < 1e-12, "{moments:?}");
         }
     }
 
@@ -318,14 +266,8 @@ mod tests {
         let mut all = first(100);
         all.sort_unstable();
         assert_eq!(all, pixels);
-        assert_ne!(
-            set.limit(10).unwrap().sha256(),
-            set.limit(11).unwrap().sha256()
-        );
-        assert_eq!(
-            set.limit(10).unwrap().sha256(),
-            set.limit(10).unwrap().sha256()
-        );
+        assert_ne!(set.limit(10).unwrap().sha256(), set.limit(11).unwrap().sha256());
+        assert_eq!(set.limit(10).unwrap().sha256(), set.limit(10).unwrap().sha256());
         for n in [0, 101] {
             assert!(matches!(set.limit(n), Err(Error::User(_))));
         }
@@ -341,32 +283,20 @@ mod tests {
         }
         text.extend([7, 9]);
         text.extend([0; 8]);
-        let expected: String = Sha256::digest(&text)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let expected: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(set.sha256(), expected);
     }
 
     #[test]
     fn misfits_are_refused() {
-        for (pixels, labels) in [
-            (&[1_u8, 2, 3][..], &[0_u8][..]),
-            (&[1, 2], &[1]),
-            (&[], &[]),
-        ] {
-            assert!(matches!(
-                ImageSet::new(pixels, [1, 1, 2], labels, &["a"]),
-                Err(Error::User(_))
-            ));
+        for (pixels, labels) in [(&[1_u8, 2, 3][..], &[0_u8][..]), (&[1, 2], &[1]), (&[], &[])] {
+            assert!(matches!(ImageSet::new(pixels, [1, 1, 2], labels, &["a"]), Err(Error::User(_))));
         }
     }
 
     #[test]
     fn overlap_counts_test_pictures_seen_in_training() {
-        let set = |pixels: &[u8]| {
-            ImageSet::new(pixels, [1, 1, 2], &vec![0; pixels.len() / 2], &["a"]).unwrap()
-        };
+        let set = |pixels: &[u8]| ImageSet::new(pixels, [1, 1, 2], &vec![0; pixels.len() / 2], &["a"]).unwrap();
         let train = set(&[1, 2, 3, 4, 5, 6]);
         assert_eq!(overlap(&train, &set(&[2, 1, 4, 3])).unwrap(), 0);
         assert_eq!(overlap(&train, &set(&[5, 6, 9, 9, 1, 2, 5, 6])).unwrap(), 3);

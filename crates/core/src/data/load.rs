@@ -13,18 +13,8 @@ const NAMES: [&str; 3] = ["mnist", "fashion_mnist", "synthetic"];
 const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
 /// In the order of the labels; from the data set's own page.
-const FASHION: [&str; 10] = [
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-];
+const FASHION: [&str; 10] =
+    ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
 
 /// The training and the test split of `config.name`, limited as `config` says, on `device`.
 ///
@@ -33,9 +23,8 @@ const FASHION: [&str; 10] = [
 pub fn load(config: &DataConfig, device: Device) -> Result<Splits> {
     let name = config.name.as_str();
     if !NAMES.contains(&name) {
-        let nearest = NAMES
-            .iter()
-            .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+        let nearest =
+            NAMES.iter().max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
         return Err(user!(
             "data.name: no data set `{name}`; known are {}; the nearest is `{}`",
             NAMES.join(", "),
@@ -44,16 +33,12 @@ pub fn load(config: &DataConfig, device: Device) -> Result<Splits> {
     }
     for (key, value) in [("workers", config.workers), ("max_bad", config.max_bad)] {
         if value.is_some() {
-            return Err(user!(
-                "data.{key} cannot act on {name}, which is read into memory as a whole; remove the key"
-            ));
+            return Err(user!("data.{key} cannot act on {name}, which is read into memory as a whole; remove the key"));
         }
     }
     let splits = match name {
         "synthetic" if config.root.is_some() => {
-            return Err(user!(
-                "data.root cannot act on synthetic, which is drawn by code; remove the key"
-            ));
+            return Err(user!("data.root cannot act on synthetic, which is drawn by code; remove the key"));
         }
         "synthetic" => synthetic::splits()?,
         _ => {
@@ -75,11 +60,9 @@ pub fn load(config: &DataConfig, device: Device) -> Result<Splits> {
 fn limited(set: ImageSet, limit: Option<u64>, key: &str) -> Result<ImageSet> {
     match limit {
         None => Ok(set),
-        Some(n) if n == 0 || n > set.len() => Err(user!(
-            "data.{key}: {n} does not fit a split of {} pictures; choose 1 to {}",
-            set.len(),
-            set.len()
-        )),
+        Some(n) if n == 0 || n > set.len() => {
+            Err(user!("data.{key}: {n} does not fit a split of {} pictures; choose 1 to {}", set.len(), set.len()))
+        }
         Some(n) => set.limit(n),
     }
 }
@@ -93,14 +76,82 @@ fn root(config: &DataConfig, shared: Option<PathBuf>, here: &Path) -> Result<Pat
     if let Some(shared) = shared.filter(|path| !path.as_os_str().is_empty()) {
         return Ok(shared.join(name));
     }
-    let found = here
-        .ancestors()
-        .map(|folder| folder.join("data").join(name))
-        .find(|folder| folder.is_dir());
+    let found = here.ancestors().map(|folder| folder.join("data").join(name)).find(|folder| folder.is_dir());
     found.ok_or_else(|| {
         user!(
             "{name} is not here: no folder data/{name} in {} or above it; get it with `scripts/get_data.sh {name}`, or point data.root at its folder",
             here.display()
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+    use crate::data::overlap;
+
+    fn config(name: &str) -> DataConfig {
+        DataConfig { name: name.into(), root: None, workers: None, limit_train: None, limit_test: None, max_bad: None }
+    }
+
+    fn assert_refused(config: &DataConfig, words: &[&str]) {
+        match load(config, Device::Cpu) {
+            Err(Error::User(text)) => {
+                assert!(words.iter().all(|word| text.contains(word)), "{text}")
+            }
+            other => panic!("{words:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_lists_the_known() {
+        assert_refused(
+            &config("fashion-mnist"),
+            &["mnist, fashion_mnist, synthetic", "the nearest is `fashion_mnist`"],
+        );
+    }
+
+    #[test]
+    fn keys_that_cannot_act_are_refused() {
+        assert_refused(&DataConfig { workers: Some(2), ..config("synthetic") }, &["data.workers"]);
+        assert_refused(&DataConfig { max_bad: Some(2), ..config("mnist") }, &["data.max_bad"]);
+        assert_refused(&DataConfig { root: Some("x".into()), ..config("synthetic") }, &["data.root"]);
+    }
+
+    #[test]
+    fn limits_take_a_part_and_no_more_than_all() {
+        let limited = DataConfig { limit_train: Some(100), limit_test: Some(500), ..config("synthetic") };
+        let splits = load(&limited, Device::Cpu).unwrap();
+        assert_eq!((splits.train.len(), splits.test.len()), (100, 500));
+        assert_refused(
+            &DataConfig { limit_test: Some(501), ..config("synthetic") },
+            &["data.limit_test: 501", "1 to 500"],
+        );
+        assert_refused(&DataConfig { limit_train: Some(0), ..config("synthetic") }, &["data.limit_train: 0"]);
+    }
+
+    #[test]
+    fn the_drawn_set_is_balanced_and_has_no_overlap() {
+        let splits = load(&config("synthetic"), Device::Cpu).unwrap();
+        assert_eq!(splits.train.class_counts().unwrap(), [200; 10]);
+        assert_eq!(splits.test.class_counts().unwrap(), [50; 10]);
+        assert_eq!(overlap(&splits.train, &splits.test).unwrap(), 0);
+    }
+
+    #[test]
+    fn the_root_is_the_first_that_is_given() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let inner = folder.path().join("a/b");
+        std::fs::create_dir_all(&inner).unwrap();
+        std::fs::create_dir_all(folder.path().join("data/mnist")).unwrap();
+        let here = |config: &DataConfig, shared: Option<&str>| root(config, shared.map(PathBuf::from), &inner);
+        assert_eq!(here(&config("mnist"), None).unwrap(), folder.path().join("data/mnist"));
+        assert_eq!(here(&config("mnist"), Some("")).unwrap(), folder.path().join("data/mnist"));
+        assert_eq!(here(&config("mnist"), Some("/sets")).unwrap(), Path::new("/sets/mnist"));
+        let given = DataConfig { root: Some("/mine".into()), ..config("mnist") };
+        assert_eq!(here(&given, Some("/sets")).unwrap(), Path::new("/mine"));
+        let text = here(&config("fashion_mnist"), None).unwrap_err().to_string();
+        assert!(text.contains("scripts/get_data.sh fashion_mnist"), "{text}");
+    }
 }

@@ -1,5 +1,6 @@
 //! Data sets, order, augmentation.
 
+mod affine;
 mod augment;
 mod idx;
 mod images;
@@ -9,7 +10,8 @@ mod resident;
 mod synthetic;
 
 pub use crate::config::DataConfig;
-pub use augment::{Affine, Augment, Crop, Flip};
+pub use affine::Affine;
+pub use augment::{Augment, Crop, Flip};
 pub use images::{ImageSet, Images, Splits, overlap};
 pub use load::load;
 pub use random::{below, order, rng, uniform};
@@ -38,9 +40,7 @@ impl Cursor {
     /// # Errors
     /// A batch that is empty, larger than the set, or not divisible by the number of processes.
     pub fn check(&self, len: u64) -> Result<()> {
-        let Self {
-            rank, world, batch, ..
-        } = *self;
+        let Self { rank, world, batch, .. } = *self;
         if batch == 0 {
             return Err(user!("batch_size is 0; choose at least 1"));
         }
@@ -50,9 +50,7 @@ impl Cursor {
             ));
         }
         if world == 0 || rank >= world {
-            return Err(user!(
-                "process {rank} of {world} does not exist; ranks count from 0"
-            ));
+            return Err(user!("process {rank} of {world} does not exist; ranks count from 0"));
         }
         if batch % world != 0 {
             return Err(user!(

@@ -11,10 +11,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 /// hash: distinct values have distinct keys, nothing is mixed down to a smaller seed.
 pub fn rng(seed: u64, epoch: u64, sample: u64, operation: &str) -> ChaCha8Rng {
     let mut key = [0; 32];
-    for (bytes, value) in key
-        .chunks_exact_mut(8)
-        .zip([seed, epoch, sample, fnv1a(operation)])
-    {
+    for (bytes, value) in key.chunks_exact_mut(8).zip([seed, epoch, sample, fnv1a(operation)]) {
         bytes.copy_from_slice(&value.to_le_bytes());
     }
     ChaCha8Rng::from_seed(key)
@@ -49,9 +46,7 @@ pub fn below(rng: &mut ChaCha8Rng, n: u64) -> u64 {
 
 /// 64-bit FNV-1a.
 fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -70,16 +65,24 @@ mod tests {
     fn the_key_is_the_four_values() {
         // The first block of ChaCha8 under the all-zero key and nonce, as eSTREAM published it: 3e00ef2f895f40d6…
         let mut zero = ChaCha8Rng::from_seed([0; 32]);
-        assert_eq!(
-            zero.next_u64(),
-            u64::from_le_bytes([0x3e, 0x00, 0xef, 0x2f, 0x89, 0x5f, 0x40, 0xd6])
-        );
+        assert_eq!(zero.next_u64(), u64::from_le_bytes([0x3e, 0x00, 0xef, 0x2f, 0x89, 0x5f, 0x40, 0xd6]));
         let mut key = [0; 32];
         key[0] = 1;
         key[8] = 2;
         key[16] = 3;
         key[24..].copy_from_slice(&0xaf63_dc4c_8601_ec8c_u64.to_le_bytes());
         assert_eq!(rng(1, 2, 3, "a"), ChaCha8Rng::from_seed(key));
+    }
+
+    /// These values may never change: every published result rests on them. An implementation of ChaCha8 in Python gave the same.
+    #[test]
+    fn the_streams_are_fixed() {
+        let stream = &mut rng(1, 2, 3, "affine");
+        assert_eq!([stream.next_u64(), stream.next_u64()], [0x4bcf_c6e3_a9af_4d05, 0x94a6_1706_347e_57ab]);
+        assert_eq!(uniform(stream, -1.0, 3.0), -0.6394662541436871);
+        assert_eq!(below(stream, 1_000_000), 217167);
+        assert_eq!(order(1, 0, 10), [8, 6, 1, 4, 0, 3, 9, 2, 5, 7]);
+        assert_eq!(order(1, 1, 10), [9, 3, 6, 1, 8, 4, 2, 0, 5, 7]);
     }
 
     #[test]
@@ -125,9 +128,6 @@ mod tests {
         }
         assert_eq!(counts.len(), 24);
         // Each of the 24 is expected 1000 times, with a standard deviation of 31.
-        assert!(
-            counts.values().all(|count| (count - 1000).abs() < 155),
-            "{counts:?}"
-        );
+        assert!(counts.values().all(|count| (count - 1000).abs() < 155), "{counts:?}");
     }
 }

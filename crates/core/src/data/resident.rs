@@ -26,11 +26,7 @@ impl Resident {
     /// An augmentation with parameters out of range (see [`Augment::check_all`]).
     pub fn new(splits: Splits, augment: Vec<Augment>) -> Result<Self> {
         Augment::check_all(&augment, splits.train.shape())?;
-        Ok(Self {
-            set: splits.train,
-            test: splits.test,
-            augment,
-        })
+        Ok(Self { set: splits.train, test: splits.test, augment })
     }
 }
 
@@ -43,24 +39,15 @@ impl Source for Resident {
 
     fn batches(&self, from: Cursor) -> Box<dyn Iterator<Item = Result<Images>> + '_> {
         match from.check(self.len()) {
-            Ok(()) => Box::new(Batches {
-                source: self,
-                at: from,
-                order: None,
-            }),
+            Ok(()) => Box::new(Batches { source: self, at: from, order: None }),
             Err(error) => Box::new(std::iter::once(Err(error))),
         }
     }
 
     /// SHA-256 in hexadecimal over the hashes of both splits, as text.
     fn sha256(&self) -> String {
-        let both = Sha256::new()
-            .chain_update(self.set.sha256())
-            .chain_update(self.test.sha256());
-        both.finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        let both = Sha256::new().chain_update(self.set.sha256()).chain_update(self.test.sha256());
+        both.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
@@ -82,13 +69,7 @@ impl Batches<'_> {
     /// The share of this process in the batch of step `self.at.step`: a contiguous slice of the global batch.
     fn batch(&mut self) -> Result<Images> {
         let set = &self.source.set;
-        let Cursor {
-            seed,
-            step,
-            rank,
-            world,
-            batch,
-        } = self.at;
+        let Cursor { seed, step, rank, world, batch } = self.at;
         let steps = self.at.steps_per_epoch(set.len());
         let epoch = step / steps;
         let order = match self.order.take() {
@@ -96,11 +77,7 @@ impl Batches<'_> {
             _ => {
                 let samples = order(seed, epoch, set.len());
                 let index = Tensor::f_from_slice(&samples)?.f_to_device(set.device())?;
-                Order {
-                    epoch,
-                    samples,
-                    index,
-                }
+                Order { epoch, samples, index }
             }
         };
         let share = batch / world;
@@ -122,5 +99,131 @@ impl Iterator for Batches<'_> {
         let images = self.batch();
         self.at.step += 1;
         Some(images)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+    use crate::data::{Affine, Crop, Flip};
+    use proptest::prelude::*;
+
+    const BATCH: u64 = 8;
+
+    /// 29 pictures of 5×6 whose pixels tell them apart, so 3 steps of 8 in an epoch.
+    fn source(augment: Vec<Augment>) -> Resident {
+        let set = |n: usize| {
+            let pixels: Vec<u8> = (0..n * 30).map(|i| (i * 89 % 251) as u8).collect();
+            let labels: Vec<u8> = (0..n).map(|i| i as u8).collect();
+            let names: Vec<String> = (0..n).map(|i| i.to_string()).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            ImageSet::new(&pixels, [1, 5, 6], &labels, &names).unwrap()
+        };
+        Resident::new(Splits { train: set(29), test: set(3) }, augment).unwrap()
+    }
+
+    fn all_augmentations() -> Vec<Augment> {
+        let affine = Affine { rotate: 20.0, scale: 0.2, squeeze: 0.1, shear: 10.0, shift: 1.0 };
+        vec![Augment::Affine(affine), Augment::Crop(Crop { pad: 1 }), Augment::Flip(Flip {})]
+    }
+
+    fn cursor(seed: u64, step: u64) -> Cursor {
+        Cursor { seed, step, rank: 0, world: 1, batch: BATCH }
+    }
+
+    fn take(source: &Resident, from: Cursor, steps: usize) -> Vec<Images> {
+        source.batches(from).take(steps).collect::<Result<_>>().unwrap()
+    }
+
+    fn labels(batches: &[Images]) -> Vec<i64> {
+        batches.iter().flat_map(|images| Vec::<i64>::try_from(&images.label).unwrap()).collect()
+    }
+
+    #[test]
+    fn an_epoch_is_the_order_without_its_rest() {
+        let source = source(vec![]);
+        let seen = labels(&take(&source, cursor(3, 0), 6));
+        assert_eq!(seen[..24], order(3, 0, 29)[..24]);
+        assert_eq!(seen[24..], order(3, 1, 29)[..24]);
+        assert_ne!(seen[..24], seen[24..]);
+        assert_eq!(cursor(3, 0).steps_per_epoch(29), 3);
+    }
+
+    #[test]
+    fn pictures_stay_with_their_labels() {
+        let source = source(vec![]);
+        for images in take(&source, cursor(3, 1), 2) {
+            assert_eq!(images.image, source.set.select(&images.label).image);
+        }
+    }
+
+    #[test]
+    fn seeds_differ() {
+        let source = source(all_augmentations());
+        let (a, b) = (take(&source, cursor(1, 0), 3), take(&source, cursor(2, 0), 3));
+        assert_ne!(labels(&a), labels(&b));
+        // The same picture in another epoch or under another seed is distorted otherwise.
+        let image = source.set.select(&Tensor::from_slice(&[4_i64])).image;
+        let apply = |seed, epoch| all_augmentations()[0].apply(&image, seed, epoch, &[4]).unwrap();
+        assert_eq!(apply(1, 0), apply(1, 0));
+        assert_ne!(apply(1, 0), apply(2, 0));
+        assert_ne!(apply(1, 0), apply(1, 1));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn ranks_together_are_the_single_process(seed: u64, step in 0_u64..40, doublings in 0_u32..3) {
+            let world = 2_u64.pow(doublings);
+            let source = source(all_augmentations());
+            let whole = take(&source, cursor(seed, step), 4);
+            let shares: Vec<Vec<Images>> =
+                (0..world).map(|rank| take(&source, Cursor { rank, world, ..cursor(seed, step) }, 4)).collect();
+            for (i, images) in whole.iter().enumerate() {
+                let parts: Vec<&Tensor> = shares.iter().map(|share| &share[i].image).collect();
+                prop_assert_eq!(&Tensor::cat(&parts, 0), &images.image);
+                let parts: Vec<&Tensor> = shares.iter().map(|share| &share[i].label).collect();
+                prop_assert_eq!(&Tensor::cat(&parts, 0), &images.label);
+            }
+        }
+
+        #[test]
+        fn starting_later_is_skipping(seed: u64, step in 0_u64..10) {
+            let source = source(all_augmentations());
+            let all = take(&source, cursor(seed, 0), step as usize + 4);
+            let late = take(&source, cursor(seed, step), 4);
+            for (a, b) in all[step as usize..].iter().zip(&late) {
+                prop_assert_eq!(&a.image, &b.image);
+                prop_assert_eq!(&a.label, &b.label);
+            }
+        }
+    }
+
+    #[test]
+    fn batches_that_do_not_fit_are_refused_once() {
+        let source = source(vec![]);
+        for (batch, rank, world, word) in [
+            (0, 0, 1, "batch_size is 0"),
+            (30, 0, 1, "larger than the training set of 29"),
+            (9, 0, 2, "multiple of 2"),
+            (8, 2, 2, "process 2 of 2"),
+        ] {
+            let mut batches = source.batches(Cursor { seed: 1, step: 0, rank, world, batch });
+            match batches.next() {
+                Some(Err(Error::User(text))) => assert!(text.contains(word), "{text}"),
+                other => panic!("{word}: {other:?}"),
+            }
+            assert!(batches.next().is_none());
+        }
+    }
+
+    #[test]
+    fn the_hash_covers_both_splits() {
+        let base = source(vec![]);
+        let mut fewer = source(vec![]);
+        fewer.test = fewer.test.limit(2).unwrap();
+        assert_eq!(base.sha256(), source(all_augmentations()).sha256());
+        assert_ne!(base.sha256(), fewer.sha256());
     }
 }

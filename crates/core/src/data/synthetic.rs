@@ -10,55 +10,13 @@ const TEST: u64 = 500;
 
 /// Each digit as one stroke: its corners on a grid 4 wide and 6 high, y downwards.
 const STROKES: [&[(f64, f64)]; 10] = [
-    &[
-        (1.0, 0.0),
-        (3.0, 0.0),
-        (4.0, 1.5),
-        (4.0, 4.5),
-        (3.0, 6.0),
-        (1.0, 6.0),
-        (0.0, 4.5),
-        (0.0, 1.5),
-        (1.0, 0.0),
-    ],
+    &[(1.0, 0.0), (3.0, 0.0), (4.0, 1.5), (4.0, 4.5), (3.0, 6.0), (1.0, 6.0), (0.0, 4.5), (0.0, 1.5), (1.0, 0.0)],
     &[(1.0, 1.0), (2.0, 0.0), (2.0, 6.0)],
-    &[
-        (0.0, 1.0),
-        (1.0, 0.0),
-        (3.0, 0.0),
-        (4.0, 1.0),
-        (4.0, 2.0),
-        (0.0, 6.0),
-        (4.0, 6.0),
-    ],
-    &[
-        (0.0, 0.0),
-        (4.0, 0.0),
-        (2.0, 2.5),
-        (4.0, 4.0),
-        (3.0, 6.0),
-        (0.0, 6.0),
-    ],
+    &[(0.0, 1.0), (1.0, 0.0), (3.0, 0.0), (4.0, 1.0), (4.0, 2.0), (0.0, 6.0), (4.0, 6.0)],
+    &[(0.0, 0.0), (4.0, 0.0), (2.0, 2.5), (4.0, 4.0), (3.0, 6.0), (0.0, 6.0)],
     &[(3.0, 6.0), (3.0, 0.0), (0.0, 4.0), (4.0, 4.0)],
-    &[
-        (4.0, 0.0),
-        (0.0, 0.0),
-        (0.0, 3.0),
-        (3.0, 3.0),
-        (4.0, 4.0),
-        (3.0, 6.0),
-        (0.0, 6.0),
-    ],
-    &[
-        (3.0, 0.0),
-        (0.0, 3.0),
-        (0.0, 5.0),
-        (1.0, 6.0),
-        (3.0, 6.0),
-        (4.0, 5.0),
-        (3.0, 3.0),
-        (0.0, 4.0),
-    ],
+    &[(4.0, 0.0), (0.0, 0.0), (0.0, 3.0), (3.0, 3.0), (4.0, 4.0), (3.0, 6.0), (0.0, 6.0)],
+    &[(3.0, 0.0), (0.0, 3.0), (0.0, 5.0), (1.0, 6.0), (3.0, 6.0), (4.0, 5.0), (3.0, 3.0), (0.0, 4.0)],
     &[(0.0, 0.0), (4.0, 0.0), (1.0, 6.0)],
     &[
         (1.0, 3.0),
@@ -74,16 +32,7 @@ const STROKES: [&[(f64, f64)]; 10] = [
         (4.0, 4.0),
         (3.0, 3.0),
     ],
-    &[
-        (4.0, 2.0),
-        (3.0, 0.0),
-        (1.0, 0.0),
-        (0.0, 2.0),
-        (1.0, 3.0),
-        (4.0, 2.0),
-        (4.0, 3.5),
-        (2.0, 6.0),
-    ],
+    &[(4.0, 2.0), (3.0, 0.0), (1.0, 0.0), (0.0, 2.0), (1.0, 3.0), (4.0, 2.0), (4.0, 3.5), (2.0, 6.0)],
 ];
 
 /// 2,000 pictures to train on and 500 to test on, `[1, 28, 28]` in 10 equally frequent classes.
@@ -94,23 +43,11 @@ pub(super) fn splits() -> Result<Splits> {
         let labels: Vec<u8> = (0..count).map(|place| (place % 10) as u8).collect();
         let mut pixels = Vec::with_capacity(count as usize * SIDE * SIDE);
         for (place, label) in labels.iter().enumerate() {
-            draw(
-                first + place as u64,
-                STROKES[usize::from(*label)],
-                &mut pixels,
-            );
+            draw(first + place as u64, STROKES[usize::from(*label)], &mut pixels);
         }
-        ImageSet::new(
-            &pixels,
-            [1, SIDE, SIDE],
-            &labels,
-            &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
-        )
+        ImageSet::new(&pixels, [1, SIDE, SIDE], &labels, &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"])
     };
-    Ok(Splits {
-        train: set(0, TRAIN)?,
-        test: set(TRAIN, TEST)?,
-    })
+    Ok(Splits { train: set(0, TRAIN)?, test: set(TRAIN, TEST)? })
 }
 
 /// Appends one picture: the stroke at a random place, size, slant, width and brightness, on noise.
@@ -145,4 +82,33 @@ fn distance(point: (f64, f64), from: (f64, f64), to: (f64, f64)) -> f64 {
     let share = ((offset.0 * along.0 + offset.1 * along.1) / length2).clamp(0.0, 1.0);
     let (dx, dy) = (offset.0 - share * along.0, offset.1 - share * along.1);
     (dx * dx + dy * dy).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Kind, Tensor};
+
+    #[test]
+    fn every_machine_draws_the_same_bytes() {
+        let splits = splits().unwrap();
+        assert_eq!(splits.train.sha256(), "d10bd3488bed19bc2a1b67359ca76b5704b9eaf0732b359d1f9e1ef38dd63ef2");
+        assert_eq!(splits.test.sha256(), "85f957742519415c69ac3c450dc8802f56993434033f79b20c7656a66236252d");
+    }
+
+    /// Learnable, but not by templates alone: the nearest class mean does far better than chance and far from perfectly.
+    #[test]
+    fn the_task_is_neither_hopeless_nor_trivial() {
+        let Splits { train, test } = splits().unwrap();
+        let (train, test) = (train.in_order(2_000).next().unwrap(), test.in_order(500).next().unwrap());
+        let means: Vec<Tensor> = (0..10)
+            .map(|class| {
+                let mask = train.label.eq(class).to_kind(Kind::Float).view([-1, 1]);
+                (train.image.flatten(1, 3) * mask).sum_dim_intlist(0, false, Kind::Float) / 200.0
+            })
+            .collect();
+        let distances = Tensor::cdist(&test.image.flatten(1, 3), &Tensor::stack(&means, 0), 2.0, None);
+        let right = distances.argmin(1, false).eq_tensor(&test.label).sum(Kind::Int64).int64_value(&[]);
+        assert!((200..450).contains(&right), "{right} of 500");
+    }
 }

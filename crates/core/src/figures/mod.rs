@@ -1,1 +1,84 @@
-//! Pictures: grids, plots, confusion matrices.
+//! Pictures: grids, activations, confusion matrices, plots. Each is an [`image::RgbImage`]; [`save`] writes it as PNG.
+
+mod activations;
+mod confusion;
+mod grid;
+mod plot;
+mod text;
+
+use std::path::Path;
+
+use image::{ImageFormat, Rgb, RgbImage};
+
+use crate::{Error, Result};
+
+pub use activations::feature_maps;
+pub use confusion::confusion;
+pub use grid::grid;
+pub use plot::{Curve, Plot, plot};
+
+const WHITE: Rgb<u8> = Rgb([255, 255, 255]);
+const INK: Rgb<u8> = Rgb([32, 32, 32]);
+const GREY: Rgb<u8> = Rgb([120, 120, 120]);
+const BLUE: Rgb<u8> = Rgb([24, 84, 160]);
+const RED: Rgb<u8> = Rgb([190, 30, 45]);
+
+/// Writes a picture as PNG. A reader of `path` sees the old file or the whole new one, never a half.
+pub fn save(picture: &RgbImage, path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .suffix(".png.part")
+        .permissions(readable())
+        .tempfile_in(folder)
+        .map_err(Error::io("create", path))?;
+    let refuse = |error| match error {
+        image::ImageError::IoError(source) => Error::io("write", path)(source),
+        other => Error::Failed(format!("cannot write {}: {other}", path.display())),
+    };
+    picture.write_to(&mut file, ImageFormat::Png).map_err(refuse)?;
+    file.persist(path).map_err(|error| Error::io("write", path)(error.error))?;
+    Ok(())
+}
+
+/// Temporary files are private by default; a figure is readable as far as the umask allows.
+fn readable() -> std::fs::Permissions {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::Permissions::from_mode(0o666)
+}
+
+/// The colour a share `t` in [0, 1] of the way from `from` to `to`.
+fn blend(from: Rgb<u8>, to: Rgb<u8>, t: f64) -> Rgb<u8> {
+    let mix = |a: u8, b: u8| (f64::from(a) + t * (f64::from(b) - f64::from(a))).round() as u8;
+    Rgb([mix(from[0], to[0]), mix(from[1], to[1]), mix(from[2], to[2])])
+}
+
+/// Fills the part of a rectangle that lies inside the picture.
+fn fill(picture: &mut RgbImage, x: u32, y: u32, width: u32, height: u32, colour: Rgb<u8>) {
+    for row in y..(y + height).min(picture.height()) {
+        for column in x..(x + width).min(picture.width()) {
+            picture.put_pixel(column, row, colour);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn save_writes_a_png_that_reads_back_and_leaves_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.png");
+        let picture = RgbImage::from_fn(5, 3, |x, y| Rgb([x as u8, y as u8, 7]));
+        save(&RgbImage::new(1, 1), &path).unwrap();
+        save(&picture, &path).unwrap();
+        assert_eq!(image::open(&path).unwrap().to_rgb8(), picture);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn save_into_a_missing_folder_is_an_error_that_names_the_file() {
+        let error = save(&RgbImage::new(1, 1), Path::new("/nowhere/at/all/a.png")).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/at/all/a.png"), "{error}");
+    }
+}

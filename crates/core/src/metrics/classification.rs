@@ -71,9 +71,7 @@ impl Predictions {
         self.classes = classes;
         let logits = logits.f_detach()?;
         let predicted = logits.f_argmax(1, true)?;
-        let probability = logits
-            .f_softmax(1, Kind::Float)?
-            .f_gather(1, &predicted, false)?;
+        let probability = logits.f_softmax(1, Kind::Float)?.f_gather(1, &predicted, false)?;
         self.predicted.push(predicted.f_squeeze_dim(1)?);
         self.probability.push(probability.f_squeeze_dim(1)?);
         self.truth.push(label.shallow_clone());
@@ -100,9 +98,7 @@ impl Predictions {
         let probability = Vec::<f32>::try_from(Tensor::f_cat(&self.probability, 0)?)?;
         let mut confusion = vec![vec![0; classes as usize]; classes as usize];
         let mut mistakes = Vec::new();
-        for (index, ((truth, predicted), probability)) in
-            truth.iter().zip(&predicted).zip(&probability).enumerate()
-        {
+        for (index, ((truth, predicted), probability)) in truth.iter().zip(&predicted).zip(&probability).enumerate() {
             if !(0..classes).contains(truth) {
                 return Err(user!(
                     "label {truth} of picture {index} is not one of the model's {classes} classes; set model.num_classes"
@@ -124,27 +120,17 @@ impl Predictions {
         let top5 = match self.rank.is_empty() {
             true => None,
             false => Some(
-                Vec::<i64>::try_from(Tensor::f_cat(&self.rank, 0)?)?
-                    .into_iter()
-                    .filter(|rank| *rank < TOP)
-                    .count() as u64,
+                Vec::<i64>::try_from(Tensor::f_cat(&self.rank, 0)?)?.into_iter().filter(|rank| *rank < TOP).count()
+                    as u64,
             ),
         };
         let loss = match self.loss.len() == self.truth.len() {
-            true => Some(
-                Vec::<f64>::try_from(Tensor::f_cat(&self.loss, 0)?)?
-                    .into_iter()
-                    .sum::<f64>()
-                    / truth.len() as f64,
-            ),
+            true => {
+                Some(Vec::<f64>::try_from(Tensor::f_cat(&self.loss, 0)?)?.into_iter().sum::<f64>() / truth.len() as f64)
+            }
             false => None,
         };
-        Ok(Classification {
-            confusion,
-            top5,
-            loss,
-            mistakes,
-        })
+        Ok(Classification { confusion, top5, loss, mistakes })
     }
 }
 
@@ -156,9 +142,7 @@ fn rank(logits: &Tensor, label: &Tensor) -> Result<Tensor> {
     let own = logits.f_gather(1, &label, false)?;
     let class = Tensor::f_arange(classes, (Kind::Int64, logits.device()))?;
     let behind = class.f_ge_tensor(&label)?;
-    let beaten = logits
-        .f_lt_tensor(&own)?
-        .f_logical_or(&logits.f_eq_tensor(&own)?.f_logical_and(&behind)?)?;
+    let beaten = logits.f_lt_tensor(&own)?.f_logical_or(&logits.f_eq_tensor(&own)?.f_logical_and(&behind)?)?;
     Ok(classes - beaten.f_sum_dim_intlist(1, false, Kind::Int64)?)
 }
 
@@ -170,11 +154,7 @@ impl Classification {
 
     /// Examples whose truth was predicted.
     pub fn correct(&self) -> u64 {
-        self.confusion
-            .iter()
-            .enumerate()
-            .map(|(class, row)| row[class])
-            .sum()
+        self.confusion.iter().enumerate().map(|(class, row)| row[class]).sum()
     }
 
     /// Fraction of right answers, in [0, 1].
@@ -207,15 +187,116 @@ impl Classification {
 ///
 /// # Errors
 /// Those of [`Predictions::add`] and [`Predictions::finish`].
-pub fn evaluate(
-    set: &ImageSet,
-    batch: i64,
-    forward: impl Fn(&Tensor) -> Tensor,
-) -> Result<Classification> {
+pub fn evaluate(set: &ImageSet, batch: i64, forward: impl Fn(&Tensor) -> Tensor) -> Result<Classification> {
     let mut predictions = Predictions::default();
     tch::no_grad(|| {
-        set.in_order(batch)
-            .try_for_each(|images| predictions.add(&forward(&images.image), &images.label, None))
+        set.in_order(batch).try_for_each(|images| predictions.add(&forward(&images.image), &images.label, None))
     })?;
     predictions.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+    use proptest::prelude::*;
+
+    fn classified(logits: &[f32], classes: i64, labels: &[i64]) -> Result<Classification> {
+        let mut predictions = Predictions::default();
+        predictions.add(&Tensor::from_slice(logits).view([-1, classes]), &Tensor::from_slice(labels), None)?;
+        predictions.finish()
+    }
+
+    #[test]
+    fn counts_by_hand() {
+        let logits = [2.0, 1.0, 0.0, 0.0, 3.0, 0.0, 0.0, 0.0, 1.0, 5.0, 0.0, 0.0, 0.0, 2.0, 1.0];
+        let found = classified(&logits, 3, &[0, 1, 0, 2, 1]).unwrap();
+        assert_eq!(found.confusion, [[1, 0, 1], [0, 2, 0], [1, 0, 0]]);
+        assert_eq!((found.count(), found.correct()), (5, 3));
+        assert_eq!((found.accuracy(), found.error()), (3.0 / 5.0, 2.0 / 5.0));
+        assert_eq!(found.class_accuracy(), [Some(0.5), Some(1.0), Some(0.0)]);
+        assert_eq!((found.top5, found.loss), (None, None));
+        let wrong: Vec<_> = found.mistakes.iter().map(|m| (m.index, m.truth, m.predicted)).collect();
+        assert_eq!(wrong, [(3, 2, 0), (2, 0, 2)]);
+        for (mistake, logit) in found.mistakes.iter().zip([5_f64, 1.0]) {
+            let expected = logit.exp() / (logit.exp() + 2.0);
+            assert!((mistake.probability - expected).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn a_class_that_did_not_occur_has_no_accuracy() {
+        assert_eq!(classified(&[1.0, 0.0], 2, &[0]).unwrap().class_accuracy(), [Some(1.0), None]);
+    }
+
+    #[test]
+    fn of_equal_logits_the_first_is_taken() {
+        let found = classified(&[0.0; 12], 6, &[0, 5]).unwrap();
+        assert_eq!(found.correct(), 1);
+        // Six equal logits: class 5 ranks sixth.
+        assert_eq!(found.top5, Some(1));
+        assert_eq!(found.top5_accuracy(), Some(0.5));
+    }
+
+    #[test]
+    fn a_truth_that_is_not_a_number_is_no_hit() {
+        let mut logits = [0.0; 12];
+        logits[3] = f32::NAN;
+        logits[6..12].copy_from_slice(&[9.0, 8.0, 7.0, 6.0, 5.0, 4.0]);
+        assert_eq!(classified(&logits, 6, &[3, 4]).unwrap().top5, Some(1));
+    }
+
+    #[test]
+    fn losses_are_averaged_over_examples() {
+        let mut predictions = Predictions::default();
+        for losses in [&[1.0_f32, 2.0][..], &[6.0]] {
+            let n = losses.len() as i64;
+            let label = Tensor::zeros([n], (Kind::Int64, tch::Device::Cpu));
+            let logits = Tensor::zeros([n, 2], (Kind::Float, tch::Device::Cpu));
+            predictions.add(&logits, &label, Some(&Tensor::from_slice(losses))).unwrap();
+        }
+        assert_eq!(predictions.finish().unwrap().loss, Some(3.0));
+    }
+
+    #[test]
+    fn misfits_are_errors() {
+        assert!(
+            matches!(classified(&[1.0, 0.0], 2, &[2]), Err(Error::User(text)) if text.contains("label 2 of picture 0"))
+        );
+        assert!(matches!(classified(&[1.0; 6], 6, &[-1]), Err(Error::User(_))));
+        assert!(matches!(classified(&[1.0, 0.0], 2, &[0, 1]), Err(Error::Failed(_))));
+        assert!(matches!(Predictions::default().finish(), Err(Error::Failed(_))));
+    }
+
+    #[test]
+    fn at_most_24_mistakes_the_most_confident_first() {
+        let logits: Vec<f32> = (0..40).flat_map(|i| [0.0, (i % 20) as f32 / 10.0 + 0.1]).collect();
+        let found = classified(&logits, 2, &[0; 40]).unwrap();
+        let places: Vec<u64> = found.mistakes.iter().map(|mistake| mistake.index).collect();
+        let expected: Vec<u64> = (0..12).flat_map(|i| [19 - i, 39 - i]).collect();
+        assert_eq!(places, expected);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(30))]
+        /// Against a sort in plain Rust, for any batch size, last partial batch included.
+        #[test]
+        fn batches_do_not_matter(values in prop::collection::vec(0_u8..5, 8 * 17), labels in prop::collection::vec(0_u8..8, 17), batch in 1_i64..20) {
+            let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+            let set = ImageSet::new(&values, [1, 1, 8], &labels, &names).unwrap();
+            // The eight pixels are the logits.
+            let found = evaluate(&set, batch, |image| image.flatten(1, 3) * 10.0).unwrap();
+            prop_assert_eq!(&found, &evaluate(&set, 17, |image| image.flatten(1, 3) * 10.0).unwrap());
+            let (mut correct, mut top5) = (0, 0);
+            for (row, label) in values.chunks_exact(8).zip(&labels) {
+                let mut ranked: Vec<usize> = (0..8).collect();
+                ranked.sort_by_key(|class| std::cmp::Reverse(row[*class]));
+                let rank = ranked.iter().position(|class| *class == usize::from(*label)).unwrap();
+                correct += u64::from(rank == 0);
+                top5 += u64::from(rank < 5);
+            }
+            prop_assert_eq!((found.count(), found.correct(), found.top5), (17, correct, Some(top5)));
+            prop_assert_eq!(found.mistakes.len() as u64, 17 - correct);
+        }
+    }
 }

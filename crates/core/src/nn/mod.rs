@@ -1,1 +1,41 @@
 //! Layers with PyTorch's initialisation and state-dict names.
+//!
+//! tch's own layers differ from PyTorch's in both (weights 2.45 times as large, no `num_batches_tracked`), and numbers of papers do not
+//! survive that. What has no parameters needs no layer: `x.relu()`, `x.max_pool2d(…)`, `x.dropout(p, train)`.
+
+mod conv;
+mod linear;
+mod norm;
+
+use tch::nn::{Init, VarStore};
+
+pub use conv::{Conv2d, Conv2dConfig};
+pub use linear::Linear;
+pub use norm::{BatchNorm2d, LayerNorm};
+
+use crate::{Error, Result};
+
+/// PyTorch's default for weights and biases: U(±1/√fan_in), which is what its `kaiming_uniform_(a=√5)` comes to.
+fn default_init(fan_in: i64) -> Init {
+    let bound = 1.0 / (fan_in as f64).sqrt();
+    Init::Uniform { lo: -bound, up: bound }
+}
+
+/// Checks that no two tensors asked for one name: tch then silently calls the second `<name>__<n>`.
+/// # Errors
+/// The names, if there are any.
+pub fn ensure_unique(store: &VarStore) -> Result<()> {
+    let renamed = |name: &String| match name.rsplit_once("__") {
+        Some((_, number)) => !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()),
+        None => false,
+    };
+    let mut names: Vec<String> = store.variables().into_keys().filter(renamed).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    names.sort();
+    Err(Error::Failed(format!("the model uses a parameter name twice; the second was stored as {}", names.join(", "))))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,157 @@
 //! Optimizers, schedules, clipping, averages.
+//!
+//! A recipe's step reads: `optim.step(lr)` with `lr = config.lr(batch) * schedule.factor(…)`. All state is tensors by name, complete and
+//! of fixed shape from construction on, so that a checkpoint is a copy of it and a resumed run continues to the bit.
+
+mod adamw;
+mod clip;
+mod ema;
+mod params;
+mod schedule;
+mod sgd;
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use tch::{Device, Kind, Tensor};
+
+pub use adamw::{Adamw, AdamwConfig};
+pub use clip::clip_grad_norm;
+pub use ema::Ema;
+pub use params::{Group, Param, Params};
+pub use schedule::Schedule;
+pub use sgd::{Sgd, SgdConfig};
+
+use crate::Result;
+
+/// How the base rate grows with the global batch. The base rate is for a batch of 256.
+#[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum LrScaling {
+    /// The base rate as it stands.
+    #[default]
+    None,
+    /// Times batch/256 (arXiv:1706.02677, §2.1).
+    Linear,
+    /// Times √(batch/256).
+    Sqrt,
+}
+
+impl LrScaling {
+    fn factor(self, batch: u64) -> f64 {
+        let ratio = batch as f64 / 256.0;
+        match self {
+            LrScaling::None => 1.0,
+            LrScaling::Linear => ratio,
+            LrScaling::Sqrt => ratio.sqrt(),
+        }
+    }
+}
+
+/// Which optimizer, and its numbers.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimConfig {
+    /// Stochastic gradient descent with momentum.
+    Sgd(SgdConfig),
+    /// Adam with decoupled weight decay.
+    Adamw(AdamwConfig),
+}
+
+impl OptimConfig {
+    /// The learning rate for a global batch, before the schedule.
+    pub fn lr(&self, batch: u64) -> f64 {
+        let (base_lr, scaling) = match self {
+            OptimConfig::Sgd(config) => (config.base_lr, config.lr_scaling),
+            OptimConfig::Adamw(config) => (config.base_lr, config.lr_scaling),
+        };
+        base_lr * scaling.factor(batch)
+    }
+
+    /// The configured weight decay, for the rule given to [`Params::new`]: which parameters decay is the paper's to say.
+    pub fn weight_decay(&self) -> f64 {
+        match self {
+            OptimConfig::Sgd(config) => config.weight_decay,
+            OptimConfig::Adamw(config) => config.weight_decay,
+        }
+    }
+
+    /// The optimizer of these parameters, before its first step.
+    /// # Errors
+    /// A number out of its range.
+    pub fn build(&self, params: &Params) -> Result<Optimizer> {
+        Ok(match self {
+            OptimConfig::Sgd(config) => Optimizer::Sgd(Sgd::new(config, params)?),
+            OptimConfig::Adamw(config) => Optimizer::Adamw(Adamw::new(config, params)?),
+        })
+    }
+}
+
+/// The configured optimizer.
+#[derive(Debug)]
+pub enum Optimizer {
+    /// Stochastic gradient descent with momentum.
+    Sgd(Sgd),
+    /// Adam with decoupled weight decay.
+    Adamw(Adamw),
+}
+
+impl Optimizer {
+    /// One update of every parameter that has a gradient; `lr` is multiplied by each group's `lr_scale`.
+    /// # Errors
+    /// What libtorch says.
+    pub fn step(&mut self, lr: f64) -> Result<()> {
+        match self {
+            Optimizer::Sgd(sgd) => sgd.step(lr),
+            Optimizer::Adamw(adamw) => adamw.step(lr),
+        }
+    }
+
+    /// Handles to the state by name (`momentum.<parameter>`, …): copying into them restores a checkpoint.
+    pub fn state(&self) -> BTreeMap<String, Tensor> {
+        match self {
+            Optimizer::Sgd(sgd) => sgd.state(),
+            Optimizer::Adamw(adamw) => adamw.state(),
+        }
+    }
+}
+
+/// One learning rate kept where the parameters are, so that a step neither waits for the device nor bakes the number in.
+#[derive(Debug)]
+struct Rate {
+    scale: f64,
+    tensor: Tensor,
+}
+
+impl Rate {
+    fn new(scale: f64, device: Device) -> Result<Self> {
+        // The CUDA kernels read a float32; on the CPU nothing need be lost.
+        let kind = if device == Device::Cpu { Kind::Double } else { Kind::Float };
+        Ok(Self { scale, tensor: Tensor::f_zeros([], (kind, device))? })
+    }
+
+    fn set(&mut self, lr: f64) -> Result<&Tensor> {
+        let _ = self.tensor.f_fill_(lr * self.scale)?;
+        Ok(&self.tensor)
+    }
+}
+
+/// Refuses a number that is not in `range`, by the name of its key.
+fn in_range(key: &str, value: f64, range: impl std::ops::RangeBounds<f64>, words: &str) -> Result<()> {
+    if value.is_finite() && range.contains(&value) {
+        return Ok(());
+    }
+    Err(crate::user!("optimizer: {key} is {value}; it must be {words}"))
+}
+
+/// Handles to tensors under a prefix.
+fn named<'a>(
+    prefix: &'a str,
+    names: &'a [String],
+    tensors: &'a [Tensor],
+) -> impl Iterator<Item = (String, Tensor)> + 'a {
+    names.iter().zip(tensors).map(move |(name, tensor)| (format!("{prefix}.{name}"), tensor.shallow_clone()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,41 @@
 //! The loop that no paper describes: iteration, logging, evaluation, checkpoints, resume. The paper owns the gradient step.
 
+mod checkpoint;
+mod fit;
+mod log;
+mod progress;
+pub mod run;
+mod signals;
+mod stage;
+mod step;
+mod tensorboard;
 
 use std::collections::BTreeMap;
 
+use image::RgbImage;
 use tch::Tensor;
 
+pub(crate) use self::log::read_metrics;
+pub use self::signals::Signals;
+pub use self::stage::{Bench, Plan, Stage};
+pub use self::step::{Setup, Step};
 use crate::Result;
 use crate::data::Source;
 
 /// Tensors by name, sorted, so that files and hashes do not depend on the order of creation.
 pub type Named = BTreeMap<String, Tensor>;
+
+/// What one step reports, by name: `loss`, `lr`, `grad_norm`.
+pub type Scalars = Vec<(&'static str, Scalar)>;
+
+/// A value of a step. Device values are read only when they are logged, so that no step waits for the device.
+#[derive(Debug)]
+pub enum Scalar {
+    /// A number that the host knows.
+    Host(f64),
+    /// A tensor of one element.
+    Device(Tensor),
+}
 
 /// Which examples an evaluation sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,15 +45,6 @@ pub enum Split {
     /// The published test set.
     Test,
 }
-
-/// Settings and surroundings of a run.
-#[derive(Debug)]
-pub struct Setup {}
-/// Where in the run a step stands.
-#[derive(Debug)]
-pub struct Step {}
-/// Named values of a step.
-pub type Scalars = Vec<(&'static str, f64)>;
 
 /// One training stage of one paper.
 pub trait Recipe: Sized {
@@ -43,18 +60,50 @@ pub trait Recipe: Sized {
     /// Builds model, optimizer and averages; `init` is the full state of the stage before.
     fn build(config: &Self::Config, setup: &Setup, init: Option<&Named>) -> Result<Self>;
     /// The paper's algorithm, top to bottom: one update of the weights.
-    fn step(&mut self, batch: Self::Batch, at: &Step) -> Result<Scalars>;
+    fn step(&mut self, batch: Self::Batch, data: &Self::Data, at: &Step) -> Result<Scalars>;
     /// Scalars and pictures of one split.
     fn evaluate(&mut self, data: &Self::Data, split: Split, out: &mut Eval) -> Result<()>;
-    /// `model.*`, `ema.*`, `optim.*`: handles to everything that a resumed run needs, complete from `build` on.
+    /// `model.*`, `ema.*`, `optim.*`: handles to everything that a resumed run needs, complete and fixed from `build` on.
     fn state(&self) -> Named;
+    /// Whether the data hold out a validation split; without one, the curve on the test set is logged as `monitor/…`.
+    fn has_validation(_data: &Self::Data) -> bool {
+        false
+    }
 }
 
 /// Collects what an evaluation finds.
 #[derive(Debug, Default)]
 pub struct Eval {
-    /// `accuracy` → value; of averaged weights `-ema` stands behind the split's name.
-    pub scalars: Vec<(String, f64)>,
-    /// File stem → picture.
-    pub pictures: Vec<(String, image::RgbImage)>,
+    scalars: Vec<(&'static str, String, f64)>,
+    pictures: Vec<(String, RgbImage)>,
+    suffix: &'static str,
+    raw_only: bool,
+}
+
+impl Eval {
+    /// Adds a number: fractions for `accuracy` and `error`.
+    pub fn scalar(&mut self, name: impl Into<String>, value: f64) {
+        self.scalars.push((self.suffix, name.into(), value));
+    }
+
+    /// Adds a picture; `name` becomes its file's stem.
+    pub fn picture(&mut self, name: &str, picture: RgbImage) {
+        self.pictures.push((format!("{name}{}", self.suffix), picture));
+    }
+
+    /// What `evaluate` adds is of the averaged weights and stands under `<split>-ema/`.
+    pub fn averaged(&mut self, evaluate: impl FnOnce(&mut Eval) -> Result<()>) -> Result<()> {
+        if self.raw_only {
+            return Ok(());
+        }
+        self.suffix = "-ema";
+        let done = evaluate(self);
+        self.suffix = "";
+        done
+    }
+
+    /// `test/accuracy` → value, for `split` = `test`.
+    pub(crate) fn named(&self, split: &str) -> BTreeMap<String, f64> {
+        self.scalars.iter().map(|(suffix, name, value)| (format!("{split}{suffix}/{name}"), *value)).collect()
+    }
 }

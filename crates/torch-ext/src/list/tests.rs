@@ -13,11 +13,8 @@ fn params() -> Vec<Tensor> {
 }
 
 fn backward(params: &[Tensor]) {
-    let loss: Tensor = params
-        .iter()
-        .enumerate()
-        .map(|(i, p)| (p * p).sum(Kind::Double) * (0.5 * (i as f64 + 1.0)))
-        .sum();
+    let loss: Tensor =
+        params.iter().enumerate().map(|(i, p)| (p * p).sum(Kind::Double) * (0.5 * (i as f64 + 1.0))).sum();
     loss.backward();
 }
 
@@ -46,18 +43,9 @@ fn sgd_is_its_formula() {
         let mut plain: Vec<Vec<f64>> = tensors.iter().map(numbers).collect();
         let mut memory: Vec<Vec<f64>> = plain.iter().map(|p| vec![0.0; p.len()]).collect();
         for _ in 0..4 {
-            list.clear_grads().unwrap();
+            list.clear_grads();
             backward(&tensors);
-            list.fused_sgd(
-                buffers.as_ref(),
-                &Tensor::from(lr),
-                Sgd {
-                    momentum,
-                    weight_decay,
-                    nesterov,
-                },
-            )
-            .unwrap();
+            list.fused_sgd(buffers.as_ref(), &Tensor::from(lr), Sgd { momentum, weight_decay, nesterov }).unwrap();
             for (i, (p, b)) in plain.iter_mut().zip(&mut memory).enumerate() {
                 for (p, b) in p.iter_mut().zip(b) {
                     let g = (i as f64 + 1.0) * *p + weight_decay * *p;
@@ -76,40 +64,24 @@ fn sgd_is_its_formula() {
 fn adamw_is_its_formula_and_counts_steps() {
     let tensors = params();
     let list = TensorList::new(&tensors).unwrap();
-    let (m, v) = (
-        TensorList::new(&zeros_like(&tensors)).unwrap(),
-        TensorList::new(&zeros_like(&tensors)).unwrap(),
-    );
-    let counts: Vec<Tensor> = tensors
-        .iter()
-        .map(|_| Tensor::zeros([], (Kind::Float, Device::Cpu)))
-        .collect();
+    let (m, v) = (TensorList::new(&zeros_like(&tensors)).unwrap(), TensorList::new(&zeros_like(&tensors)).unwrap());
+    let counts: Vec<Tensor> = tensors.iter().map(|_| Tensor::zeros([], (Kind::Float, Device::Cpu))).collect();
     let steps = TensorList::new(&counts).unwrap();
-    let adamw = Adamw {
-        beta1: 0.9,
-        beta2: 0.99,
-        eps: 1e-8,
-        weight_decay: 0.1,
-    };
+    let adamw = Adamw { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1 };
     let lr = 0.02;
     let mut plain: Vec<Vec<f64>> = tensors.iter().map(numbers).collect();
-    let mut moments: Vec<Vec<(f64, f64)>> =
-        plain.iter().map(|p| vec![(0.0, 0.0); p.len()]).collect();
+    let mut moments: Vec<Vec<(f64, f64)>> = plain.iter().map(|p| vec![(0.0, 0.0); p.len()]).collect();
     for t in 1..=4 {
-        list.clear_grads().unwrap();
+        list.clear_grads();
         backward(&tensors);
-        list.fused_adamw(&m, &v, &steps, &Tensor::from(lr), adamw)
-            .unwrap();
+        list.fused_adamw(&m, &v, &steps, &Tensor::from(lr), adamw).unwrap();
         for (i, (p, mv)) in plain.iter_mut().zip(&mut moments).enumerate() {
             for (p, (m, v)) in p.iter_mut().zip(mv) {
                 let g = (i as f64 + 1.0) * *p;
                 *p *= 1.0 - lr * adamw.weight_decay;
                 *m = adamw.beta1 * *m + (1.0 - adamw.beta1) * g;
                 *v = adamw.beta2 * *v + (1.0 - adamw.beta2) * g * g;
-                let (m_hat, v_hat) = (
-                    *m / (1.0 - adamw.beta1.powi(t)),
-                    *v / (1.0 - adamw.beta2.powi(t)),
-                );
+                let (m_hat, v_hat) = (*m / (1.0 - adamw.beta1.powi(t)), *v / (1.0 - adamw.beta2.powi(t)));
                 *p -= lr * m_hat / (v_hat.sqrt() + adamw.eps);
             }
         }
@@ -128,19 +100,11 @@ fn parameters_without_gradient_stay_as_they_are() {
     (&tensors[0] * 2.0).sum(Kind::Double).backward();
     let buffers = TensorList::new(&zeros_like(&tensors)).unwrap();
     let moved = numbers(&tensors[0]);
-    list.fused_sgd(
-        Some(&buffers),
-        &Tensor::from(0.1),
-        Sgd {
-            momentum: 0.9,
-            weight_decay: 0.5,
-            nesterov: false,
-        },
-    )
-    .unwrap();
+    list.fused_sgd(Some(&buffers), &Tensor::from(0.1), Sgd { momentum: 0.9, weight_decay: 0.5, nesterov: false })
+        .unwrap();
     assert_eq!(numbers(&tensors[1]), before);
     assert_ne!(numbers(&tensors[0]), moved);
-    list.clear_grads().unwrap();
+    list.clear_grads();
     assert!(!tensors[0].grad().defined());
 }
 
@@ -148,35 +112,16 @@ fn parameters_without_gradient_stay_as_they_are() {
 fn gradients_and_weights_may_differ_in_memory_format() {
     // The kernels walk memory, not indices: a channels-last weight with a plain gradient would be scrambled if nothing looked.
     let weight = Tensor::randn([4, 3, 2, 2], F64);
-    let weight = crate::channels_last(&weight)
-        .unwrap()
-        .set_requires_grad(true);
+    let weight = crate::channels_last(&weight).unwrap().set_requires_grad(true);
     let expected = weight.detach() - Tensor::arange(48, F64).view([4, 3, 2, 2]) * 0.1;
-    (&weight * Tensor::arange(48, F64).view([4, 3, 2, 2]))
-        .sum(Kind::Double)
-        .backward();
+    (&weight * Tensor::arange(48, F64).view([4, 3, 2, 2])).sum(Kind::Double).backward();
     let list = TensorList::new(&[&weight]).unwrap();
-    list.fused_sgd(
-        None,
-        &Tensor::from(0.1),
-        Sgd {
-            momentum: 0.0,
-            weight_decay: 0.0,
-            nesterov: false,
-        },
-    )
-    .unwrap();
+    list.fused_sgd(None, &Tensor::from(0.1), Sgd { momentum: 0.0, weight_decay: 0.0, nesterov: false }).unwrap();
     close(&numbers(&weight), &numbers(&expected));
 
     let plain = TensorList::new(&[Tensor::zeros([4, 3, 2, 2], F64)]).unwrap();
-    let sgd = Sgd {
-        momentum: 0.9,
-        weight_decay: 0.0,
-        nesterov: false,
-    };
-    let error = list
-        .fused_sgd(Some(&plain), &Tensor::from(0.1), sgd)
-        .unwrap_err();
+    let sgd = Sgd { momentum: 0.9, weight_decay: 0.0, nesterov: false };
+    let error = list.fused_sgd(Some(&plain), &Tensor::from(0.1), sgd).unwrap_err();
     assert!(error.to_string().contains("memory format"), "{error}");
 }
 
@@ -186,22 +131,12 @@ fn mismatched_state_is_an_error_of_one_line() {
     backward(&tensors);
     let list = TensorList::new(&tensors).unwrap();
     let lr = Tensor::from(0.1);
-    let sgd = Sgd {
-        momentum: 0.9,
-        weight_decay: 0.0,
-        nesterov: false,
-    };
+    let sgd = Sgd { momentum: 0.9, weight_decay: 0.0, nesterov: false };
     let before: Vec<_> = tensors.iter().map(numbers).collect();
 
     let short = TensorList::new(&zeros_like(&tensors[..2])).unwrap();
-    let error = list
-        .fused_sgd(Some(&short), &lr, sgd)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("state for 2 tensors, but there are 3"),
-        "{error}"
-    );
+    let error = list.fused_sgd(Some(&short), &lr, sgd).unwrap_err().to_string();
+    assert!(error.contains("state for 2 tensors, but there are 3"), "{error}");
 
     let mut wrong = zeros_like(&tensors);
     wrong[1] = Tensor::zeros([4], F64);
@@ -217,17 +152,7 @@ fn mismatched_state_is_an_error_of_one_line() {
     }
     assert!(list.fused_sgd(None, &lr, sgd).is_err());
     assert!(list.foreach_lerp(&short, 0.5).is_err());
-    assert!(
-        list.fused_sgd(
-            None,
-            &Tensor::zeros([2], F64),
-            Sgd {
-                momentum: 0.0,
-                ..sgd
-            }
-        )
-        .is_err()
-    );
+    assert!(list.fused_sgd(None, &Tensor::zeros([2], F64), Sgd { momentum: 0.0, ..sgd }).is_err());
     assert_eq!(tensors.iter().map(numbers).collect::<Vec<_>>(), before);
 }
 
@@ -239,28 +164,15 @@ fn lerp_and_addcmul_are_their_formulas() {
     let before: Vec<_> = tensors.iter().map(numbers).collect();
 
     let averages = zeros_like(&tensors);
-    TensorList::new(&averages)
-        .unwrap()
-        .foreach_lerp(&list, 0.25)
-        .unwrap();
+    TensorList::new(&averages).unwrap().foreach_lerp(&list, 0.25).unwrap();
     for (average, before) in averages.iter().zip(&before) {
-        close(
-            &numbers(average),
-            &before.iter().map(|p| 0.25 * p).collect::<Vec<_>>(),
-        );
+        close(&numbers(average), &before.iter().map(|p| 0.25 * p).collect::<Vec<_>>());
     }
 
     let factors: Vec<_> = tensors.iter().map(|p| p.detach().abs()).collect();
-    list.foreach_addcmul_grads(&TensorList::new(&factors).unwrap(), -0.5)
-        .unwrap();
+    list.foreach_addcmul_grads(&TensorList::new(&factors).unwrap(), -0.5).unwrap();
     for (i, (tensor, before)) in tensors.iter().zip(&before).enumerate() {
-        close(
-            &numbers(tensor),
-            &before
-                .iter()
-                .map(|p| p - 0.5 * (i as f64 + 1.0) * p * p.abs())
-                .collect::<Vec<_>>(),
-        );
+        close(&numbers(tensor), &before.iter().map(|p| p - 0.5 * (i as f64 + 1.0) * p * p.abs()).collect::<Vec<_>>());
     }
 }
 
@@ -270,21 +182,11 @@ fn norm_and_scaling_are_over_all_gradients() {
     let list = TensorList::new(&tensors).unwrap();
     assert_eq!(list.grad_norm().unwrap().double_value(&[]), 0.0);
     backward(&tensors);
-    let squares: f64 = tensors
-        .iter()
-        .flat_map(|p| numbers(&p.grad()))
-        .map(|g| g * g)
-        .sum();
-    close(
-        &[list.grad_norm().unwrap().double_value(&[])],
-        &[squares.sqrt()],
-    );
+    let squares: f64 = tensors.iter().flat_map(|p| numbers(&p.grad())).map(|g| g * g).sum();
+    close(&[list.grad_norm().unwrap().double_value(&[])], &[squares.sqrt()]);
     let before = numbers(&tensors[2].grad());
     list.scale_grads(&Tensor::from(0.5)).unwrap();
-    assert_eq!(
-        numbers(&tensors[2].grad()),
-        before.iter().map(|g| 0.5 * g).collect::<Vec<_>>()
-    );
+    assert_eq!(numbers(&tensors[2].grad()), before.iter().map(|g| 0.5 * g).collect::<Vec<_>>());
     assert!(list.scale_grads(&Tensor::zeros([2], F64)).is_err());
 }
 
@@ -292,9 +194,6 @@ fn norm_and_scaling_are_over_all_gradients() {
 fn the_list_outlives_its_tensors() {
     let average = Tensor::zeros([2], F64);
     let list = TensorList::new(&[Tensor::ones([2], F64)]).unwrap();
-    TensorList::new(&[&average])
-        .unwrap()
-        .foreach_lerp(&list, 1.0)
-        .unwrap();
+    TensorList::new(&[&average]).unwrap().foreach_lerp(&list, 1.0).unwrap();
     assert_eq!(numbers(&average), [1.0, 1.0]);
 }

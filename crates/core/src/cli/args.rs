@@ -1,0 +1,227 @@
+//! What can be typed.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    propagate_version = true,
+    after_help = "Keys are set as key=value: optim.base_lr=0.5 seed=1 data=fashion_mnist.\nExit codes: 0 done, 2 your input is wrong, 1 any other failure, 130/143 interrupted (saved)."
+)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Train all stages of the config (or one), then evaluate on the test split. The default command
+    Train(TrainArgs),
+    /// Evaluate given weights on the test split
+    Eval(EvalArgs),
+    /// Tensors in, tensors out: hold the model against any other implementation
+    Forward(ForwardArgs),
+    /// Pictures in, answers out
+    Predict(PredictArgs),
+    /// Measure the speed of the training step, as JSON
+    Bench(BenchArgs),
+    /// Layer table: output shape, parameters, multiply-adds
+    Summary(Common),
+    /// Draw training pictures after augmentation; count classes; mean and deviation
+    Data(DataArgs),
+    /// Evaluate a finished run again: do number, data hash and weight hash hold?
+    Verify(VerifyArgs),
+    /// Table of this paper's runs
+    Runs(RunsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Common {
+    /// The experiment
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// auto, cpu, cuda or cuda:<index>; short for compute.device=…
+    #[arg(long)]
+    pub(super) device: Option<String>,
+    /// Print the resolved configuration with the origin of each value, and stop
+    #[arg(long)]
+    pub(super) print_config: bool,
+    /// Print the result as one JSON line, last on stdout
+    #[arg(long)]
+    pub(super) json: bool,
+    /// No progress on the terminal
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+    /// More about what is done
+    #[arg(short, long)]
+    pub(super) verbose: bool,
+    /// Overrides of the configuration
+    #[arg(value_name = "KEY=VALUE")]
+    pub(super) words: Vec<String>,
+}
+
+impl Common {
+    /// The `key=value` words, and `--device`.
+    pub(super) fn overrides(&self) -> Vec<String> {
+        let device = self.device.iter().map(|d| format!("compute.device={d}"));
+        self.words.iter().filter(|w| w.contains('=')).cloned().chain(device).collect()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TrainArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// The run folder itself; with --sweep its parent
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
+    /// Go on with an unfinished run: the given one, or the newest of this config
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "")]
+    pub(super) resume: Option<String>,
+    /// One step of training and an evaluation in a temporary folder
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// One run for each value; repeatable (cross product); finished runs are skipped
+    #[arg(long, value_name = "KEY=A,B,C")]
+    pub(super) sweep: Vec<String>,
+    /// Start this many local processes
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) processes: u64,
+    /// Full state of the stage before: a run folder
+    #[arg(long, value_name = "RUN")]
+    pub(super) init: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EvalArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// A .safetensors file or a run folder
+    #[arg(long, value_name = "W")]
+    pub(super) weights: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ForwardArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// A .safetensors file or a run folder
+    #[arg(long, value_name = "W")]
+    pub(super) weights: PathBuf,
+    /// Tensors by name, preprocessed
+    #[arg(long, value_name = "I.safetensors")]
+    pub(super) input: PathBuf,
+    /// Where the outputs go
+    #[arg(long, value_name = "O.safetensors")]
+    pub(super) output: PathBuf,
+    /// Training mode
+    #[arg(long)]
+    pub(super) train: bool,
+    /// Add `grad.<name>` of the loss for every parameter
+    #[arg(long)]
+    pub(super) grad: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PredictArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// A .safetensors file or a run folder
+    #[arg(long, value_name = "W")]
+    pub(super) weights: PathBuf,
+    /// Where pictures are drawn
+    #[arg(long, value_name = "DIR", default_value = "predictions")]
+    pub(super) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// Steps to time, after one that warms up
+    #[arg(long, default_value_t = 100)]
+    pub(super) steps: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DataArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// Where the grid is drawn
+    #[arg(long, value_name = "FILE.png", default_value = "data.png")]
+    pub(super) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// A finished run's folder
+    pub(super) run: PathBuf,
+    /// auto, cpu, cuda or cuda:<index>
+    #[arg(long)]
+    pub(super) device: Option<String>,
+    /// Print the findings as one JSON line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunsArgs {
+    /// Print one JSON line a run
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Puts `train` in front where no command is named.
+pub(super) fn with_default_command(mut words: Vec<OsString>) -> Vec<OsString> {
+    const KNOWN: [&str; 14] = [
+        "train",
+        "eval",
+        "forward",
+        "predict",
+        "bench",
+        "summary",
+        "data",
+        "verify",
+        "runs",
+        "help",
+        "--help",
+        "-h",
+        "--version",
+        "-V",
+    ];
+    let named = words.get(1).and_then(|w| w.to_str()).is_none_or(|w| KNOWN.contains(&w));
+    if !named {
+        words.insert(1, "train".into());
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Cli {
+        Cli::parse_from(with_default_command(line.split(' ').map(Into::into).collect()))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn train_is_the_default_command_and_words_are_overrides() {
+        let Command::Train(args) = parse("lenet --config a.yaml seed=1 optim.base_lr=0.5 --device cpu").command else {
+            panic!()
+        };
+        assert_eq!(args.common.overrides(), ["seed=1", "optim.base_lr=0.5", "compute.device=cpu"]);
+        assert_eq!(args.resume, None);
+        let Command::Train(args) = parse("lenet --resume --config a.yaml").command else { panic!() };
+        assert_eq!(args.resume.as_deref(), Some(""));
+        assert!(matches!(parse("lenet runs").command, Command::Runs(_)));
+    }
+}

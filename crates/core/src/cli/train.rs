@@ -1,0 +1,274 @@
+//! `train`: one run, a resumed run, a dry run, a sweep.
+
+use std::path::{Path, PathBuf};
+use std::process;
+
+use serde::de::DeserializeOwned;
+
+use super::args::TrainArgs;
+use super::{App, config_name, device_name, experiment, load, say, say_json, setup};
+use crate::config::{self, Experiment};
+use crate::trainer::Signals;
+use crate::trainer::run::{self, Run, RunResult, Start, Status};
+use crate::{Error, Result, user, weights};
+
+/// Keys that a resumed run may set anew, since they do not change what it stands for.
+const FREE: [&str; 5] = ["compute.", "log.", "checkpoint.", "limit", "data.root"];
+
+pub(super) fn train<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<()> {
+    if args.processes != 1 {
+        return Err(user!("--processes {}: training over several processes is not built yet; use 1", args.processes));
+    }
+    if !args.sweep.is_empty() {
+        return sweep(app, args);
+    }
+    let (experiment, folder) = match resumed(app, args)? {
+        Some((experiment, folder)) if args.common.print_config => {
+            say(experiment.resolved.with_origins().trim_end());
+            drop(folder);
+            return Ok(());
+        }
+        Some(found) => found,
+        None => match fresh(app, args)? {
+            Some(found) => found,
+            None => return Ok(()),
+        },
+    };
+    let result = one(app, args, &experiment, &folder)?;
+    // A dry run's folder goes with this guard.
+    drop(folder);
+    if args.common.json {
+        return say_json(&result);
+    }
+    report(&result);
+    Ok(())
+}
+
+/// A run's folder, which a dry run removes when it is done.
+enum Folder {
+    Kept(PathBuf),
+    Temporary(tempfile::TempDir),
+}
+
+impl Folder {
+    fn path(&self) -> &Path {
+        match self {
+            Folder::Kept(path) => path,
+            Folder::Temporary(dir) => dir.path(),
+        }
+    }
+}
+
+/// The experiment of the command line in a new folder; nothing if `--print-config` has answered.
+fn fresh<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<Option<(Experiment<C>, Folder)>> {
+    let Some(mut experiment) = experiment(app, &args.common)? else { return Ok(None) };
+    if args.dry_run {
+        experiment.settings.length = config::Length::Steps(1);
+        let folder = tempfile::tempdir().map_err(|e| Error::Failed(format!("cannot make a temporary folder: {e}")))?;
+        return Ok(Some((experiment, Folder::Temporary(folder))));
+    }
+    let folder = match &args.out {
+        Some(out) if out.join("result.json").exists() => {
+            return Err(user!(
+                "{} holds a run already; go on with it by --resume {}, or choose another folder",
+                out.display(),
+                out.display()
+            ));
+        }
+        Some(out) => out.clone(),
+        None => run::fresh_folder(app.paper.name, &config_name(&experiment.file), &experiment.resolved.hash())?,
+    };
+    Ok(Some((experiment, Folder::Kept(folder))))
+}
+
+/// The experiment and folder that `--resume` means, with what the command line may change.
+fn resumed<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<Option<(Experiment<C>, Folder)>> {
+    let Some(named) = &args.resume else { return Ok(None) };
+    let mut overrides = args.common.overrides();
+    let named = match named.split_once('=') {
+        // `--resume seed=1`: an override that clap took for the folder.
+        Some(_) if !Path::new(named).exists() => {
+            overrides.push(named.clone());
+            ""
+        }
+        _ => named.as_str(),
+    };
+    let folder = if named.is_empty() {
+        let file = args.common.config.as_deref().ok_or_else(|| {
+            user!("--resume without a run folder needs --config, to find the newest unfinished run of it")
+        })?;
+        let wanted = load(app, file, &overrides)?;
+        run::newest_unfinished(app.paper.name, &wanted.resolved.hash()).ok_or_else(|| {
+            user!(
+                "no unfinished run of {} with these values under runs/{}; start one without --resume",
+                file.display(),
+                app.paper.name
+            )
+        })?
+    } else {
+        PathBuf::from(named)
+    };
+    let own = folder.join("config.yaml");
+    if !own.is_file() {
+        return Err(user!("{} is not a run folder: it has no config.yaml", folder.display()));
+    }
+    let before = load(app, &own, &[])?;
+    let experiment = match &args.common.config {
+        Some(file) => load(app, file, &overrides)?,
+        None => load(app, &own, &overrides)?,
+    };
+    let changed: Vec<_> = config::diff(&before.resolved, &experiment.resolved)
+        .into_iter()
+        .filter(|k| !FREE.iter().any(|f| k.starts_with(f)))
+        .collect();
+    if !changed.is_empty() {
+        return Err(user!(
+            "a resumed run keeps its configuration, but these keys differ: {}; start a new run for them (only compute, log, checkpoint and limit may change)",
+            changed.join(", ")
+        ));
+    }
+    Ok(Some((experiment, Folder::Kept(folder))))
+}
+
+/// One run from its folder to its result.
+fn one<C>(app: &App<C>, args: &TrainArgs, experiment: &Experiment<C>, folder: &Folder) -> Result<RunResult> {
+    let path = folder.path();
+    if let Ok(result) = run::read_result(path)
+        && result.status == Status::Done
+    {
+        say(format!("{} is done already", path.display()));
+        return Ok(result);
+    }
+    let setup = setup(&experiment.settings)?;
+    let signals = Signals::install()?;
+    let start = Start {
+        paper: app.paper.name,
+        config: config_name(&experiment.file),
+        resolved: &experiment.resolved,
+        claim: experiment.settings.paper.as_ref(),
+        seed: experiment.settings.seed,
+        parameters: (app.summary)(&experiment.paper)?.iter().map(|row| row.parameters).sum(),
+        device: device_name(setup.device),
+        quiet: args.common.quiet,
+        limit: experiment.settings.limit.map(|l| l.0),
+    };
+    let mut run = Run::open(path.to_owned(), start, signals)?;
+    run.line(&format!("run folder {}", path.display()))?;
+    let mut state = match &args.init {
+        Some(init) => Some(weights::read(&weights::locate(init)?)?.0),
+        None => None,
+    };
+    let only = args.common.words.iter().find(|w| !w.contains('='));
+    let mut known = Vec::new();
+    let mut done = false;
+    for stage in &app.stages {
+        let plan = (stage.plan)(&experiment.paper, &experiment.settings);
+        known.push(plan.stage);
+        if only.is_some_and(|name| name != plan.stage) {
+            continue;
+        }
+        done = true;
+        match (stage.train)(&experiment.paper, &setup, &plan, state.as_ref(), &mut run) {
+            Ok(after) => state = Some(after),
+            Err(error) => return Err(ended(run, error, path)),
+        }
+    }
+    if !done {
+        let name = only.map_or("", |n| n.as_str());
+        return Err(ended(
+            run,
+            user!(
+                "there is no stage {name:?}; {} has {}; overrides are written key=value",
+                app.paper.name,
+                known.join(", ")
+            ),
+            path,
+        ));
+    }
+    run.end(Status::Done)
+}
+
+/// Writes how the run ended; the error that ended it is what the user sees, not one of the bookkeeping.
+fn ended(mut run: Run, error: Error, folder: &Path) -> Error {
+    let (status, text) = match &error {
+        Error::Interrupted(_) => {
+            (Status::Interrupted, format!("stopped and saved; go on with: --resume {}", folder.display()))
+        }
+        Error::Diverged(_) => (Status::Diverged, format!("error: {error}")),
+        _ => (Status::Failed, format!("error: {error}")),
+    };
+    // The terminal gets the error from `main`; the log file needs its own line.
+    let _ = if status == Status::Interrupted { run.line(&text) } else { run.note_in_file(&text) };
+    let _ = run.end(status);
+    error
+}
+
+fn report(result: &RunResult) {
+    for (name, value) in result.metrics.iter().filter(|(n, _)| !n.contains("/class/")) {
+        let beside = match (&result.paper_metric, result.paper_value) {
+            (Some(metric), Some(paper)) if metric == name => format!("   paper {paper}"),
+            _ => String::new(),
+        };
+        say(format!("{name:24} {value:.4}{beside}"));
+    }
+    say(format!("{:24} {:.1}", "seconds", result.seconds));
+}
+
+/// One run folder for each combination; each in a process of its own, so that generators and devices start clean.
+fn sweep<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<()> {
+    let Some(base) = experiment(app, &args.common)? else { return Ok(()) };
+    let combinations = config::sweep(&args.sweep)?;
+    let parent = args.out.clone().unwrap_or_else(|| {
+        let name = format!("sweep-{}", &base.resolved.hash()[..8]);
+        Path::new("runs").join(app.paper.name).join(config_name(&base.file)).join(name)
+    });
+    // All values are checked before the first run spends time.
+    for values in &combinations {
+        load(app, &base.file, &[args.common.overrides(), values.clone()].concat())?;
+    }
+    let program = std::env::current_exe().map_err(|e| Error::Failed(format!("cannot find this program: {e}")))?;
+    let mut failed = None;
+    let mut results = Vec::new();
+    for values in &combinations {
+        let folder = parent.join(values.join(",").replace(['/', ' '], "_"));
+        let status = run::read_result(&folder).map(|r| r.status).ok();
+        if status != Some(Status::Done) {
+            let mut child = process::Command::new(&program);
+            child.arg("train").arg("--config").arg(&base.file).args(args.common.overrides()).args(values);
+            child.args(args.common.quiet.then_some("--quiet")).args(args.dry_run.then_some("--dry-run"));
+            child.arg(if status.is_some() { "--resume" } else { "--out" }).arg(&folder).stdout(process::Stdio::null());
+            say(format!("sweep: {}", values.join(" ")));
+            let code = child
+                .status()
+                .map_err(|e| Error::Failed(format!("cannot start {}: {e}", program.display())))?
+                .code()
+                .unwrap_or(1);
+            match code {
+                0 => {}
+                130 | 143 => return Err(Error::Interrupted(code as u8)),
+                code => failed = failed.or(Some((values.join(" "), code))),
+            }
+        }
+        if let Ok(result) = run::read_result(&folder) {
+            results.push((values.join(" "), result));
+        }
+    }
+    for (values, result) in &results {
+        if args.common.json {
+            say_json(result)?;
+        } else {
+            let metrics: Vec<_> = result
+                .metrics
+                .iter()
+                .filter(|(n, _)| !n.contains("/class/"))
+                .map(|(n, v)| format!("{n} {v:.4}"))
+                .collect();
+            say(format!("{values}   {:?}   {}", result.status, metrics.join("  ")));
+        }
+    }
+    match failed {
+        None => Ok(()),
+        Some((values, 2)) => Err(user!("the run with {values} was refused")),
+        Some((values, code)) => Err(Error::Failed(format!("the run with {values} failed with code {code}"))),
+    }
+}

@@ -1,0 +1,137 @@
+//! Images side by side.
+
+use image::{Rgb, RgbImage};
+use tch::{Kind, Tensor};
+
+use super::{INK, WHITE, fill, text};
+use crate::{Error, Result};
+
+/// Pixels between tiles and around them.
+const GAP: u32 = 2;
+const TEXT: f32 = 13.0;
+
+/// Lays images out in rows of `columns`, in reading order.
+///
+/// - `images` `[N, C, H, W]`, C = 1 (grey) or 3 (RGB): u8, or floating point in [0, 1] (what lies outside is clipped)
+/// - `scale`: each pixel becomes a square of `scale` × `scale`
+/// - `captions`: none, or one for each image, written under it
+pub fn grid(images: &Tensor, columns: u32, scale: u32, captions: &[String]) -> Result<RgbImage> {
+    let tiles = tiles(images)?;
+    if columns == 0 || scale == 0 {
+        return Err(Error::Failed("a grid of images needs at least one column and a scale of at least 1".into()));
+    }
+    if !captions.is_empty() && captions.len() != tiles.len() {
+        return Err(Error::Failed(format!("a grid has {} images and {} captions", tiles.len(), captions.len())));
+    }
+    let columns = columns.min(tiles.len() as u32);
+    let rows = (tiles.len() as u32).div_ceil(columns);
+    let (tile_width, tile_height) = (tiles[0].width() * scale, tiles[0].height() * scale);
+    // A caption is never cut off: the widest one sets the column's width.
+    let widest = captions.iter().map(|caption| text::width(caption, TEXT)).max();
+    let cell_width = tile_width.max(widest.map_or(0, |width| width + 2 * GAP)) + GAP;
+    let cell_height = tile_height + GAP + if captions.is_empty() { 0 } else { TEXT as u32 + 2 * GAP };
+
+    let mut picture = RgbImage::from_pixel(columns * cell_width + GAP, rows * cell_height + GAP, WHITE);
+    for (index, tile) in tiles.iter().enumerate() {
+        let (column, row) = (index as u32 % columns, index as u32 / columns);
+        let (left, top) = (GAP + column * cell_width, GAP + row * cell_height);
+        let inset = (cell_width - GAP - tile_width) / 2;
+        paste(&mut picture, tile, left + inset, top, scale);
+        if let Some(caption) = captions.get(index) {
+            let inset = (cell_width - GAP - text::width(caption, TEXT)) / 2;
+            text::draw(&mut picture, caption, left + inset, top + tile_height + GAP, TEXT, INK);
+        }
+    }
+    Ok(picture)
+}
+
+/// Draws an image with squares of `scale` × `scale` for pixels.
+pub(super) fn paste(picture: &mut RgbImage, tile: &RgbImage, left: u32, top: u32, scale: u32) {
+    for (x, y, colour) in tile.enumerate_pixels() {
+        fill(picture, left + x * scale, top + y * scale, scale, scale, *colour);
+    }
+}
+
+/// Splits `[N, C, H, W]` into images.
+fn tiles(images: &Tensor) -> Result<Vec<RgbImage>> {
+    let [n, channels @ (1 | 3), height, width] = images.size()[..] else {
+        return Err(Error::Failed(format!("a grid takes [N, 1 or 3, H, W], not {:?}", images.size())));
+    };
+    if n * height * width == 0 {
+        return Err(Error::Failed(format!("a grid needs at least one pixel of one image, not {:?}", images.size())));
+    }
+    let bytes: Vec<u8> = if images.kind() == Kind::Uint8 {
+        Vec::try_from(images.f_flatten(0, -1)?)?
+    } else {
+        let values: Vec<f32> = Vec::try_from(images.f_to_kind(Kind::Float)?.f_flatten(0, -1)?)?;
+        values.iter().map(|value| (value * 255.0).round() as u8).collect() // The cast clips.
+    };
+    let plane = (height * width) as usize;
+    let (width, height) = (width as u32, height as u32);
+    let tile = |bytes: &[u8]| {
+        RgbImage::from_fn(width, height, |x, y| {
+            let at = (y * width + x) as usize;
+            if channels == 1 { Rgb([bytes[at]; 3]) } else { Rgb([bytes[at], bytes[plane + at], bytes[2 * plane + at]]) }
+        })
+    };
+    Ok(bytes.chunks(channels as usize * plane).map(tile).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tiny_grid_has_exactly_these_pixels() {
+        // Two grey images of 1 × 2 pixels, doubled, under each other.
+        let images = Tensor::from_slice(&[0.0f32, 0.5, 1.0, 2.0]).view([2, 1, 1, 2]);
+        let picture = grid(&images, 1, 2, &[]).unwrap();
+        let (w, g, b) = (255, 128, 0);
+        let expected: [[u8; 8]; 10] = [
+            [w; 8],
+            [w; 8],
+            [w, w, b, b, g, g, w, w],
+            [w, w, b, b, g, g, w, w],
+            [w; 8],
+            [w; 8],
+            [w; 8], // The second image is white: 1, and 2 clipped to 1.
+            [w; 8],
+            [w; 8],
+            [w; 8],
+        ];
+        let grey: Vec<u8> = picture.pixels().map(|pixel| pixel[0]).collect();
+        assert_eq!(picture.dimensions(), (8, 10));
+        assert_eq!(grey, expected.concat());
+        assert!(picture.pixels().all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2]));
+    }
+
+    #[test]
+    fn channels_are_red_green_blue_and_tiles_run_in_reading_order() {
+        let images = Tensor::from_slice(&[10u8, 20, 30, 40, 50, 60, 70, 80, 90]).view([3, 3, 1, 1]);
+        let picture = grid(&images, 2, 1, &[]).unwrap();
+        assert_eq!(picture.dimensions(), (8, 8));
+        assert_eq!(picture.get_pixel(2, 2), &Rgb([10, 20, 30]));
+        assert_eq!(picture.get_pixel(5, 2), &Rgb([40, 50, 60]));
+        assert_eq!(picture.get_pixel(2, 5), &Rgb([70, 80, 90]));
+        assert_eq!(picture.get_pixel(5, 5), &WHITE);
+    }
+
+    #[test]
+    fn captions_widen_the_columns_and_are_drawn() {
+        let images = Tensor::full([2, 1, 4, 4], 1.0, (Kind::Float, tch::Device::Cpu));
+        let captions = ["a rather long caption".to_string(), "b".to_string()];
+        let picture = grid(&images, 2, 1, &captions).unwrap();
+        assert!(picture.width() > 2 * text::width(&captions[0], TEXT));
+        assert!(picture.pixels().any(|pixel| pixel[0] < 100), "captions are ink on white");
+    }
+
+    #[test]
+    fn wrong_input_is_an_error() {
+        let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, tch::Device::Cpu));
+        for shape in [&[2, 2, 4, 4][..], &[1, 4, 4], &[0, 1, 4, 4], &[1, 1, 0, 4]] {
+            assert!(grid(&zeros(shape), 1, 1, &[]).is_err(), "{shape:?}");
+        }
+        assert!(grid(&zeros(&[2, 1, 4, 4]), 0, 1, &[]).is_err());
+        assert!(grid(&zeros(&[2, 1, 4, 4]), 1, 1, &["one".into()]).is_err());
+    }
+}

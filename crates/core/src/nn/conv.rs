@@ -1,0 +1,50 @@
+//! The convolution.
+
+use tch::{Tensor, nn};
+
+use super::default_init;
+
+/// What of a convolution has a usual value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Conv2dConfig {
+    /// In both directions.
+    pub stride: i64,
+    /// Zeros on each of the four sides.
+    pub padding: i64,
+    /// Blocks of channels that do not see one another; divides both channel counts.
+    pub groups: i64,
+    /// Whether there is one.
+    pub bias: bool,
+}
+
+impl Default for Conv2dConfig {
+    fn default() -> Self {
+        Self { stride: 1, padding: 0, groups: 1, bias: true }
+    }
+}
+
+/// Two-dimensional cross-correlation with a square kernel, as `torch.nn.Conv2d`.
+#[derive(Debug)]
+pub struct Conv2d {
+    /// `[out, in/groups, kernel, kernel]`
+    pub weight: Tensor,
+    /// `[out]`
+    pub bias: Option<Tensor>,
+    config: Conv2dConfig,
+}
+
+impl Conv2d {
+    /// `weight` and, if configured, `bias` under `path`.
+    pub fn new(path: &nn::Path, input: i64, output: i64, kernel: i64, config: Conv2dConfig) -> Self {
+        let fan_in = input / config.groups * kernel * kernel;
+        let weight = path.var("weight", &[output, input / config.groups, kernel, kernel], default_init(fan_in));
+        let bias = config.bias.then(|| path.var("bias", &[output], default_init(fan_in)));
+        Self { weight, bias, config }
+    }
+
+    /// `[N, in, H, W]` → `[N, out, H′, W′]` with H′ = ⌊(H + 2·padding − kernel)/stride⌋ + 1.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let Conv2dConfig { stride, padding, groups, .. } = self.config;
+        x.conv2d(&self.weight, self.bias.as_ref(), [stride; 2], [padding; 2], [1; 2], groups)
+    }
+}

@@ -1,0 +1,68 @@
+//! Normalisation layers.
+
+use tch::{Kind, Tensor, nn};
+
+/// Normalises each channel over batch and positions (arXiv:1502.03167), as `torch.nn.BatchNorm2d` with its defaults.
+#[derive(Debug)]
+pub struct BatchNorm2d {
+    /// `[C]`, from 1.
+    pub weight: Tensor,
+    /// `[C]`, from 0.
+    pub bias: Tensor,
+    /// `[C]`, from 0; not trained.
+    pub running_mean: Tensor,
+    /// `[C]`, from 1; not trained. Of the unbiased variance.
+    pub running_var: Tensor,
+    /// Training batches seen, i64; kept because PyTorch's state dicts have it.
+    pub num_batches_tracked: Tensor,
+}
+
+impl BatchNorm2d {
+    const EPS: f64 = 1e-5;
+    /// Weight of the present batch in the running statistics.
+    const MOMENTUM: f64 = 0.1;
+
+    /// The five tensors of PyTorch's state dict under `path`.
+    pub fn new(path: &nn::Path, channels: i64) -> Self {
+        let count = Tensor::zeros([], (Kind::Int64, path.device()));
+        Self {
+            weight: path.ones("weight", &[channels]),
+            bias: path.zeros("bias", &[channels]),
+            running_mean: path.zeros_no_train("running_mean", &[channels]),
+            running_var: path.ones_no_train("running_var", &[channels]),
+            num_batches_tracked: path.add("num_batches_tracked", count, false),
+        }
+    }
+
+    /// `[N, C, H, W]` → the same. In training by the batch's statistics, which move the running ones; else by the running ones.
+    pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+        if train {
+            let _ = self.num_batches_tracked.shallow_clone().g_add_scalar_(1);
+        }
+        let (weight, bias) = (Some(&self.weight), Some(&self.bias));
+        let (mean, var) = (Some(&self.running_mean), Some(&self.running_var));
+        x.batch_norm(weight, bias, mean, var, train, Self::MOMENTUM, Self::EPS, true)
+    }
+}
+
+/// Normalises over the last dimension (arXiv:1607.06450), as `torch.nn.LayerNorm`.
+#[derive(Debug)]
+pub struct LayerNorm {
+    /// `[D]`, from 1.
+    pub weight: Tensor,
+    /// `[D]`, from 0.
+    pub bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// `weight` and `bias` under `path`. PyTorch's default `eps` is 1e-5; vision transformers use 1e-6.
+    pub fn new(path: &nn::Path, width: i64, eps: f64) -> Self {
+        Self { weight: path.ones("weight", &[width]), bias: path.zeros("bias", &[width]), eps }
+    }
+
+    /// `[…, D]` → the same.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.eps, true)
+    }
+}

@@ -1,0 +1,147 @@
+//! Exponential moving averages of weights.
+
+use std::collections::BTreeMap;
+
+use tch::Tensor;
+use torch_ext::TensorList;
+
+use crate::{Error, Result, user};
+
+/// Averages of tensors: a ← decay·a + (1 − decay)·w after each step. They start as copies of the tensors.
+#[derive(Debug)]
+pub struct Ema {
+    decay: f64,
+    live: Vec<Tensor>,
+    averages: BTreeMap<String, Tensor>,
+    live_list: TensorList,
+    average_list: TensorList,
+}
+
+impl Ema {
+    /// Averages of floating-point tensors; leave counters such as `num_batches_tracked` out.
+    /// # Errors
+    /// A decay outside [0, 1); a tensor of whole numbers.
+    pub fn new(tensors: &BTreeMap<String, Tensor>, decay: f64) -> Result<Self> {
+        if !(0.0..1.0).contains(&decay) {
+            return Err(user!("ema.decay is {decay}; it must be at least 0 and below 1, such as 0.999"));
+        }
+        if let Some(name) = tensors.iter().find(|(_, tensor)| !tensor.is_floating_point()).map(|(name, _)| name) {
+            return Err(Error::Failed(format!("{name} has no average: it holds whole numbers")));
+        }
+        let live: Vec<Tensor> = tensors.values().map(Tensor::detach).collect();
+        let averages: BTreeMap<_, _> =
+            tensors.iter().map(|(name, tensor)| (name.clone(), tensor.detach().copy())).collect();
+        Ok(Self {
+            decay,
+            live_list: TensorList::new(&live)?,
+            average_list: TensorList::new(&averages.values().collect::<Vec<_>>())?,
+            live,
+            averages,
+        })
+    }
+
+    /// Takes the tensors' present values in.
+    /// # Errors
+    /// What libtorch says.
+    pub fn update(&mut self) -> Result<()> {
+        Ok(self.average_list.foreach_lerp(&self.live_list, 1.0 - self.decay)?)
+    }
+
+    /// Handles to the averages, by the names of their tensors: copying into them restores a checkpoint.
+    pub fn state(&self) -> BTreeMap<String, Tensor> {
+        self.averages.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+    }
+
+    /// Runs `body` with the averages in place of the tensors' values, which are back afterwards to the bit, even after a panic.
+    /// # Errors
+    /// What libtorch says.
+    pub fn applied<T>(&self, body: impl FnOnce() -> T) -> Result<T> {
+        let saved = self.live.iter().map(copy).collect::<Result<Vec<_>>>()?;
+        let _restore = Restore { live: &self.live, saved };
+        for (tensor, average) in self.live.iter().zip(self.averages.values()) {
+            tensor.shallow_clone().f_copy_(average)?;
+        }
+        Ok(body())
+    }
+}
+
+fn copy(tensor: &Tensor) -> Result<Tensor> {
+    let mut copy = tensor.f_empty_like()?;
+    copy.f_copy_(tensor)?;
+    Ok(copy)
+}
+
+struct Restore<'a> {
+    live: &'a [Tensor],
+    saved: Vec<Tensor>,
+}
+
+impl Drop for Restore<'_> {
+    fn drop(&mut self) {
+        for (tensor, saved) in self.live.iter().zip(&self.saved) {
+            // Same shape, kind and device: only a lost device fails here, and then the next operation says so.
+            let _ = tensor.shallow_clone().f_copy_(saved);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    fn weights() -> BTreeMap<String, Tensor> {
+        let weight = Tensor::randn([7], (Kind::Double, Device::Cpu)).set_requires_grad(true);
+        let running = Tensor::randn([2, 3], (Kind::Double, Device::Cpu));
+        BTreeMap::from([("weight".to_string(), weight), ("running".to_string(), running)])
+    }
+
+    fn numbers(tensor: &Tensor) -> Vec<f64> {
+        Vec::try_from(tensor.detach().view(-1)).unwrap()
+    }
+
+    #[test]
+    fn averages_are_the_formula() {
+        let weights = weights();
+        let mut ema = Ema::new(&weights, 0.9).unwrap();
+        let mut plain = numbers(&weights["weight"]);
+        for _ in 0..5 {
+            let _ = tch::no_grad(|| weights["weight"].shallow_clone().g_add_scalar_(0.5));
+            ema.update().unwrap();
+            for (average, weight) in plain.iter_mut().zip(numbers(&weights["weight"])) {
+                *average = 0.9 * *average + 0.1 * weight;
+            }
+        }
+        for (average, plain) in numbers(&ema.state()["weight"]).iter().zip(&plain) {
+            assert!((average - plain).abs() < 1e-12, "{average} {plain}");
+        }
+    }
+
+    #[test]
+    fn applied_shows_the_averages_and_restores_the_bits() {
+        let weights = weights();
+        let ema = Ema::new(&weights, 0.5).unwrap();
+        let _ = tch::no_grad(|| weights["weight"].shallow_clone().g_add_scalar_(1.0 / 3.0));
+        let before = numbers(&weights["weight"]);
+        let averages = numbers(&ema.state()["weight"]);
+        assert_ne!(before, averages);
+        assert_eq!(ema.applied(|| numbers(&weights["weight"])).unwrap(), averages);
+        assert_eq!(numbers(&weights["weight"]), before);
+        assert_eq!(numbers(&ema.state()["weight"]), averages);
+        assert!(weights["weight"].requires_grad());
+
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            ema.applied(|| std::panic::resume_unwind(Box::new(()))).unwrap()
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(numbers(&weights["weight"]), before);
+    }
+
+    #[test]
+    fn bad_decays_and_counters_are_refused() {
+        assert!(matches!(Ema::new(&weights(), 1.0), Err(Error::User(_))));
+        assert!(matches!(Ema::new(&weights(), f64::NAN), Err(Error::User(_))));
+        let counter = BTreeMap::from([("n".to_string(), Tensor::from(3i64))]);
+        assert!(Ema::new(&counter, 0.9).is_err());
+    }
+}

@@ -1,0 +1,205 @@
+//! Checkpoints: whole or absent, checked when read, the last good one kept until the next is durable.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::Named;
+use crate::files::{PARTIAL, remove_partial};
+use crate::{Result, user, weights};
+
+/// Raised when a file of an older build can no longer be read.
+const FORMAT: u32 = 1;
+
+/// What a checkpoint knows beside tensors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Header {
+    format: u32,
+    /// The stage's name.
+    pub(super) stage: String,
+    /// Steps done.
+    pub(super) step: u64,
+    /// Training time so far, over all sittings.
+    pub(super) seconds: f64,
+    /// Hash of the configuration that the run stands for.
+    pub(super) config_sha256: String,
+    /// Over the fields above and all tensors.
+    sha256: String,
+}
+
+impl Header {
+    pub(super) fn new(stage: &str, step: u64, seconds: f64, config_sha256: &str) -> Self {
+        let (stage, config_sha256) = (stage.to_string(), config_sha256.to_string());
+        Self { format: FORMAT, stage, step, seconds, config_sha256, sha256: String::new() }
+    }
+
+    fn checksum(&self, state: &Named) -> Result<String> {
+        let fields = format!(
+            "{}\0{}\0{}\0{}\0{}\0",
+            self.format,
+            self.stage,
+            self.step,
+            self.seconds.to_bits(),
+            self.config_sha256
+        );
+        Ok(weights::hex(&Sha256::digest(fields + &weights::hash(state)?)))
+    }
+}
+
+/// Writes `state` as the newest checkpoint in `folder` and then removes all but the newest `keep` of this stage.
+pub(super) fn save(folder: &Path, mut header: Header, state: &Named, keep: u64) -> Result<PathBuf> {
+    header.sha256 = header.checksum(state)?;
+    let path = folder.join(format!("{}-{:09}.safetensors", header.stage, header.step));
+    let text = serde_json::to_string(&header)
+        .map_err(|e| crate::Error::Failed(format!("cannot write a checkpoint header: {e}")))?;
+    weights::write(&path, state, Some(&text))?;
+    for old in list(folder, &header.stage).into_iter().skip(keep as usize) {
+        // One checkpoint too many does no harm.
+        let _ = fs::remove_file(old);
+    }
+    Ok(path)
+}
+
+/// The stage's checkpoint files, newest step first: by the step in the name, since clocks can be set back.
+fn list(folder: &Path, stage: &str) -> Vec<PathBuf> {
+    let of_stage = |path: &PathBuf| {
+        let stem = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        stem.strip_suffix(".safetensors").and_then(|s| s.rsplit_once('-')).is_some_and(|(name, _)| name == stage)
+            && !stem.starts_with(PARTIAL)
+    };
+    let mut files: Vec<_> =
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).filter(of_stage).collect();
+    files.sort();
+    files.reverse();
+    files
+}
+
+fn load(path: &Path) -> Result<(Header, Named)> {
+    if path.is_dir() {
+        return Err(user!("{} is a folder", path.display()));
+    }
+    let (state, meta) = weights::read(path)?;
+    let meta = meta.ok_or_else(|| user!("{} holds weights but no checkpoint header", path.display()))?;
+    let format = serde_json::from_str::<serde_json::Value>(&meta).ok().and_then(|v| v.get("format")?.as_u64());
+    if let Some(newer) = format.filter(|&f| f != u64::from(FORMAT)) {
+        return Err(user!("{} has checkpoint format {newer}; this program writes {FORMAT}", path.display()));
+    }
+    let header: Header =
+        serde_json::from_str(&meta).map_err(|e| user!("{} has a damaged header: {e}", path.display()))?;
+    if header.checksum(&state)? != header.sha256 {
+        return Err(user!("{} is damaged: its checksum does not hold", path.display()));
+    }
+    Ok((header, state))
+}
+
+/// The newest whole checkpoint of `stage`; each damaged one that was passed over is named by `tell`.
+///
+/// # Errors
+/// A checkpoint of another configuration, or none whole where there are some.
+pub(super) fn newest(
+    folder: &Path,
+    stage: &str,
+    config_sha256: &str,
+    tell: &mut dyn FnMut(String),
+) -> Result<Option<(Header, Named)>> {
+    remove_partial(folder);
+    let mut passed = Vec::new();
+    for path in list(folder, stage) {
+        match load(&path) {
+            Ok((header, _)) if header.config_sha256 != config_sha256 => {
+                return Err(user!("{} belongs to another configuration; resume the run with its own", path.display()));
+            }
+            Ok(found) => return Ok(Some(found)),
+            Err(error) => {
+                tell(format!("passed over a checkpoint: {error}"));
+                passed.push(error.to_string());
+            }
+        }
+    }
+    if passed.is_empty() {
+        return Ok(None);
+    }
+    Err(user!(
+        "no checkpoint in {} is whole:\n  {}\nremove the folder to start again from step 0",
+        folder.display(),
+        passed.join("\n  ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Tensor;
+
+    fn state(value: f32) -> Named {
+        Named::from([("model.w".to_string(), Tensor::from_slice(&[value, 2.0, 3.0]))])
+    }
+
+    fn save_at(folder: &Path, step: u64) -> PathBuf {
+        save(folder, Header::new("train", step, 1.5, "abc"), &state(step as f32), 2).unwrap()
+    }
+
+    fn newest_step(folder: &Path) -> (Option<u64>, Vec<String>) {
+        let mut told = Vec::new();
+        let found = newest(folder, "train", "abc", &mut |t| told.push(t)).unwrap();
+        (found.map(|(h, _)| h.step), told)
+    }
+
+    #[test]
+    fn the_newest_two_are_kept_and_the_newest_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        for step in [5, 10, 15] {
+            save_at(dir.path(), step);
+        }
+        assert_eq!(list(dir.path(), "train").len(), 2);
+        assert_eq!(newest_step(dir.path()), (Some(15), vec![]));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_noticed_and_the_one_before_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        save_at(dir.path(), 5);
+        let last = save_at(dir.path(), 10);
+        let whole = fs::read(&last).unwrap();
+        for at in (0..whole.len()).step_by(7) {
+            let mut bad = whole.clone();
+            bad[at] ^= 1;
+            fs::write(&last, &bad).unwrap();
+            let (step, told) = newest_step(dir.path());
+            // A flipped bit in the padding or in the order of equal JSON may leave the content whole: then all of it must be.
+            assert!(
+                step == Some(5) && told.len() == 1 || load(&last).unwrap().1["model.w"] == state(10.0)["model.w"],
+                "byte {at}"
+            );
+            fs::write(&last, &whole[..at]).unwrap();
+            assert_eq!(newest_step(dir.path()).0, Some(5), "cut at {at}");
+        }
+        fs::remove_file(&last).unwrap();
+        fs::create_dir(&last).unwrap();
+        assert_eq!(newest_step(dir.path()).0, Some(5));
+    }
+
+    #[test]
+    fn other_configurations_and_newer_formats_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        save_at(dir.path(), 5);
+        let error = newest(dir.path(), "train", "other", &mut |_| {}).unwrap_err();
+        assert!(error.to_string().contains("another configuration"), "{error}");
+        let mut header = Header::new("train", 7, 0.0, "abc");
+        header.format = FORMAT + 1;
+        save(dir.path(), header, &state(1.0), 2).unwrap();
+        let (step, told) = newest_step(dir.path());
+        assert_eq!(step, Some(5));
+        assert!(told[0].contains("format 2"), "{told:?}");
+    }
+
+    #[test]
+    fn nothing_whole_is_refused_and_nothing_at_all_is_a_fresh_start() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(newest_step(dir.path()), (None, vec![]));
+        fs::write(dir.path().join("train-000000005.safetensors"), b"").unwrap();
+        assert_eq!(newest(dir.path(), "train", "abc", &mut |_| {}).unwrap_err().exit_code(), 2);
+    }
+}

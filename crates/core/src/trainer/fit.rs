@@ -1,0 +1,178 @@
+//! The loop. It touches no loss, no learning rate and no mask: those are the paper's.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use tch::{Device, Kind, Tensor};
+
+use super::run::Run;
+use super::stage::Plan;
+use super::{Eval, Recipe, Scalar, Scalars, Setup, Split, Step, checkpoint};
+use crate::config::Every;
+use crate::data::Source;
+use crate::{Error, Result};
+
+/// Device values are read at the latest after so many steps, however rarely a run logs.
+const PENDING: usize = 1000;
+
+/// Where a stage stands before its loop.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Progressed {
+    /// Steps done.
+    pub(super) step: u64,
+    /// Training time so far.
+    pub(super) seconds: f64,
+}
+
+/// Runs the steps of one stage from where it stands to its end; stops early, with a checkpoint, at a signal or the limit.
+///
+/// Returns where it stands then.
+pub(super) fn fit<R: Recipe>(
+    recipe: &mut R,
+    data: &R::Data,
+    plan: &Plan,
+    setup: &Setup,
+    run: &mut Run,
+    from: Progressed,
+) -> Result<Progressed> {
+    let cursor = plan.cursor(setup, from.step);
+    let steps_per_epoch = data.len() / cursor.batch;
+    let total = plan.length.steps(steps_per_epoch);
+    let settings = &setup.settings;
+    let due = |every: Every, done: u64| every.steps(steps_per_epoch).is_some_and(|n| done.is_multiple_of(n));
+
+    let mut batches = data.batches(cursor);
+    let mut pending = Pending::default();
+    let mut at = from;
+    while at.step < total {
+        let clock = Instant::now();
+        let step = Step { index: at.step, total, steps_per_epoch, setup };
+        step.reseed();
+        let batch = batches.next().ok_or_else(|| Error::Failed("the data ended before the run".into()))??;
+        pending.push(at.step, recipe.step(batch, data, &step)?);
+        at.step += 1;
+        let done = at.step;
+        let stop = run.stop();
+        let evaluate = due(settings.eval.every, done) && done < total;
+        let checkpoint = due(settings.checkpoint.every, done) || done == total || stop;
+        let log = due(Every::Each(settings.log.every), done) || done == total;
+        // The only places that wait for the device.
+        if log || evaluate || checkpoint || pending.len() >= PENDING {
+            pending.read()?;
+        }
+        at.seconds += clock.elapsed().as_secs_f64();
+
+        if log {
+            run.trained(&plan.prefix("train"), &step, at.seconds, pending.means())?;
+        }
+        if evaluate {
+            let (split, name) =
+                if R::has_validation(data) { (Split::Validation, "val") } else { (Split::Test, "monitor") };
+            let found = tch::no_grad(|| run_evaluation(recipe, data, split))?;
+            run.evaluated(&plan.prefix(name), &step, &found, false)?;
+        }
+        if checkpoint {
+            let header = checkpoint::Header::new(plan.stage, done, at.seconds, &run.result.config_sha256);
+            checkpoint::save(&run.checkpoints(), header, &recipe.state(), settings.checkpoint.keep)?;
+        }
+        if stop {
+            break;
+        }
+    }
+    Ok(at)
+}
+
+/// One evaluation into a fresh [`Eval`].
+pub(super) fn run_evaluation<R: Recipe>(recipe: &mut R, data: &R::Data, split: Split) -> Result<Eval> {
+    let mut found = Eval::default();
+    recipe.evaluate(data, split, &mut found)?;
+    Ok(found)
+}
+
+/// Scalars of steps that have not been read from the device yet.
+#[derive(Default)]
+struct Pending {
+    steps: Vec<(u64, Scalars)>,
+    /// Sums and counts since the last log, by name.
+    sums: BTreeMap<&'static str, (f64, u64)>,
+}
+
+impl Pending {
+    fn push(&mut self, step: u64, scalars: Scalars) {
+        self.steps.push((step, scalars));
+    }
+
+    fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Reads all device values in one copy; the first value that is no number ends the run.
+    fn read(&mut self) -> Result<()> {
+        let on_device: Vec<Tensor> = self
+            .steps
+            .iter()
+            .flat_map(|(_, scalars)| scalars)
+            .filter_map(|(_, s)| {
+                if let Scalar::Device(t) = s { Some(t.detach().to_kind(Kind::Float).reshape([1])) } else { None }
+            })
+            .collect();
+        let read: Vec<f32> = match on_device.is_empty() {
+            true => Vec::new(),
+            false => Vec::try_from(Tensor::f_cat(&on_device, 0)?.f_to_device(Device::Cpu)?)?,
+        };
+        let mut read = read.into_iter();
+        for (step, scalars) in self.steps.drain(..) {
+            let mut values = Vec::with_capacity(scalars.len());
+            for (name, scalar) in &scalars {
+                let value = match scalar {
+                    Scalar::Host(v) => *v,
+                    Scalar::Device(_) => f64::from(read.next().unwrap_or(f32::NAN)),
+                };
+                values.push((*name, value));
+            }
+            if values.iter().any(|(_, v)| !v.is_finite()) {
+                let all: Vec<_> = values.iter().map(|(n, v)| format!("{n} = {v}")).collect();
+                return Err(Error::Diverged(format!(
+                    "training diverged at step {step} ({}); try a smaller optim.base_lr or a longer schedule.warmup",
+                    all.join(", ")
+                )));
+            }
+            for (name, value) in values {
+                let sum = self.sums.entry(name).or_default();
+                *sum = (sum.0 + value, sum.1 + 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// The mean of every scalar over the steps since the last call.
+    fn means(&mut self) -> BTreeMap<&'static str, f64> {
+        std::mem::take(&mut self.sums).into_iter().map(|(n, (sum, count))| (n, sum / count as f64)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(v: f32) -> Scalar {
+        Scalar::Device(Tensor::from(v))
+    }
+
+    #[test]
+    fn pending_values_are_averaged_and_the_first_bad_step_is_named() {
+        let mut pending = Pending::default();
+        pending.push(0, vec![("loss", device(1.0)), ("lr", Scalar::Host(0.1))]);
+        pending.push(1, vec![("loss", device(3.0)), ("lr", Scalar::Host(0.3))]);
+        pending.read().unwrap();
+        let means = pending.means();
+        assert_eq!(means["loss"], 2.0);
+        assert!((means["lr"] - 0.2).abs() < 1e-12);
+        for (step, v) in [(5, 1.0), (6, f32::NAN), (7, f32::INFINITY)] {
+            pending.push(step, vec![("loss", device(v))]);
+        }
+        let error = pending.read().unwrap_err();
+        assert!(matches!(error, Error::Diverged(_)));
+        assert!(error.to_string().contains("step 6 (loss = NaN)"), "{error}");
+    }
+}

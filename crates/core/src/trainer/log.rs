@@ -1,0 +1,127 @@
+//! Where a run's numbers go: `log.txt`, `metrics.jsonl`, TensorBoard and the terminal.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use image::RgbImage;
+use serde_json::{Map, Value};
+
+use super::progress::Progress;
+use super::tensorboard::{HparamValue, TensorBoard};
+use crate::{Error, Result};
+
+/// All logs of one run folder.
+pub(super) struct Log {
+    folder: PathBuf,
+    text: File,
+    metrics: File,
+    quiet: bool,
+    /// Open from the first stage's start on, when it is known from which step.
+    tensorboard: Option<TensorBoard>,
+    pub(super) progress: Option<Progress>,
+}
+
+impl Log {
+    /// Opens the logs of `folder` for appending.
+    pub(super) fn open(folder: &Path, quiet: bool) -> Result<Self> {
+        let append = |name: &str| {
+            let path = folder.join(name);
+            OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io("write", &path))
+        };
+        Ok(Self {
+            folder: folder.to_owned(),
+            text: append("log.txt")?,
+            metrics: append("metrics.jsonl")?,
+            quiet,
+            tensorboard: None,
+            progress: None,
+        })
+    }
+
+    /// Starts the bar of a stage of which `from` steps are done; the first stage opens TensorBoard's file too, and says true.
+    pub(super) fn begin(&mut self, from: u64, total: u64) -> Result<bool> {
+        self.progress = Some(Progress::new(from, total, self.quiet));
+        let first = self.tensorboard.is_none();
+        if first {
+            self.tensorboard = Some(TensorBoard::create(&self.folder, from)?);
+        }
+        Ok(first)
+    }
+
+    /// A line for people: into `log.txt` with the time, and to the terminal.
+    pub(super) fn line(&mut self, text: &str) -> Result<()> {
+        match &mut self.progress {
+            Some(progress) => progress.println(text),
+            None if self.quiet => {}
+            None => drop(writeln!(std::io::stderr(), "{text}")),
+        }
+        self.file_line(text)
+    }
+
+    /// A line into `log.txt` alone.
+    pub(super) fn file_line(&mut self, text: &str) -> Result<()> {
+        writeln!(self.text, "{} {text}", jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ"))
+            .map_err(Error::io("write", &self.folder.join("log.txt")))
+    }
+
+    /// A row of numbers at a step, for programs.
+    pub(super) fn numbers(&mut self, step: u64, epoch: f64, values: &BTreeMap<String, f64>) -> Result<()> {
+        let mut row = Map::new();
+        row.insert("step".into(), step.into());
+        row.insert("epoch".into(), epoch.into());
+        for (name, value) in values {
+            row.insert(name.clone(), (*value).into());
+            if let Some(board) = &mut self.tensorboard {
+                board.scalar(name, step, *value)?;
+            }
+        }
+        writeln!(self.metrics, "{}", Value::Object(row)).map_err(Error::io("write", &self.folder.join("metrics.jsonl")))
+    }
+
+    /// A picture: into `figures/`, the newest of its name, and to TensorBoard.
+    pub(super) fn picture(&mut self, name: &str, step: u64, picture: &RgbImage) -> Result<()> {
+        crate::figures::save(picture, &self.folder.join("figures").join(format!("{name}.png")))?;
+        self.tensorboard.as_mut().map_or(Ok(()), |board| board.image(name, step, picture))
+    }
+
+    /// What the run is: its configuration as text, and as hyper-parameters that TensorBoard joins with the metrics.
+    pub(super) fn describe(&mut self, yaml: &str, values: &[(String, HparamValue)], metrics: &[String]) -> Result<()> {
+        let Some(board) = &mut self.tensorboard else { return Ok(()) };
+        board.text("config", 0, &format!("```yaml\n{yaml}```"))?;
+        board.hparams(values, metrics)
+    }
+
+    /// Hands what is buffered to the disk.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        self.tensorboard.as_mut().map_or(Ok(()), TensorBoard::flush)
+    }
+
+    /// Ends the bar and TensorBoard's table row.
+    pub(super) fn end(&mut self, well: bool) -> Result<()> {
+        if let Some(progress) = &mut self.progress {
+            progress.finish();
+        }
+        if let Some(board) = &mut self.tensorboard {
+            board.hparams_end(well)?;
+        }
+        self.flush()
+    }
+}
+
+/// The rows of a `metrics.jsonl`; a last line cut off by a kill is passed over.
+pub(crate) fn read_metrics(folder: &Path) -> Vec<Map<String, Value>> {
+    let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// Drops the rows behind `step`, which a resumed run writes again.
+pub(super) fn rewind_metrics(folder: &Path, step: u64) -> Result<()> {
+    let kept: String = read_metrics(folder)
+        .into_iter()
+        .filter(|row| row.get("step").and_then(Value::as_u64).is_some_and(|s| s <= step))
+        .map(|row| format!("{}\n", Value::Object(row)))
+        .collect();
+    crate::files::write_atomic(&folder.join("metrics.jsonl"), &[kept.as_bytes()])
+}

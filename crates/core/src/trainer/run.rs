@@ -1,0 +1,355 @@
+//! The run folder: one process group owns it, everything about the run is in it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::log::{self, Log};
+use super::tensorboard::HparamValue;
+use super::{Eval, Signals, Step};
+use crate::config::{Claim, Resolved};
+use crate::files::{create_folder, write_atomic};
+use crate::{Error, Result, user};
+
+/// How a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Status {
+    Running,
+    Done,
+    Interrupted,
+    Failed,
+    Diverged,
+}
+
+/// `result.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct RunResult {
+    pub paper: String,
+    /// Stem of the config's file name.
+    pub config: String,
+    pub table: Option<String>,
+    pub row: Option<String>,
+    pub seed: u64,
+    pub status: Status,
+    /// `test/accuracy` → value. Accuracy and error are fractions.
+    pub metrics: BTreeMap<String, f64>,
+    pub paper_metric: Option<String>,
+    pub paper_value: Option<f64>,
+    pub steps: u64,
+    pub epochs: f64,
+    /// Training time over all sittings, without evaluation.
+    pub seconds: f64,
+    pub examples_per_second: f64,
+    pub effective_batch: u64,
+    /// `base` as configured, `scaled` after `optim.lr_scaling`.
+    pub lr: BTreeMap<String, f64>,
+    pub device: String,
+    pub world_size: u64,
+    pub commit: String,
+    pub config_sha256: String,
+    pub weights_sha256: Option<String>,
+    pub data_sha256: Option<String>,
+    /// Numbers that training changes.
+    pub parameters: u64,
+    /// What the reader must know beside the numbers.
+    pub notes: Vec<String>,
+}
+
+/// What a run is started with.
+pub(crate) struct Start<'a> {
+    pub(crate) paper: &'static str,
+    pub(crate) config: String,
+    pub(crate) resolved: &'a Resolved,
+    pub(crate) claim: Option<&'a Claim>,
+    pub(crate) seed: u64,
+    pub(crate) parameters: u64,
+    pub(crate) device: String,
+    pub(crate) quiet: bool,
+    pub(crate) limit: Option<std::time::Duration>,
+}
+
+/// A run folder in use.
+pub struct Run {
+    /// The folder.
+    pub folder: PathBuf,
+    pub(super) result: RunResult,
+    log: Log,
+    yaml: String,
+    fields: Vec<(String, HparamValue)>,
+    signals: Signals,
+    begun: Instant,
+    limit: Option<std::time::Duration>,
+    _lock: File,
+}
+
+/// `runs/<paper>/<config>`.
+fn home(paper: &str, config: &str) -> PathBuf {
+    Path::new("runs").join(paper).join(config)
+}
+
+/// A new folder `runs/<paper>/<config>/<UTC time>-<config hash>`.
+pub(crate) fn fresh_folder(paper: &str, config: &str, hash: &str) -> Result<PathBuf> {
+    let home = home(paper, config);
+    create_folder(&home)?;
+    let stamp = format!("{}-{}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), &hash[..8]);
+    for attempt in 1..1000 {
+        let name = if attempt == 1 { stamp.clone() } else { format!("{stamp}-{attempt}") };
+        // `create_dir` and not `create_dir_all`: of two processes in one second, one gets the name.
+        match fs::create_dir(home.join(&name)) {
+            Ok(()) => {
+                link_latest(&home, &name);
+                return Ok(home.join(name));
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(Error::io("create", &home.join(name))(e)),
+        }
+    }
+    Err(user!("{} is full of runs of this second", home.display()))
+}
+
+/// Points `latest` at the run; a link that cannot be made (some shared folders have none) is no reason to stop.
+fn link_latest(home: &Path, name: &str) {
+    let temporary = home.join(format!(".latest-{}", std::process::id()));
+    if std::os::unix::fs::symlink(name, &temporary).is_ok() && fs::rename(&temporary, home.join("latest")).is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+}
+
+/// The run folders of a paper with their results, oldest first.
+pub(crate) fn all(paper: &str) -> Vec<(PathBuf, RunResult)> {
+    let folders = |path: PathBuf| {
+        fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir() && !p.is_symlink())
+    };
+    let mut runs: Vec<_> = folders(Path::new("runs").join(paper))
+        .flat_map(folders)
+        .filter_map(|folder| Some((folder.clone(), read_result(&folder).ok()?)))
+        .collect();
+    runs.sort_by_key(|(folder, _)| folder.file_name().map(|n| n.to_owned()));
+    runs
+}
+
+/// The newest run of this configuration that is not done.
+pub(crate) fn newest_unfinished(paper: &str, config_sha256: &str) -> Option<PathBuf> {
+    let unfinished = |(_, r): &(PathBuf, RunResult)| r.status != Status::Done && r.config_sha256 == config_sha256;
+    all(paper).into_iter().rfind(unfinished).map(|(folder, _)| folder)
+}
+
+/// Reads a run's `result.json`.
+pub fn read_result(folder: &Path) -> Result<RunResult> {
+    let path = folder.join("result.json");
+    let text = fs::read_to_string(&path)
+        .map_err(|e| user!("{} is not a run folder: cannot read result.json: {e}", folder.display()))?;
+    serde_json::from_str(&text).map_err(|e| user!("{} is damaged or of another version: {e}", path.display()))
+}
+
+/// The last line of a command's output; empty if it fails, for a run must not depend on git.
+fn said(command: &str, arguments: &[&str]) -> String {
+    let output = std::process::Command::new(command).args(arguments).stderr(std::process::Stdio::null()).output();
+    output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_string()).unwrap_or_default()
+}
+
+/// The commit of the working tree, `+changes` if it is not clean, `unknown` outside a checkout.
+fn commit() -> String {
+    match said("git", &["rev-parse", "HEAD"]) {
+        hash if hash.is_empty() => "unknown".into(),
+        hash if said("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty() => hash,
+        hash => format!("{hash}+changes"),
+    }
+}
+
+fn cpu() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    info.lines()
+        .find_map(|l| l.strip_prefix("model name")?.split_once(':'))
+        .map_or("unknown".into(), |(_, name)| name.trim().into())
+}
+
+impl Run {
+    /// Takes possession of `folder`, which may hold an unfinished run of the same configuration.
+    ///
+    /// # Errors
+    /// Another process has it; the disk refuses.
+    pub(crate) fn open(folder: PathBuf, start: Start, signals: Signals) -> Result<Self> {
+        create_folder(&folder)?;
+        let lock_path = folder.join("run.lock");
+        let lock = File::create(&lock_path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+                user!("cannot write in {}: {e}; choose another folder with --out", folder.display())
+            }
+            _ => Error::io("write", &lock_path)(e),
+        })?;
+        lock.try_lock().map_err(|_| {
+            user!(
+                "another process is using {}; wait for it, or give this run a folder of its own with --out",
+                folder.display()
+            )
+        })?;
+        create_folder(&folder.join("checkpoints"))?;
+        create_folder(&folder.join("figures"))?;
+        write_atomic(&folder.join("config.yaml"), &[start.resolved.yaml().as_bytes()])?;
+        let commit = commit();
+        let env = serde_json::json!({
+            "commit": commit,
+            "version": env!("CARGO_PKG_VERSION"),
+            "libtorch": torch_ext::LIBTORCH_VERSION,
+            "cuda": if start.device.starts_with("cuda") { tch::utils::version_cudart() } else { 0 },
+            "device": start.device,
+            "cpu": cpu(),
+            "cores": std::thread::available_parallelism().map_or(0, |n| n.get()),
+            "threads": tch::get_num_threads(),
+            "command": std::env::args().collect::<Vec<_>>(),
+        });
+        write_atomic(&folder.join("env.json"), &[format!("{env:#}\n").as_bytes()])?;
+        let result = RunResult {
+            paper: start.paper.into(),
+            config: start.config,
+            table: start.claim.map(|c| c.table.clone()),
+            row: start.claim.map(|c| c.row.clone()),
+            seed: start.seed,
+            status: Status::Running,
+            metrics: BTreeMap::new(),
+            paper_metric: start.claim.map(|c| c.metric.clone()),
+            paper_value: start.claim.map(|c| c.value),
+            steps: 0,
+            epochs: 0.0,
+            seconds: 0.0,
+            examples_per_second: 0.0,
+            effective_batch: 0,
+            lr: BTreeMap::new(),
+            device: start.device,
+            world_size: 1,
+            commit,
+            config_sha256: start.resolved.hash(),
+            weights_sha256: None,
+            data_sha256: None,
+            parameters: start.parameters,
+            notes: Vec::new(),
+        };
+        let log = Log::open(&folder, start.quiet)?;
+        let fields = start.resolved.leaves().into_iter().map(|(key, value)| (key, hyper_parameter(&value))).collect();
+        let mut run = Self {
+            folder,
+            result,
+            log,
+            yaml: start.resolved.yaml(),
+            fields,
+            signals,
+            begun: Instant::now(),
+            limit: start.limit,
+            _lock: lock,
+        };
+        run.write_result()?;
+        Ok(run)
+    }
+
+    /// A line for people.
+    pub(crate) fn line(&mut self, text: &str) -> Result<()> {
+        self.log.line(text)
+    }
+
+    /// A line for people who read the log file, not for the terminal.
+    pub(crate) fn note_in_file(&mut self, text: &str) -> Result<()> {
+        self.log.file_line(text)
+    }
+
+    pub(super) fn checkpoints(&self) -> PathBuf {
+        self.folder.join("checkpoints")
+    }
+
+    /// Whether the run should save and leave: a signal came, or `limit` is over.
+    pub(super) fn stop(&self) -> bool {
+        self.signals.received().is_some() || self.limit.is_some_and(|limit| self.begun.elapsed() >= limit)
+    }
+
+    /// The exit code of the signal that came, if one did.
+    pub(super) fn signal(&self) -> Option<u8> {
+        self.signals.received()
+    }
+
+    /// Forgets the numbers behind `step`, which will be written again.
+    pub(super) fn rewind(&mut self, step: u64) -> Result<()> {
+        log::rewind_metrics(&self.folder, step)
+    }
+
+    /// Starts the logs of a stage of which `from` steps of `total` are done.
+    pub(super) fn begin_stage(&mut self, from: u64, total: u64) -> Result<()> {
+        if self.log.begin(from, total)? {
+            let claimed = self.result.paper_metric.clone().into_iter();
+            let metrics: Vec<_> = claimed.chain(["test/accuracy".to_string(), "test/error".to_string()]).collect();
+            self.log.describe(&self.yaml, &self.fields, &metrics)?;
+        }
+        Ok(())
+    }
+
+    /// The means of a step's scalars since the last call.
+    pub(super) fn trained(
+        &mut self,
+        prefix: &str,
+        step: &Step,
+        seconds: f64,
+        means: BTreeMap<&'static str, f64>,
+    ) -> Result<()> {
+        let done = step.index + 1;
+        let epoch = done as f64 / step.steps_per_epoch as f64;
+        let speed = done as f64 * self.result.effective_batch as f64 / seconds.max(1e-9);
+        if let Some(progress) = &mut self.log.progress {
+            progress.update(done, epoch, means.get("loss").copied(), speed);
+        }
+        let mut values: BTreeMap<String, f64> = means.into_iter().map(|(n, v)| (format!("{prefix}/{n}"), v)).collect();
+        values.insert(format!("{prefix}/examples_per_second"), speed);
+        self.log.numbers(done, epoch, &values)
+    }
+
+    /// The findings of an evaluation after a step; the last ones of a stage go into `result.json`.
+    pub(super) fn evaluated(&mut self, prefix: &str, step: &Step, found: &Eval, last: bool) -> Result<()> {
+        let values = found.named(prefix);
+        let done = step.index + 1;
+        let epoch = done as f64 / step.steps_per_epoch as f64;
+        self.log.numbers(done, epoch, &values)?;
+        for (name, picture) in &found.pictures {
+            self.log.picture(&format!("{}-{name}", prefix.replace('/', "-")), done, picture)?;
+        }
+        let shown: Vec<_> =
+            values.iter().filter(|(n, _)| !n.contains("/class/")).map(|(n, v)| format!("{n} {v:.4}")).collect();
+        self.log.line(&format!("epoch {epoch:.2}  {}", shown.join("  ")))?;
+        if last {
+            self.result.metrics.extend(values);
+        }
+        Ok(())
+    }
+
+    /// A picture of the run, such as its training examples.
+    pub(super) fn picture(&mut self, name: &str, step: u64, picture: &image::RgbImage) -> Result<()> {
+        self.log.picture(name, step, picture)
+    }
+
+    /// Writes `result.json` as it stands.
+    pub(super) fn write_result(&mut self) -> Result<()> {
+        let text = serde_json::to_string_pretty(&self.result)
+            .map_err(|e| Error::Failed(format!("cannot write result.json: {e}")))?;
+        write_atomic(&self.folder.join("result.json"), &[text.as_bytes(), b"\n"])
+    }
+
+    /// Ends the run with a status; logging must not hide the error that ended it.
+    pub(crate) fn end(mut self, status: Status) -> Result<RunResult> {
+        self.result.status = status;
+        self.write_result()?;
+        self.log.end(status == Status::Done)?;
+        Ok(self.result)
+    }
+}
+
+fn hyper_parameter(value: &serde_json::Value) -> HparamValue {
+    match value {
+        serde_json::Value::Bool(b) => HparamValue::Flag(*b),
+        serde_json::Value::Number(n) => HparamValue::Number(n.as_f64().unwrap_or(f64::NAN)),
+        serde_json::Value::String(s) => HparamValue::Text(s.clone()),
+        other => HparamValue::Text(other.to_string()),
+    }
+}

@@ -1,0 +1,213 @@
+//! A stage of a paper from data to weights: what `train`, `eval` and `bench` share.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::fit::{Progressed, fit, run_evaluation};
+use super::run::Run;
+use super::{Eval, Named, Recipe, Setup, Split, Step, checkpoint};
+use crate::config::Length;
+use crate::data::{Cursor, Source};
+use crate::{Error, Result, figures, user, weights};
+
+/// How long a stage trains, and on how many examples a step.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// The stage's name: `train`, `pretrain`, `probe`.
+    pub stage: &'static str,
+    /// Whether metrics carry the stage's name: all stages but the first.
+    pub later: bool,
+    /// How long.
+    pub length: Length,
+    /// Global batch.
+    pub batch_size: u64,
+    /// Learning rate as configured, and after `optim.lr_scaling`.
+    pub lr: (f64, f64),
+}
+
+impl Plan {
+    pub(super) fn cursor(&self, setup: &Setup, step: u64) -> Cursor {
+        Cursor { seed: setup.settings.seed, step, rank: setup.rank, world: setup.world, batch: self.batch_size }
+    }
+
+    pub(super) fn prefix(&self, split: &str) -> String {
+        if self.later { format!("{}/{split}", self.stage) } else { split.to_string() }
+    }
+}
+
+/// What `bench` measures.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct Bench {
+    pub paper: String,
+    pub config: String,
+    pub device: String,
+    pub threads: i64,
+    pub batch_size: u64,
+    pub steps: u64,
+    /// From the start of the process to the end of the first step.
+    pub first_step_seconds: f64,
+    pub median_step_seconds: f64,
+    pub examples_per_second: f64,
+    pub peak_memory_bytes: u64,
+}
+
+type Train<C> = fn(&C, &Setup, &Plan, Option<&Named>, &mut Run) -> Result<Named>;
+type Evaluate<C> = fn(&C, &Setup, &Named) -> Result<(BTreeMap<String, f64>, String)>;
+type Measure<C> = fn(&C, &Setup, &Plan, u64) -> Result<Vec<f64>>;
+
+/// One stage of a paper's program.
+pub struct Stage<C> {
+    pub(crate) plan: fn(&C, &crate::config::Settings) -> Plan,
+    pub(crate) train: Train<C>,
+    pub(crate) evaluate: Evaluate<C>,
+    pub(crate) measure: Measure<C>,
+}
+
+impl<C> Stage<C> {
+    /// The stage that `R` describes; `plan` takes its length and batch from the configuration.
+    pub fn of<R: Recipe<Config = C>>(plan: fn(&C, &crate::config::Settings) -> Plan) -> Self {
+        Self { plan, train: train::<R>, evaluate: evaluate::<R>, measure: measure::<R> }
+    }
+}
+
+/// Data and model of a stage, refused where batch and data do not fit.
+fn prepare<R: Recipe>(config: &R::Config, setup: &Setup, plan: &Plan, init: Option<&Named>) -> Result<(R::Data, R)> {
+    let data = R::data(config, setup)?;
+    plan.cursor(setup, 0).check(data.len())?;
+    setup.seed("build", 0);
+    Ok((data, R::build(config, setup, init)?))
+}
+
+/// The entries below `prefix`, without it.
+fn below(state: &Named, prefix: &str) -> Named {
+    state.iter().filter_map(|(n, t)| Some((n.strip_prefix(prefix)?.to_string(), t.shallow_clone()))).collect()
+}
+
+/// Trains from the newest checkpoint or from step 0, evaluates on the test split, writes the weights; returns the full state.
+fn train<R: Recipe>(
+    config: &R::Config,
+    setup: &Setup,
+    plan: &Plan,
+    init: Option<&Named>,
+    run: &mut Run,
+) -> Result<Named> {
+    let (data, mut recipe) = prepare::<R>(config, setup, plan, init)?;
+    let state = recipe.state();
+    let steps_per_epoch = data.len() / plan.batch_size;
+    let total = plan.length.steps(steps_per_epoch);
+    run.result.data_sha256 = Some(data.sha256());
+    run.result.effective_batch = plan.batch_size;
+    run.result.world_size = setup.world;
+    run.result.lr = BTreeMap::from([("base".into(), plan.lr.0), ("scaled".into(), plan.lr.1)]);
+    run.line(&format!(
+        "{}: {} examples, {total} steps of {} ({steps_per_epoch} an epoch), lr {} (base {}), {} parameters, {}",
+        plan.stage,
+        data.len(),
+        plan.batch_size,
+        plan.lr.1,
+        plan.lr.0,
+        run.result.parameters,
+        run.result.device
+    ))?;
+    for note in setup.take_notes() {
+        run.line(&format!("note: {note}"))?;
+        run.result.notes.push(note);
+    }
+
+    let mut told = Vec::new();
+    let found =
+        checkpoint::newest(&run.checkpoints(), plan.stage, &run.result.config_sha256, &mut |text| told.push(text))?;
+    for text in told {
+        run.line(&text)?;
+    }
+    let from = match found {
+        Some((header, saved)) => {
+            weights::copy_into(&state, &saved, "the checkpoint")?;
+            run.line(&format!("goes on from step {} of {total}", header.step))?;
+            Progressed { step: header.step, seconds: header.seconds }
+        }
+        None => Progressed::default(),
+    };
+    run.rewind(from.step)?;
+    run.write_result()?;
+    run.begin_stage(from.step, total)?;
+    let at = fit(&mut recipe, &data, plan, setup, run, from)?;
+
+    run.result.steps = at.step;
+    run.result.epochs = at.step as f64 / steps_per_epoch as f64;
+    run.result.seconds = at.seconds;
+    run.result.examples_per_second = at.step as f64 * plan.batch_size as f64 / at.seconds.max(1e-9);
+    if at.step < total {
+        return Err(Error::Interrupted(run.signal().unwrap_or(0)));
+    }
+    let found = tch::no_grad(|| run_evaluation(&mut recipe, &data, Split::Test))?;
+    let last = Step { index: total - 1, total, steps_per_epoch, setup };
+    run.evaluated(&plan.prefix("test"), &last, &found, true)?;
+    let suffix = if plan.later { format!("-{}", plan.stage) } else { String::new() };
+    let model = below(&state, "model.");
+    weights::write(&run.folder.join(format!("weights{suffix}.safetensors")), &model, None)?;
+    let averages = below(&state, "ema.");
+    if !averages.is_empty() {
+        weights::write(&run.folder.join(format!("weights-ema{suffix}.safetensors")), &averages, None)?;
+    }
+    if !plan.later {
+        run.result.weights_sha256 = Some(weights::hash(&model)?);
+    }
+    draw_curves(run, plan, total)?;
+    Ok(state)
+}
+
+/// Loss and errors over the epochs, as a picture.
+fn draw_curves(run: &mut Run, plan: &Plan, step: u64) -> Result<()> {
+    let rows = super::read_metrics(&run.folder);
+    let curve = |name: String| {
+        let points = rows.iter().filter_map(|r| Some((r.get("epoch")?.as_f64()?, r.get(&name)?.as_f64()?))).collect();
+        figures::Curve { label: name, points, band: Vec::new() }
+    };
+    let losses = vec![curve(plan.prefix("train/loss"))];
+    let errors = ["monitor/error", "val/error", "test/error", "monitor-ema/error", "test-ema/error"]
+        .map(|n| curve(plan.prefix(n)));
+    for (name, label, curves) in [("loss", "loss", losses), ("error", "error (fraction)", errors.into())] {
+        let curves: Vec<_> = curves.into_iter().filter(|c| c.points.len() > 1 || c.label.ends_with("loss")).collect();
+        if !curves.is_empty() {
+            let title = format!("{} {}", run.result.paper, run.result.config);
+            let plot = figures::Plot { title, x_label: "epoch".into(), y_label: label.into(), log_y: true, curves };
+            let picture = figures::plot(&plot)?;
+            run.picture(&plan.prefix(name).replace('/', "-"), step, &picture)?;
+        }
+    }
+    Ok(())
+}
+
+/// Test metrics of given weights, and the hash of the data they were measured on.
+fn evaluate<R: Recipe>(config: &R::Config, setup: &Setup, weights: &Named) -> Result<(BTreeMap<String, f64>, String)> {
+    let data = R::data(config, setup)?;
+    let mut recipe = R::build(config, setup, None)?;
+    weights::copy_into(&below(&recipe.state(), "model."), weights, "the weights file")?;
+    let mut found = Eval { raw_only: true, ..Eval::default() };
+    tch::no_grad(|| recipe.evaluate(&data, Split::Test, &mut found))?;
+    Ok((found.named("test"), data.sha256()))
+}
+
+/// Seconds of each of `steps` training steps, on the configuration's own data and device, the first being the warm-up.
+fn measure<R: Recipe>(config: &R::Config, setup: &Setup, plan: &Plan, steps: u64) -> Result<Vec<f64>> {
+    let (data, mut recipe) = prepare::<R>(config, setup, plan, None)?;
+    let steps_per_epoch = data.len() / plan.batch_size;
+    let mut batches = data.batches(plan.cursor(setup, 0));
+    let mut seconds = Vec::new();
+    for index in 0..steps {
+        let clock = Instant::now();
+        let at = Step { index, total: steps, steps_per_epoch, setup };
+        at.reseed();
+        let batch = batches.next().ok_or_else(|| user!("the data hold no batch of {}", plan.batch_size))??;
+        recipe.step(batch, &data, &at)?;
+        if let tch::Device::Cuda(i) = setup.device {
+            tch::Cuda::synchronize(i as i64);
+        }
+        seconds.push(clock.elapsed().as_secs_f64());
+    }
+    Ok(seconds)
+}

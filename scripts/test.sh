@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Sets up what is missing, fetches MNIST, and runs all tests, documentation's examples among them.
+#   scripts/test.sh [ARGUMENT…]      arguments go to `cargo test`
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+scripts/setup.sh
+scripts/get_data.sh mnist
+unset LIBTORCH # as in run.sh
+exec cargo test --release --workspace "$@"

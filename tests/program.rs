@@ -1,0 +1,88 @@
+//! Runs a paper's binary as a user would.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// The checkout.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// A command in `folder`, with one thread, so that tests beside each other do not fight for cores.
+pub fn lenet<S: AsRef<OsStr>>(folder: &Path, words: impl IntoIterator<Item = S>) -> Command {
+    let binary = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("lenet");
+    assert!(
+        binary.exists(),
+        "{} is missing: run scripts/test.sh, or cargo build --release --workspace first",
+        binary.display()
+    );
+    let mut command = Command::new(binary);
+    command.current_dir(folder).args(words).env("OMP_NUM_THREADS", "1").stdin(Stdio::null());
+    command
+}
+
+/// The smoke experiment and further words.
+pub fn smoke(words: &[&str]) -> Vec<String> {
+    let yaml = root().join("experiments/lenet/smoke.yaml").display().to_string();
+    ["--config", &yaml].iter().chain(words).map(|w| w.to_string()).collect()
+}
+
+/// The smoke experiment with everything that makes exactness hard: distortion, averages, accumulation.
+pub fn hard(words: &[&str]) -> Vec<String> {
+    let hard = [
+        "length=150 steps",
+        "checkpoint.every=20 steps",
+        "eval.every=never",
+        "log.every=10 steps",
+        "ema={decay: 0.9}",
+        "batch_size=64",
+        "compute.micro_batch=24",
+        "compute.device=cpu",
+        "augment=[{kind: affine, rotate: 10, scale: 0.1, squeeze: 0.1, shear: 10, shift: 2}]",
+    ];
+    smoke(&[&hard, words].concat())
+}
+
+/// Runs it to its end.
+pub fn run(mut command: Command) -> Output {
+    command.output().unwrap()
+}
+
+/// Runs it and insists on success; returns what stood on stdout.
+pub fn succeed(command: Command) -> String {
+    let output = run(command);
+    assert!(output.status.success(), "{}\n{}", output.status, text(&output.stderr));
+    text(&output.stdout)
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+pub fn result(folder: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(folder.join("result.json")).unwrap()).unwrap()
+}
+
+pub fn weights_hash(folder: &Path) -> String {
+    let result = result(folder);
+    assert_eq!(result["status"], "done", "{result:#}");
+    result["weights_sha256"].as_str().unwrap().to_string()
+}
+
+/// Waits until `ready` holds; fails the test after a minute.
+pub fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !ready() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "waited a minute for {what}");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// The files below a folder.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect()
+}

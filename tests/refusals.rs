@@ -1,0 +1,178 @@
+//! A user's mistake ends with exit code 2 and a message that says what, where and what to do.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use crate::program::{lenet, root, run, smoke, text};
+
+fn refused(words: Vec<String>, parts: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run(lenet(dir.path(), &words));
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{words:?}\n{said}");
+    for part in parts {
+        assert!(said.contains(part), "{words:?} should name {part:?}:\n{said}");
+    }
+    assert!(!said.contains("panicked") && !said.contains("Exception raised"), "{said}");
+}
+
+#[test]
+fn configuration_mistakes() {
+    for (word, parts) in [
+        ("optim.bas_lr=0.1", &["bas_lr", "base_lr", "command line"][..]),
+        ("seed=abc", &["seed", "abc"]),
+        ("seed=-1", &["seed"]),
+        ("length=-3 epochs", &["length"]),
+        ("length=10", &["length", "epochs"]),
+        ("length=0 steps", &["length"]),
+        ("batch_size=0", &["batch_size"]),
+        ("batch_size=1000000", &["batch_size", "1000000"]),
+        ("model.name=lenet6", &["lenet6", "lenet5"]),
+        ("data.name=minst", &["minst", "mnist"]),
+        ("data=no_such_group", &["no_such_group"]),
+        ("compute.device=tpu", &["tpu", "cpu"]),
+        ("data.workers=2", &["workers"]),
+        ("optim.kind=sdg", &["sdg", "sgd"]),
+        ("=3", &["=3"]),
+        ("data.limit_train=999999999", &["limit_train"]),
+    ] {
+        refused(smoke(&[word]), parts);
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_with_file_and_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = fs::read_to_string(root().join("experiments/lenet/smoke.yaml")).unwrap();
+    let line = yaml.lines().position(|l| l.starts_with("batch_size:")).unwrap() + 1;
+    let broken = yaml.replace("batch_size:", "batch_sise:").replace("base_lr:", "base_rate:");
+    let file = dir.path().join("experiments/lenet/broken.yaml");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, broken).unwrap();
+    std::os::unix::fs::symlink(root().join("experiments/groups"), dir.path().join("experiments/groups")).unwrap();
+    let words = vec!["--config".to_string(), file.display().to_string()];
+    refused(words, &[&format!("broken.yaml:{line}"), "batch_sise", "did you mean batch_size", "base_rate", "base_lr"]);
+}
+
+#[test]
+fn wrong_commands() {
+    refused(vec!["train".into()], &["--config"]);
+    refused(vec!["--config".into(), "nowhere.yaml".into()], &["nowhere.yaml"]);
+    refused(smoke(&["--no-such-flag"]), &["--no-such-flag"]);
+    refused(smoke(&["nostage"]), &["nostage", "train"]);
+    refused(smoke(&["--device", "cuda:99"]), &["cuda:99", "cpu"]);
+    refused(vec!["train".into(), "--resume".into(), "no/such/run".into()], &["no/such/run"]);
+    refused(vec!["verify".into(), "no/such/run".into()], &["no/such/run"]);
+}
+
+/// idx files of `n` pictures in a folder; `spoil` may change them.
+fn mnist(folder: &Path, spoil: impl Fn(&str, Vec<u8>) -> Vec<u8>) {
+    fs::create_dir_all(folder).unwrap();
+    for (stem, n) in [("train", 128u32), ("t10k", 16)] {
+        let mut images: Vec<u8> = [2051u32, n, 28, 28].iter().flat_map(|v| v.to_be_bytes()).collect();
+        images.extend((0..n * 784).map(|i| (i * 7919 % 251) as u8));
+        let mut labels: Vec<u8> = [2049u32, n].iter().flat_map(|v| v.to_be_bytes()).collect();
+        labels.extend((0..n).map(|i| (i % 10) as u8));
+        for (name, bytes) in
+            [(format!("{stem}-images-idx3-ubyte"), images), (format!("{stem}-labels-idx1-ubyte"), labels)]
+        {
+            fs::write(folder.join(&name), spoil(&name, bytes)).unwrap();
+        }
+    }
+}
+
+fn on_mnist(root: &Path) -> Vec<String> {
+    smoke(&["data=mnist", &format!("data.root={}", root.display()), "batch_size=64", "length=1 steps"])
+}
+
+#[test]
+fn whole_idx_files_are_accepted() {
+    let dir = tempfile::tempdir().unwrap();
+    mnist(&dir.path().join("mnist"), |_, bytes| bytes);
+    let output = run(lenet(dir.path(), on_mnist(&dir.path().join("mnist"))));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn missing_and_damaged_data() {
+    refused(on_mnist(Path::new("/nowhere/at/all")), &["/nowhere/at/all", "get_data.sh"]);
+    let dir = tempfile::tempdir().unwrap();
+    let spoils: [(&str, fn(&str, Vec<u8>) -> Vec<u8>); 5] = [
+        ("train-images", |name, bytes| if name.starts_with("train-images") { bytes[..5000].to_vec() } else { bytes }),
+        ("train-labels", |name, mut bytes| {
+            if name.starts_with("train-labels") {
+                bytes[3] = 99;
+            }
+            bytes
+        }),
+        ("t10k-labels", |name, mut bytes| {
+            if name.starts_with("t10k-labels") {
+                bytes[8] = 77;
+            }
+            bytes
+        }),
+        ("train-images", |name, bytes| if name.starts_with("train-images") { Vec::new() } else { bytes }),
+        ("train-labels", |name, mut bytes| {
+            if name.starts_with("train-labels") {
+                bytes[7] = 100;
+                bytes.truncate(108);
+            }
+            bytes
+        }),
+    ];
+    for (number, (named, spoil)) in spoils.into_iter().enumerate() {
+        let folder = dir.path().join(number.to_string());
+        mnist(&folder, spoil);
+        refused(on_mnist(&folder), &[named]);
+    }
+    // A gzip file that is cut off, and one that is none.
+    let folder = dir.path().join("gz");
+    mnist(&folder, |_, bytes| bytes);
+    let plain = folder.join("train-images-idx3-ubyte");
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&fs::read(&plain).unwrap()).unwrap();
+    let packed = packed.finish().unwrap();
+    fs::remove_file(&plain).unwrap();
+    for bytes in [&packed[..packed.len() / 2], b"this is no gzip file"] {
+        fs::write(folder.join("train-images-idx3-ubyte.gz"), bytes).unwrap();
+        refused(on_mnist(&folder), &["train-images"]);
+    }
+}
+
+#[test]
+fn weights_that_do_not_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("w.safetensors");
+    fs::write(&file, b"nonsense").unwrap();
+    let eval = |path: &str| [vec!["eval".to_string()], smoke(&["--weights", path])].concat();
+    refused(eval(&file.display().to_string()), &["w.safetensors"]);
+    refused(eval("missing.safetensors"), &["missing.safetensors"]);
+    refused(eval(&dir.path().display().to_string()), &["no finished run"]);
+}
+
+#[test]
+fn a_run_folder_that_cannot_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, b"").unwrap();
+    refused(smoke(&["--out", &file.join("run").display().to_string()]), &["--out"]);
+}
+
+#[test]
+fn divergence_is_named_with_its_step_and_leaves_no_checkpoint_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let words = smoke(&[
+        "--out",
+        "run",
+        "optim.base_lr=1e30",
+        "length=50 steps",
+        "checkpoint.every=1 steps",
+        "model.name=lenet5_modern",
+    ]);
+    let output = run(lenet(dir.path(), words));
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("diverged at step") && said.contains("base_lr"), "{said}");
+    assert_eq!(crate::program::result(&dir.path().join("run"))["status"], "diverged");
+}
