@@ -61,7 +61,8 @@ impl Recipe for Train {
         if shared > 0 {
             setup.note(format!("{shared} pictures of the test set stand in the training set of {name}, too"));
         }
-        config.schedule.check(splits.train.len() / setup.settings.batch_size)?;
+        let steps_per_epoch = splits.train.len() / setup.settings.batch_size;
+        config.schedule.check(setup.settings.length.steps(steps_per_epoch), steps_per_epoch)?;
         Resident::new(splits, config.augment.clone())
     }
 
