@@ -1,2 +1,7 @@
-//! `lenet`: see README.md.
-fn main() {}
+//! `lenet`: see the crate's README.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    repro::cli::main(lenet::app::app())
+}

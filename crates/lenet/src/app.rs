@@ -1,0 +1,113 @@
+//! What this paper hands to the command line that all papers share.
+
+use std::path::{Path, PathBuf};
+
+use repro::cli::{App, Forward, Look, Paper, Prediction, Row};
+use repro::data::{Cursor, Source};
+use repro::trainer::{Named, Recipe, Setup, Stage};
+use repro::{Error, Result, figures, user, weights};
+use tch::{Device, Kind, Tensor, nn};
+
+use crate::config::{Config, validate};
+use crate::network::Network;
+use crate::predict::read_digit;
+use crate::train::{self, Train};
+
+/// Pictures that `data` shows.
+const LOOK: u64 = 40;
+
+/// The program.
+pub fn app() -> App<Config> {
+    App {
+        paper: Paper {
+            name: "lenet",
+            title: "Gradient-Based Learning Applied to Document Recognition",
+            authors: "LeCun, Bottou, Bengio and Haffner, 1998",
+        },
+        validate,
+        stages: vec![Stage::of::<Train>(train::plan)],
+        model,
+        predict,
+        summary,
+        look,
+    }
+}
+
+/// `image` as the network takes it [, `label`] → `logits` [, `loss`].
+fn model(config: &Config, path: &nn::Path) -> Result<Forward> {
+    let net = Network::new(path, &config.model);
+    let (loss, classes) = (config.loss, config.model.num_classes);
+    Ok(Box::new(move |input: &Named, _train| {
+        if let Some(name) = input.keys().find(|name| !["image", "label"].contains(&name.as_str())) {
+            return Err(user!("input tensor {name} is not known; give image and, for the loss, label"));
+        }
+        let image = input.get("image").ok_or_else(|| user!("the input has no tensor named image"))?;
+        let [c, h, w] = net.input_shape();
+        let size = image.size();
+        if !matches!(size.as_slice(), [n, rest @ ..] if *n > 0 && rest == [c, h, w]) || !image.is_floating_point() {
+            return Err(user!("image is {:?} of {size:?}; this model takes floating point of [N, {c}, {h}, {w}]", image.kind()));
+        }
+        let logits = net.forward(image);
+        let mut output = Named::from([("logits".to_string(), logits.shallow_clone())]);
+        if let Some(label) = input.get("label") {
+            let fits = label.kind() == Kind::Int64 && label.size() == [size[0]];
+            if !fits || label.min().int64_value(&[]) < 0 || label.max().int64_value(&[]) >= classes {
+                return Err(user!("label must be int64 of [{}], each from 0 to {}", size[0], classes - 1));
+            }
+            output.insert("loss".into(), loss.mean(&logits, label)?);
+        }
+        Ok(output)
+    }))
+}
+
+/// The classes of pictures by probability, and a picture of every layer's state for each.
+fn predict(config: &Config, given: &Named, images: &[PathBuf], folder: &Path) -> Result<Vec<Prediction>> {
+    let store = nn::VarStore::new(Device::Cpu);
+    let net = Network::new(&store.root(), &config.model);
+    weights::copy_into(&store.variables().into_iter().collect(), given, "the weights file")?;
+    let answer = |(place, path): (usize, &PathBuf)| -> Result<Prediction> {
+        let image = read_digit(path)?;
+        let probability = net.forward(&net.input(&image)).softmax(-1, Kind::Float).squeeze_dim(0);
+        let mut classes: Vec<_> =
+            (0..config.model.num_classes).map(|class| (class.to_string(), probability.double_value(&[class]))).collect();
+        classes.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        // Two pictures may have the same name in different folders.
+        let twin = images[..place].iter().any(|other| other.file_stem() == path.file_stem());
+        let drawn = folder.join(if twin { format!("{stem}-{place}-layers.png") } else { format!("{stem}-layers.png") });
+        figures::save(&train::layers(&net, &image)?, &drawn)?;
+        Ok(Prediction { image: path.clone(), classes, pictures: vec![drawn] })
+    };
+    tch::no_grad(|| images.iter().enumerate().map(answer).collect())
+}
+
+/// The layers as the paper counts them.
+fn summary(config: &Config) -> Result<Vec<Row>> {
+    let row = |l: crate::network::LayerCount| Row {
+        name: l.name.to_string(),
+        output: l.output,
+        parameters: l.parameters,
+        multiply_adds: l.multiply_adds,
+        connections: Some(l.connections),
+    };
+    Ok(Network::layers(&config.model).into_iter().map(row).collect())
+}
+
+/// The first training pictures of the run, as distorted.
+fn look(config: &Config, setup: &Setup) -> Result<Look> {
+    let data = Train::data(config, setup)?;
+    let batch = LOOK.min(data.len());
+    let cursor = Cursor { seed: setup.settings.seed, step: 0, rank: 0, world: 1, batch };
+    let shown = data.batches(cursor).next().ok_or_else(|| Error::Failed("no training pictures".into()))??;
+    let labels: Vec<i64> = Vec::try_from(shown.label.to_device(Device::Cpu))?;
+    let names = data.set.classes();
+    let counts = names.iter().zip(data.set.class_counts()?).zip(data.test.class_counts()?);
+    let (mean, std) = data.set.mean_std()?.into_iter().unzip();
+    Ok(Look {
+        images: Tensor::to_device(&shown.image, Device::Cpu),
+        captions: labels.iter().map(|&label| names[label as usize].clone()).collect(),
+        classes: counts.map(|((name, train), test)| (name.clone(), train, test)).collect(),
+        mean,
+        std,
+    })
+}

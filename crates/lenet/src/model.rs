@@ -1,0 +1,420 @@
+//! LeNet-5 of 1998, to the letter: "Gradient-Based Learning Applied to Document Recognition", Y. LeCun, L. Bottou, Y. Bengio,
+//! P. Haffner, Proceedings of the IEEE 86(11), §II.B and Fig. 2.
+//!
+//! | paper | here |
+//! |---|---|
+//! | §II.B, input 32×32, background −0.1, ink 1.175 | [`pixels`] |
+//! | §II.B, C1, C5 | [`Convolution`] |
+//! | §II.B, S2, S4 | [`Subsampling`] |
+//! | §II.B, C3 and Table I | [`TableConvolution`], [`C3_INPUTS`] |
+//! | §II.B, F6 and Eq. 5, 6; Appendix A | [`Full`], [`squash`] |
+//! | §II.B, Eq. 7 and Fig. 3 | [`Rbf`], [`crate::bitmaps`] |
+//! | Appendix A, initialisation | [`uniform`] |
+//!
+//! There is no reference code. *Changes against the paper*: the glyphs of Fig. 3 are drawn anew.
+//! Letters: `N` pictures, `K` classes.
+
+use tch::{Kind, Tensor, nn};
+
+use crate::bitmaps;
+
+/// Which maps of S2 each of the 16 maps of C3 sees (Table I).
+pub const C3_INPUTS: [&[i64]; 16] = [
+    &[0, 1, 2],
+    &[1, 2, 3],
+    &[2, 3, 4],
+    &[3, 4, 5],
+    &[0, 4, 5],
+    &[0, 1, 5],
+    &[0, 1, 2, 3],
+    &[1, 2, 3, 4],
+    &[2, 3, 4, 5],
+    &[0, 3, 4, 5],
+    &[0, 1, 4, 5],
+    &[0, 1, 2, 5],
+    &[0, 1, 3, 4],
+    &[1, 2, 4, 5],
+    &[0, 2, 3, 5],
+    &[0, 1, 2, 3, 4, 5],
+];
+
+/// Amplitude A of the squashing function (Appendix A): f(±1) = ±1, where its curvature is greatest.
+pub(crate) const AMPLITUDE: f64 = 1.7159;
+/// Slope S of the squashing function at the origin, over A.
+pub(crate) const SLOPE: f64 = 2.0 / 3.0;
+
+/// Pictures `[N, 1, 28, 28]` of 0 (background) to 1 (ink) as the network takes them: `[N, 1, 32, 32]` of −0.1 to 1.175.
+pub fn pixels(images: &Tensor) -> Tensor {
+    images.constant_pad_nd([2, 2, 2, 2]) * 1.275 - 0.1
+}
+
+/// f(a) = A tanh(S a) (Eq. 6).
+pub fn squash(a: &Tensor) -> Tensor {
+    (a * SLOPE).tanh() * AMPLITUDE
+}
+
+/// A tensor drawn from U(±2.4 / F), F the number of inputs of one unit (Appendix A). Biases follow the same rule.
+fn uniform(path: &nn::Path, name: &str, shape: &[i64], fan_in: i64) -> Tensor {
+    let bound = 2.4 / fan_in as f64;
+    path.var(
+        name,
+        shape,
+        nn::Init::Uniform {
+            lo: -bound,
+            up: bound,
+        },
+    )
+}
+
+/// 5×5 convolution that sees all maps below (C1, C5).
+#[derive(Debug)]
+pub struct Convolution {
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Tensor,
+}
+
+impl Convolution {
+    fn new(path: &nn::Path, inputs: i64, outputs: i64) -> Self {
+        let weight = uniform(path, "weight", &[outputs, inputs, 5, 5], inputs * 25);
+        let bias = uniform(path, "bias", &[outputs], inputs * 25);
+        Convolution { weight, bias }
+    }
+
+    /// `[N, inputs, H, W]` → weighted sums `[N, outputs, H − 4, W − 4]`.
+    fn forward(&self, x: &Tensor) -> Tensor {
+        x.conv2d(&self.weight, Some(&self.bias), 1, 0, 1, 1)
+    }
+}
+
+/// 5×5 convolution whose maps see only the maps below that [`C3_INPUTS`] lists (C3).
+#[derive(Debug)]
+pub struct TableConvolution {
+    /// `[16, 6, 5, 5]`; what the table leaves out is 0, and stays so: [`Self::masked`] gives it no gradient.
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Tensor,
+    /// 1 where the table has a connection: `[16, 6, 1, 1]`.
+    pub(crate) table: Tensor,
+}
+
+impl TableConvolution {
+    fn new(path: &nn::Path) -> Self {
+        let table = Tensor::zeros([16, 6, 1, 1], (Kind::Float, path.device()));
+        let weight = path.zeros("weight", &[16, 6, 5, 5]);
+        let bias = path.zeros("bias", &[16]);
+        tch::no_grad(|| {
+            for (map, inputs) in C3_INPUTS.iter().enumerate() {
+                let bound = 2.4 / (25 * inputs.len()) as f64;
+                let _ = bias.get(map as i64).uniform_(-bound, bound);
+                for &input in *inputs {
+                    let _ = weight.get(map as i64).get(input).uniform_(-bound, bound);
+                    let _ = table.get(map as i64).get(input).fill_(1.0);
+                }
+            }
+        });
+        TableConvolution {
+            weight,
+            bias,
+            table,
+        }
+    }
+
+    /// The weights with the table applied.
+    pub(crate) fn masked(&self) -> Tensor {
+        &self.weight * &self.table
+    }
+
+    /// `[N, 6, 14, 14]` → weighted sums `[N, 16, 10, 10]`.
+    fn forward(&self, x: &Tensor) -> Tensor {
+        x.conv2d(&self.masked(), Some(&self.bias), 1, 0, 1, 1)
+    }
+}
+
+/// 2×2 sub-sampling with one coefficient and one bias per map (S2, S4).
+#[derive(Debug)]
+pub struct Subsampling {
+    /// The coefficients, `[maps, 1, 1]` in use and `[maps]` in the store.
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Tensor,
+}
+
+impl Subsampling {
+    /// A unit has four inputs, so F = 4, although they share one coefficient.
+    fn new(path: &nn::Path, maps: i64) -> Self {
+        Subsampling {
+            weight: uniform(path, "weight", &[maps], 4),
+            bias: uniform(path, "bias", &[maps], 4),
+        }
+    }
+
+    /// `[N, maps, H, W]` → coefficient × the sum of four + bias, `[N, maps, H/2, W/2]`.
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.bias
+            .view([-1, 1, 1])
+            .addcmul(&sum_of_four(x), &self.weight.view([-1, 1, 1]))
+    }
+}
+
+/// Sums over 2×2 blocks: `[N, maps, H, W]` → `[N, maps, H/2, W/2]`.
+pub(crate) fn sum_of_four(x: &Tensor) -> Tensor {
+    x.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, 1)
+}
+
+/// Fully connected layer (F6).
+#[derive(Debug)]
+pub struct Full {
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Tensor,
+}
+
+impl Full {
+    fn new(path: &nn::Path, inputs: i64, outputs: i64) -> Self {
+        Full {
+            weight: uniform(path, "weight", &[outputs, inputs], inputs),
+            bias: uniform(path, "bias", &[outputs], inputs),
+        }
+    }
+
+    /// `[N, inputs]` → weighted sums `[N, outputs]`.
+    fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, Some(&self.bias))
+    }
+}
+
+/// Euclidean radial basis function units: how far is F6 from the glyph of each class? (Eq. 7)
+#[derive(Debug)]
+pub struct Rbf {
+    /// w_ij = ±1, `[K, 84]`: fixed by hand, not trained.
+    pub(crate) centers: Tensor,
+}
+
+impl Rbf {
+    fn new(path: &nn::Path, classes: i64) -> Self {
+        let mut centers = path.zeros_no_train("centers", &[classes, 84]);
+        tch::no_grad(|| centers.copy_(&bitmaps::codes().narrow(0, 0, classes)));
+        Rbf { centers }
+    }
+
+    /// `[N, 84]` → y_i = Σ_j (x_j − w_ij)², `[N, K]`, in the precision of the codes.
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let x = x.to_kind(self.centers.kind());
+        (x.unsqueeze(1) - &self.centers)
+            .square()
+            .sum_dim_intlist(2i64, false, None)
+    }
+}
+
+/// The state of every layer: what the paper's Fig. 2 draws as planes.
+#[derive(Debug)]
+pub struct Activations {
+    /// `[N, 6, 28, 28]`.
+    pub c1: Tensor,
+    /// `[N, 6, 14, 14]`.
+    pub s2: Tensor,
+    /// `[N, 16, 10, 10]`.
+    pub c3: Tensor,
+    /// `[N, 16, 5, 5]`.
+    pub s4: Tensor,
+    /// `[N, 120, 1, 1]`.
+    pub c5: Tensor,
+    /// `[N, 84]`: read as 7×12 pixels it tends to the glyph of the class.
+    pub f6: Tensor,
+    /// y_i ≥ 0, `[N, K]`: the smallest one wins.
+    pub distances: Tensor,
+}
+
+/// LeNet-5 of 1998: 60,000 trainable parameters, 340,908 connections.
+#[derive(Debug)]
+pub struct Lenet5 {
+    pub(crate) c1: Convolution,
+    pub(crate) s2: Subsampling,
+    pub(crate) c3: TableConvolution,
+    pub(crate) s4: Subsampling,
+    pub(crate) c5: Convolution,
+    pub(crate) f6: Full,
+    pub(crate) rbf: Rbf,
+}
+
+impl Lenet5 {
+    /// A network of `classes` ≤ 10 outputs; weights are drawn from libtorch's generator.
+    pub fn new(path: &nn::Path, classes: i64) -> Self {
+        Lenet5 {
+            c1: Convolution::new(&(path / "c1"), 1, 6),
+            s2: Subsampling::new(&(path / "s2"), 6),
+            c3: TableConvolution::new(&(path / "c3")),
+            s4: Subsampling::new(&(path / "s4"), 16),
+            c5: Convolution::new(&(path / "c5"), 16, 120),
+            f6: Full::new(&(path / "f6"), 120, 84),
+            rbf: Rbf::new(&(path / "rbf"), classes),
+        }
+    }
+
+    /// `[N, 1, 32, 32]` in the range of [`pixels`] → the state of every layer.
+    pub fn trace(&self, pixels: &Tensor) -> Activations {
+        let c1 = squash(&self.c1.forward(pixels));
+        let s2 = squash(&self.s2.forward(&c1));
+        let c3 = squash(&self.c3.forward(&s2));
+        let s4 = squash(&self.s4.forward(&c3));
+        let c5 = squash(&self.c5.forward(&s4));
+        let f6 = squash(&self.f6.forward(&c5.flatten(1, -1)));
+        let distances = self.rbf.forward(&f6);
+        Activations {
+            c1,
+            s2,
+            c3,
+            s4,
+            c5,
+            f6,
+            distances,
+        }
+    }
+
+    /// `[N, 1, 32, 32]` in the range of [`pixels`] → logits −y_i, `[N, K]`.
+    pub fn forward(&self, pixels: &Tensor) -> Tensor {
+        -self.trace(pixels).distances
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    fn network() -> (nn::VarStore, Lenet5) {
+        let vs = nn::VarStore::new(Device::Cpu);
+        tch::manual_seed(1);
+        let net = Lenet5::new(&vs.root(), 10);
+        (vs, net)
+    }
+
+    #[test]
+    fn names_and_shapes_of_the_state_dict() {
+        let (vs, _) = network();
+        let mut names: Vec<_> = vs
+            .variables()
+            .iter()
+            .map(|(n, t)| format!("{n} {:?}", t.size()))
+            .collect();
+        names.sort();
+        let expected = [
+            "c1.bias [6]",
+            "c1.weight [6, 1, 5, 5]",
+            "c3.bias [16]",
+            "c3.weight [16, 6, 5, 5]",
+            "c5.bias [120]",
+            "c5.weight [120, 16, 5, 5]",
+            "f6.bias [84]",
+            "f6.weight [84, 120]",
+            "rbf.centers [10, 84]",
+            "s2.bias [6]",
+            "s2.weight [6]",
+            "s4.bias [16]",
+            "s4.weight [16]",
+        ];
+        assert_eq!(names, expected);
+        // The codes are a buffer: 12 trainable tensors, none of them the centers.
+        assert_eq!(vs.trainable_variables().len(), 12);
+        assert!(!vs.variables()["rbf.centers"].requires_grad());
+    }
+
+    #[test]
+    fn weights_start_within_the_bound_of_their_fan_in() {
+        let (_, net) = network();
+        let widest = |t: &Tensor| t.abs().max().double_value(&[]);
+        for (tensor, fan_in) in [
+            (&net.c1.weight, 25),
+            (&net.s2.weight, 4),
+            (&net.s4.bias, 4),
+            (&net.c5.weight, 400),
+            (&net.f6.weight, 120),
+        ] {
+            let bound = 2.4 / fan_in as f64;
+            assert!(
+                widest(tensor) <= bound && widest(tensor) > 0.5 * bound,
+                "fan-in {fan_in}: {}",
+                widest(tensor)
+            );
+        }
+        for (map, inputs) in C3_INPUTS.iter().enumerate() {
+            let bound = 2.4 / (25 * inputs.len()) as f64;
+            for input in 0..6 {
+                let kernel = widest(&net.c3.weight.get(map as i64).get(input));
+                let connected = inputs.contains(&input);
+                assert!(
+                    if connected {
+                        kernel <= bound && kernel > 0.7 * bound
+                    } else {
+                        kernel == 0.0
+                    },
+                    "map {map}, input {input}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_connection_neither_acts_nor_learns() {
+        let (vs, net) = network();
+        let x = Tensor::randn([2, 1, 32, 32], (Kind::Float, Device::Cpu));
+        let before = net.forward(&x);
+        tch::no_grad(|| {
+            let off: Tensor = 1.0 - &net.c3.table;
+            let mut weight = vs.variables()["c3.weight"].shallow_clone();
+            let _ = weight.g_add_(&(off * 7.0));
+        });
+        assert_eq!(net.forward(&x), before);
+        net.forward(&x).sum(Kind::Float).backward();
+        let leak: Tensor = net.c3.weight.grad() * (1.0 - &net.c3.table);
+        assert_eq!(leak.abs().max().double_value(&[]), 0.0);
+        assert!(net.c3.weight.grad().abs().max().double_value(&[]) > 0.0);
+    }
+
+    #[test]
+    fn the_squash_is_the_papers() {
+        let f = |a: f64| squash(&Tensor::from_slice(&[a])).double_value(&[0]);
+        assert!((f(1.0) - 1.0).abs() < 1e-5 && (f(-1.0) + 1.0).abs() < 1e-5);
+        assert!((f(0.3) - 1.7159 * (0.2f64).tanh()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn sub_sampling_weighs_the_sum() {
+        let layer = Subsampling {
+            weight: Tensor::from_slice(&[0.5, -1.0]),
+            bias: Tensor::from_slice(&[0.25, 2.0]),
+        };
+        let x = Tensor::arange(16, (Kind::Double, Device::Cpu)).view([1, 2, 2, 4]);
+        // Blocks of map 0: 0+1+4+5 = 10 and 2+3+6+7 = 18; of map 1: 42 and 50.
+        assert_eq!(
+            layer.forward(&x),
+            Tensor::from_slice(&[5.25, 9.25, -40.0, -48.0]).view([1, 2, 1, 2])
+        );
+    }
+
+    #[test]
+    fn distances_are_squared_and_zero_on_the_glyph() {
+        let (_, net) = network();
+        let codes = bitmaps::codes();
+        let y = net.rbf.forward(&codes);
+        assert_eq!(y.diag(0).abs().max().double_value(&[]), 0.0);
+        let differing = codes
+            .get(3)
+            .ne_tensor(&codes.get(8))
+            .sum(Kind::Int64)
+            .int64_value(&[]);
+        assert_eq!(y.double_value(&[3, 8]), 4.0 * differing as f64);
+    }
+
+    #[test]
+    fn the_input_is_padded_and_rescaled() {
+        let x = pixels(&Tensor::ones([1, 1, 28, 28], (Kind::Double, Device::Cpu)));
+        assert_eq!(x.size(), [1, 1, 32, 32]);
+        for (y, x_, value) in [
+            (1, 16, -0.1),
+            (30, 30, -0.1),
+            (2, 2, 1.175),
+            (29, 29, 1.175),
+        ] {
+            assert!((x.double_value(&[0, 0, y, x_]) - value).abs() < 1e-12);
+        }
+    }
+}

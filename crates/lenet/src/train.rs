@@ -1,0 +1,200 @@
+//! Training and evaluation (§III.A): the one stage of this paper.
+
+use repro::config::Settings;
+use repro::data::{self, Images, Resident};
+use repro::metrics::{Classification, Predictions};
+use repro::optim::{Ema, Group, Optimizer, Params};
+use repro::trainer::{Eval, Named, Plan, Recipe, Scalar, Scalars, Setup, Split, Step};
+use repro::{Error, Result, figures, user, weights};
+use tch::{Kind, Tensor, nn};
+
+use crate::bitmaps;
+use crate::config::{Config, Optim};
+use crate::lm::LevenbergMarquardt;
+use crate::network::Network;
+
+/// Pictures per forward pass in evaluation.
+const EVALUATION_BATCH: i64 = 500;
+
+/// How long the stage lasts, and how fast it learns.
+pub fn plan(config: &Config, settings: &Settings) -> Plan {
+    Plan {
+        stage: "train",
+        later: false,
+        length: settings.length,
+        batch_size: settings.batch_size,
+        lr: config.optim.rates(settings.batch_size),
+    }
+}
+
+/// Supervised training of a network on labelled digits.
+#[derive(Debug)]
+pub struct Train {
+    config: Config,
+    net: Network,
+    store: nn::VarStore,
+    params: Params,
+    update: Update,
+    lr: f64,
+    ema: Option<Ema>,
+}
+
+/// The update rule.
+#[derive(Debug)]
+enum Update {
+    Shared(Optimizer),
+    LevenbergMarquardt { rule: LevenbergMarquardt, samples: u64 },
+}
+
+impl Recipe for Train {
+    type Config = Config;
+    type Batch = Images;
+    type Data = Resident;
+
+    fn data(config: &Config, setup: &Setup) -> Result<Resident> {
+        let splits = data::load(&setup.settings.data, setup.device)?;
+        let (name, classes) = (&setup.settings.data.name, splits.train.classes().len() as i64);
+        if classes != config.model.num_classes {
+            return Err(user!("model.num_classes is {}, but {name} has {classes} classes", config.model.num_classes));
+        }
+        let shared = data::overlap(&splits.train, &splits.test)?;
+        if shared > 0 {
+            setup.note(format!("{shared} pictures of the test set stand in the training set of {name}, too"));
+        }
+        let steps_per_epoch = splits.train.len() / setup.settings.batch_size;
+        config.schedule.check(setup.settings.length.steps(steps_per_epoch), steps_per_epoch)?;
+        Resident::new(splits, config.augment.clone())
+    }
+
+    fn build(config: &Config, setup: &Setup, init: Option<&Named>) -> Result<Self> {
+        let store = nn::VarStore::new(setup.device);
+        let net = Network::new(&store.root(), &config.model);
+        let model: Named = store.variables().into_iter().collect();
+        if let Some(init) = init {
+            weights::copy_into(&model, init, "the stage before")?;
+        }
+        let decay = config.optim.shared().map_or(0.0, |optim| optim.weight_decay());
+        let params = Params::new(&store, |_, _| Group { lr_scale: 1.0, weight_decay: decay })?;
+        let update = match &config.optim {
+            Optim::LevenbergMarquardt(lm) => {
+                let named = params.iter().map(|p| (p.name.as_str(), &p.tensor));
+                Update::LevenbergMarquardt { rule: LevenbergMarquardt::new(named, lm.mu)?, samples: lm.samples }
+            }
+            Optim::Sgd(sgd) => Update::Shared(repro::optim::OptimConfig::Sgd(sgd.clone()).build(&params)?),
+            Optim::Adamw(adamw) => Update::Shared(repro::optim::OptimConfig::Adamw(adamw.clone()).build(&params)?),
+        };
+        let ema = config.ema.as_ref().map(|ema| Ema::new(&model, ema.decay)).transpose()?;
+        let (_, lr) = config.optim.rates(setup.settings.batch_size);
+        Ok(Train { config: config.clone(), net, store, params, update, lr, ema })
+    }
+
+    fn step(&mut self, batch: Images, data: &Resident, at: &Step) -> Result<Scalars> {
+        let lr = self.lr * self.config.schedule.factor(at.index, at.total, at.steps_per_epoch);
+        if let (Update::LevenbergMarquardt { rule, samples }, Network::Lenet5(net)) = (&mut self.update, &self.net)
+            && at.index.is_multiple_of(at.steps_per_epoch)
+        {
+            // Appendix C: the curvature is estimated anew before each pass.
+            let pass = at.index / at.steps_per_epoch;
+            rule.estimate(net, self.config.loss, &data.set, *samples, at.setup.settings.seed, pass)?;
+        }
+        self.params.zero_grad();
+        let image = self.net.input(&batch.image);
+        let mut mean: Option<Tensor> = None;
+        for (start, n, share) in at.parts(image.size()[0]) {
+            let logits = at.autocast(|| self.net.forward(&image.narrow(0, start, n)))?;
+            let loss = self.config.loss.mean(&logits, &batch.label.narrow(0, start, n))?;
+            at.micro(&loss, share)?;
+            let part = loss.detach() * share;
+            mean = Some(mean.map_or_else(|| part.shallow_clone(), |sum| sum + &part));
+        }
+        at.average(&self.params)?;
+        match &mut self.update {
+            Update::Shared(optimizer) => optimizer.step(lr)?,
+            Update::LevenbergMarquardt { rule, .. } => rule.step(lr)?,
+        }
+        if let Some(ema) = &mut self.ema {
+            ema.update()?;
+        }
+        let loss = mean.ok_or_else(|| Error::Failed("a batch without pictures".into()))?;
+        Ok(vec![("loss", Scalar::Device(loss)), ("lr", Scalar::Host(lr))])
+    }
+
+    fn evaluate(&mut self, data: &Resident, _: Split, out: &mut Eval) -> Result<()> {
+        self.measure(data, out)?;
+        match &self.ema {
+            Some(ema) => out.averaged(|out| ema.applied(|| self.measure(data, out))?),
+            None => Ok(()),
+        }
+    }
+
+    fn state(&self) -> Named {
+        let mut state = Named::new();
+        let mut add = |group: &str, tensors: Named| state.extend(tensors.into_iter().map(|(name, t)| (format!("{group}.{name}"), t)));
+        add("model", self.store.variables().into_iter().collect());
+        add("optim", match &self.update {
+            Update::Shared(optimizer) => optimizer.state(),
+            Update::LevenbergMarquardt { rule, .. } => rule.state(),
+        });
+        if let Some(ema) = &self.ema {
+            add("ema", ema.state());
+        }
+        state
+    }
+}
+
+impl Train {
+    /// Classifies the test set: error, loss, confusion, worst mistakes, and what the layers make of the first picture.
+    fn measure(&self, data: &Resident, out: &mut Eval) -> Result<()> {
+        let mut predictions = Predictions::default();
+        for batch in data.test.in_order(EVALUATION_BATCH) {
+            let logits = self.net.forward(&self.net.input(&batch.image));
+            predictions.add(&logits, &batch.label, Some(&self.config.loss.each(&logits, &batch.label)?))?;
+        }
+        let found = predictions.finish()?;
+        out.scalar("error", found.error());
+        out.scalar("accuracy", found.accuracy());
+        if let Some(loss) = found.loss {
+            out.scalar("loss", loss);
+        }
+        let names = data.test.classes();
+        let counts: Vec<i64> = found.confusion.iter().flatten().map(|&n| n as i64).collect();
+        let counts = Tensor::f_from_slice(&counts)?.f_view([names.len() as i64, names.len() as i64])?;
+        out.picture("confusion", figures::confusion(&counts, names)?);
+        if !found.mistakes.is_empty() {
+            out.picture("mistakes", mistakes(data, &found)?);
+        }
+        let first = data.test.select(&Tensor::f_from_slice(&[0i64])?.f_to_device(data.test.device())?);
+        out.picture("layers", layers(&self.net, &first.image)?);
+        if matches!(self.net, Network::Lenet5(_)) {
+            out.picture("glyphs", image::DynamicImage::ImageLuma8(bitmaps::picture(8)).to_rgb8());
+        }
+        Ok(())
+    }
+}
+
+/// The wrong answers given with the most confidence, captioned `truth: answer`.
+fn mistakes(data: &Resident, found: &Classification) -> Result<image::RgbImage> {
+    let index: Vec<i64> = found.mistakes.iter().map(|m| m.index as i64).collect();
+    let images = data.test.select(&Tensor::f_from_slice(&index)?.f_to_device(data.test.device())?).image;
+    let names = data.test.classes();
+    let caption = |truth: i64, predicted: i64| format!("{}: {}", names[truth as usize], names[predicted as usize]);
+    let captions: Vec<_> = found.mistakes.iter().map(|m| caption(m.truth, m.predicted)).collect();
+    figures::grid(&images.to_device(tch::Device::Cpu), 8, 3, &captions)
+}
+
+/// The state of every layer for one picture `[1, 1, 28, 28]` of 0 to 1, as Fig. 2 of the paper has them.
+pub(crate) fn layers(net: &Network, image: &Tensor) -> Result<image::RgbImage> {
+    let input = net.input(image);
+    let mut rows = vec![("input".to_string(), input.squeeze_dim(0))];
+    for (name, state) in net.states(&input) {
+        let state = match name {
+            "C5" => state.flatten(0, -1),
+            // Read as pixels, F6 looks like the glyph of the class.
+            "F6" => state.view([1, bitmaps::HEIGHT as i64, bitmaps::WIDTH as i64]),
+            _ => state.squeeze_dim(0),
+        };
+        rows.push((name.to_string(), state));
+    }
+    let rows: Vec<_> = rows.into_iter().map(|(name, t)| (name, t.to_device(tch::Device::Cpu).to_kind(Kind::Float))).collect();
+    figures::feature_maps(&rows)
+}
