@@ -45,7 +45,10 @@ fn model(config: &Config, path: &nn::Path) -> Result<Forward> {
         let [c, h, w] = net.input_shape();
         let size = image.size();
         if !matches!(size.as_slice(), [n, rest @ ..] if *n > 0 && rest == [c, h, w]) || !image.is_floating_point() {
-            return Err(user!("image is {:?} of {size:?}; this model takes floating point of [N, {c}, {h}, {w}]", image.kind()));
+            return Err(user!(
+                "image is {:?} of {size:?}; this model takes floating point of [N, {c}, {h}, {w}]",
+                image.kind()
+            ));
         }
         let logits = net.forward(image);
         let mut output = Named::from([("logits".to_string(), logits.shallow_clone())]);
@@ -68,8 +71,9 @@ fn predict(config: &Config, given: &Named, images: &[PathBuf], folder: &Path) ->
     let answer = |(place, path): (usize, &PathBuf)| -> Result<Prediction> {
         let image = read_digit(path)?;
         let probability = net.forward(&net.input(&image)).softmax(-1, Kind::Float).squeeze_dim(0);
-        let mut classes: Vec<_> =
-            (0..config.model.num_classes).map(|class| (class.to_string(), probability.double_value(&[class]))).collect();
+        let mut classes: Vec<_> = (0..config.model.num_classes)
+            .map(|class| (class.to_string(), probability.double_value(&[class])))
+            .collect();
         classes.sort_by(|a, b| b.1.total_cmp(&a.1));
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         // Two pictures may have the same name in different folders.

@@ -39,18 +39,10 @@ pub fn codes() -> Tensor {
     let mut codes = Vec::with_capacity(COUNT * HEIGHT * WIDTH);
     for digit in 0..COUNT {
         for row in 0..HEIGHT {
-            codes.extend((0..WIDTH).map(|column| {
-                if ink(digit, row, column) {
-                    1.0f32
-                } else {
-                    -1.0
-                }
-            }));
+            codes.extend((0..WIDTH).map(|column| if ink(digit, row, column) { 1.0f32 } else { -1.0 }));
         }
     }
-    Tensor::from_slice(&codes)
-        .view([COUNT as i64, (HEIGHT * WIDTH) as i64])
-        .to_kind(Kind::Float)
+    Tensor::from_slice(&codes).view([COUNT as i64, (HEIGHT * WIDTH) as i64]).to_kind(Kind::Float)
 }
 
 /// The ten glyphs as a picture, ink black, `scale` screen pixels per pixel, one white pixel between glyphs.
@@ -73,23 +65,10 @@ mod tests {
         assert_eq!(codes.size(), [10, 84]);
         assert_eq!(codes.square().min().double_value(&[]), 1.0);
         // |w_i − w_j|² = 4 × the number of differing pixels.
-        let gap = (codes.unsqueeze(0) - codes.unsqueeze(1))
-            .square()
-            .sum_dim_intlist(2i64, false, Kind::Float);
-        let nearest = (gap + Tensor::eye(10, (Kind::Float, tch::Device::Cpu)) * 1e9)
-            .min()
-            .double_value(&[]);
-        assert!(
-            nearest >= 4.0 * 7.0,
-            "two glyphs differ in {} pixels only",
-            nearest / 4.0
-        );
+        let gap = (codes.unsqueeze(0) - codes.unsqueeze(1)).square().sum_dim_intlist(2i64, false, Kind::Float);
+        let nearest = (gap + Tensor::eye(10, (Kind::Float, tch::Device::Cpu)) * 1e9).min().double_value(&[]);
+        assert!(nearest >= 4.0 * 7.0, "two glyphs differ in {} pixels only", nearest / 4.0);
         // The top row of the 7 is all ink, and so is no other pixel of its first column.
-        assert_eq!(
-            (0..HEIGHT)
-                .filter(|&row| ink(7, row, 0))
-                .collect::<Vec<_>>(),
-            [1]
-        );
+        assert_eq!((0..HEIGHT).filter(|&row| ink(7, row, 0)).collect::<Vec<_>>(), [1]);
     }
 }

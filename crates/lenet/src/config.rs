@@ -2,7 +2,7 @@
 
 use repro::config::Settings;
 use repro::data::Augment;
-use repro::optim::{OptimConfig, Schedule, SgdConfig, AdamwConfig};
+use repro::optim::{AdamwConfig, OptimConfig, Schedule, SgdConfig};
 use serde::Deserialize;
 
 use crate::bitmaps;
@@ -97,14 +97,26 @@ pub fn validate(config: &Config, settings: &Settings) -> Vec<(String, String)> {
     };
     let ModelConfig { name, num_classes, image_size } = config.model;
     let most = if name == Name::Lenet5 { bitmaps::COUNT as i64 } else { 1000 };
-    must((2..=most).contains(&num_classes), "model.num_classes", format!("is {num_classes}; this network takes 2 to {most} classes"));
+    must(
+        (2..=most).contains(&num_classes),
+        "model.num_classes",
+        format!("is {num_classes}; this network takes 2 to {most} classes"),
+    );
     must(
         image_size.is_none_or(|size| size == 28),
         "model.image_size",
         "must be 28, the edge of the data sets' pictures; the networks pad them to 32 by themselves".into(),
     );
-    must(settings.data.workers.is_none(), "data.workers", "does nothing here: the data lie on the device; leave the key away".into());
-    must(settings.data.max_bad.is_none(), "data.max_bad", "does nothing here: idx files are read whole; leave the key away".into());
+    must(
+        settings.data.workers.is_none(),
+        "data.workers",
+        "does nothing here: the data lie on the device; leave the key away".into(),
+    );
+    must(
+        settings.data.max_bad.is_none(),
+        "data.max_bad",
+        "does nothing here: idx files are read whole; leave the key away".into(),
+    );
     if let Loss::Map { j } = config.loss {
         must(j > 0.0 && j.is_finite(), "loss.j", format!("is {j}; it must be greater than 0, such as 1"));
     }
@@ -112,7 +124,11 @@ pub fn validate(config: &Config, settings: &Settings) -> Vec<(String, String)> {
         must(false, "augment", error.to_string());
     }
     if let Some(EmaConfig { decay }) = config.ema {
-        must((0.0..1.0).contains(&decay), "ema.decay", format!("is {decay}; it must be at least 0 and below 1, such as 0.999"));
+        must(
+            (0.0..1.0).contains(&decay),
+            "ema.decay",
+            format!("is {decay}; it must be at least 0 and below 1, such as 0.999"),
+        );
     }
     if let Optim::LevenbergMarquardt(LmConfig { base_lr, mu, samples }) = config.optim {
         must(

@@ -4,9 +4,7 @@ use tch::{Kind, Tensor, nn};
 
 /// Sum of the key's bytes, each times its place counted from 1, modulo 1000.
 fn hash(key: &str) -> u32 {
-    (key.bytes().zip(1u32..).fold(0u64, |sum, (byte, place)| {
-        sum + u64::from(place) * u64::from(byte)
-    }) % 1000) as u32
+    (key.bytes().zip(1u32..).fold(0u64, |sum, (byte, place)| sum + u64::from(place) * u64::from(byte)) % 1000) as u32
 }
 
 /// `n` values in [−0.5, 0.5) that depend on the key alone.
@@ -31,9 +29,7 @@ pub(crate) fn input(key: &str, shape: &[i64]) -> Tensor {
 pub(crate) fn fill(vs: &nn::VarStore) {
     for (name, mut tensor) in vs.variables() {
         let shape = tensor.size();
-        let u = Tensor::from_slice(&uniform(&name, tensor.numel()))
-            .view(shape.as_slice())
-            .to_kind(Kind::Double);
+        let u = Tensor::from_slice(&uniform(&name, tensor.numel())).view(shape.as_slice()).to_kind(Kind::Double);
         let value = match shape.as_slice() {
             [_] if name.ends_with("weight") => u * 0.2 + 1.0,
             [_] => u * 0.1,
@@ -47,16 +43,6 @@ pub(crate) fn fill(vs: &nn::VarStore) {
 #[test]
 fn the_rule_checks_itself() {
     assert_eq!((hash("input"), hash("conv1.weight")), (709, 796));
-    assert_eq!(
-        uniform("input", 3),
-        [
-            -0.2532654576934874,
-            0.054243952967226505,
-            0.015414888970553875
-        ]
-    );
-    assert_eq!(
-        uniform("conv1.weight", 2),
-        [0.26217662706039846, 0.0607677164953202]
-    );
+    assert_eq!(uniform("input", 3), [-0.2532654576934874, 0.054243952967226505, 0.015414888970553875]);
+    assert_eq!(uniform("conv1.weight", 2), [0.26217662706039846, 0.0607677164953202]);
 }

@@ -39,22 +39,10 @@ pub fn diagonal(net: &Lenet5, pixels: &Tensor, loss: Loss) -> BTreeMap<String, T
         let s2 = through_subsampling(&states.c1, &net.s2.weight, &h);
         let h = through_squash(&states.c1, &s2.input);
         let c1 = through_convolution(pixels, &net.c1.weight, &h);
-        let layers = [
-            ("c1", c1),
-            ("s2", s2),
-            ("c3", c3),
-            ("s4", s4),
-            ("c5", c5),
-            ("f6", f6),
-        ];
+        let layers = [("c1", c1), ("s2", s2), ("c3", c3), ("s4", s4), ("c5", c5), ("f6", f6)];
         layers
             .into_iter()
-            .flat_map(|(name, h)| {
-                [
-                    (format!("{name}.weight"), h.weight),
-                    (format!("{name}.bias"), h.bias),
-                ]
-            })
+            .flat_map(|(name, h)| [(format!("{name}.weight"), h.weight), (format!("{name}.bias"), h.bias)])
             .collect()
     })
 }
@@ -89,11 +77,7 @@ fn through_full(input: &Tensor, weight: &Tensor, h: &Tensor) -> Curvature {
 /// `input` `[N, I, H, W]`, `weight` `[O, I, 5, 5]`, `h` by the sums `[N, O, H − 4, W − 4]`.
 fn through_convolution(input: &Tensor, weight: &Tensor, h: &Tensor) -> Curvature {
     // A shared weight: the sum over all places where it is used. As a convolution, with pictures in the role of maps.
-    let places =
-        input
-            .square()
-            .transpose(0, 1)
-            .conv2d::<Tensor>(&h.transpose(0, 1), None, 1, 0, 1, 1);
+    let places = input.square().transpose(0, 1).conv2d::<Tensor>(&h.transpose(0, 1), None, 1, 0, 1, 1);
     Curvature {
         weight: places.transpose(0, 1).contiguous(),
         bias: h.sum_dim_intlist([0i64, 2, 3].as_slice(), false, None),
@@ -105,15 +89,9 @@ fn through_convolution(input: &Tensor, weight: &Tensor, h: &Tensor) -> Curvature
 fn through_subsampling(input: &Tensor, weight: &Tensor, h: &Tensor) -> Curvature {
     let by_unit = h * weight.square().view([-1, 1, 1]);
     Curvature {
-        weight: (h * sum_of_four(input).square()).sum_dim_intlist(
-            [0i64, 2, 3].as_slice(),
-            false,
-            None,
-        ),
+        weight: (h * sum_of_four(input).square()).sum_dim_intlist([0i64, 2, 3].as_slice(), false, None),
         bias: h.sum_dim_intlist([0i64, 2, 3].as_slice(), false, None),
-        input: by_unit
-            .repeat_interleave_self_int(2, 2, None)
-            .repeat_interleave_self_int(2, 3, None),
+        input: by_unit.repeat_interleave_self_int(2, 2, None).repeat_interleave_self_int(2, 3, None),
     }
 }
 
@@ -131,11 +109,7 @@ mod tests {
         let mut diagonal: Vec<_> = by.iter().map(|t| t.zeros_like()).collect();
         for row in 0..y.size()[0] {
             let weight = h.double_value(&[row]);
-            for (sum, gradient) in
-                diagonal
-                    .iter_mut()
-                    .zip(Tensor::run_backward(&[y.get(row)], by, true, false))
-            {
+            for (sum, gradient) in diagonal.iter_mut().zip(Tensor::run_backward(&[y.get(row)], by, true, false)) {
                 *sum += gradient.square() * weight;
             }
         }
@@ -177,22 +151,13 @@ mod tests {
         let (x, w, b) = (random(&[3, 5]), random(&[4, 5]), random(&[4]));
         check(x.linear(&w, Some(&b)), &x, &w, &b, through_full);
         let (x, w, b) = (random(&[2, 3, 8, 7]), random(&[4, 3, 5, 5]), random(&[4]));
-        check(
-            x.conv2d(&w, Some(&b), 1, 0, 1, 1),
-            &x,
-            &w,
-            &b,
-            through_convolution,
-        );
+        check(x.conv2d(&w, Some(&b), 1, 0, 1, 1), &x, &w, &b, through_convolution);
         let (x, w, b) = (random(&[2, 3, 4, 6]), random(&[3]), random(&[3]));
         let y = sum_of_four(&x) * w.view([-1, 1, 1]) + b.view([-1, 1, 1]);
         check(y, &x, &w, &b, through_subsampling);
         let a = random(&[2, 7]);
         let (state, h) = (crate::model::squash(&a), Tensor::rand([2, 7], DOUBLE));
-        close(
-            &through_squash(&state.detach(), &h),
-            &brute(&state, &[&a], &h)[0],
-        );
+        close(&through_squash(&state.detach(), &h), &brute(&state, &[&a], &h)[0]);
     }
 
     #[test]
@@ -200,35 +165,18 @@ mod tests {
         tch::manual_seed(3);
         let centers = crate::bitmaps::codes().to_kind(Kind::Double);
         // Between two glyphs, with j near the distances: all terms take part.
-        let x =
-            leaf(centers.get(3) * 0.5 + centers.get(8) * 0.45 + Tensor::randn([84], DOUBLE) * 0.1)
-                .view([1, 84]);
-        for loss in [
-            Loss::Map { j: 12.0 },
-            Loss::Map { j: 1.0 },
-            Loss::CrossEntropy {},
-        ] {
-            let logits = -(x.unsqueeze(1) - &centers)
-                .square()
-                .sum_dim_intlist(2i64, false, None);
+        let x = leaf(centers.get(3) * 0.5 + centers.get(8) * 0.45 + Tensor::randn([84], DOUBLE) * 0.1).view([1, 84]);
+        for loss in [Loss::Map { j: 12.0 }, Loss::Map { j: 1.0 }, Loss::CrossEntropy {}] {
+            let logits = -(x.unsqueeze(1) - &centers).square().sum_dim_intlist(2i64, false, None);
             let e = loss.mean(&logits, &Tensor::from_slice(&[3i64])).unwrap();
             let gradient = Tensor::run_backward(&[e], &[&x], true, true).remove(0);
             let exact: Vec<f64> = (0..84)
-                .map(|j| {
-                    Tensor::run_backward(&[gradient.get(0).get(j)], &[&x], true, false)[0]
-                        .double_value(&[0, j])
-                })
+                .map(|j| Tensor::run_backward(&[gradient.get(0).get(j)], &[&x], true, false)[0].double_value(&[0, j]))
                 .collect();
             let exact = Tensor::from_slice(&exact).view([1, 84]);
             let ours = output(&x.detach(), &centers, loss);
-            assert!(
-                (&ours - &exact).abs().max().double_value(&[]) < 1e-9,
-                "{loss:?}"
-            );
-            assert!(
-                exact.max().double_value(&[]) > 1e-3,
-                "{loss:?}: nothing to compare"
-            );
+            assert!((&ours - &exact).abs().max().double_value(&[]) < 1e-9, "{loss:?}");
+            assert!(exact.max().double_value(&[]) > 1e-3, "{loss:?}: nothing to compare");
         }
     }
 
@@ -269,20 +217,14 @@ mod tests {
                 "c3" => input.conv2d(&(&w * &net.c3.table), Some(&b), 1, 0, 1, 1),
                 _ => input.conv2d(&w, Some(&b), 1, 0, 1, 1),
             };
-            let expected = brute(
-                &crate::model::squash(&sums),
-                &[&w, &b, &input],
-                &h.view(sums.size().as_slice()),
-            );
+            let expected = brute(&crate::model::squash(&sums), &[&w, &b, &input], &h.view(sums.size().as_slice()));
             close(&ours[&format!("{name}.weight")], &expected[0]);
             close(&ours[&format!("{name}.bias")], &expected[1]);
             h = expected[2].detach();
         }
 
         // Were squared gradients the curvature up to a factor, this ratio would be the same everywhere.
-        loss.mean(&net.forward(&pixels), &Tensor::from_slice(&[3i64]))
-            .unwrap()
-            .backward();
+        loss.mean(&net.forward(&pixels), &Tensor::from_slice(&[3i64])).unwrap().backward();
         let ratio = var("f6.bias").grad().square() / &ours["f6.bias"];
         assert!(ratio.max().double_value(&[]) > 10.0 * ratio.min().double_value(&[]));
     }
@@ -301,16 +243,10 @@ mod tests {
         let (_, net) = network();
         let pixels = Tensor::rand([3, 1, 32, 32], DOUBLE);
         let together = diagonal(&net, &pixels, Loss::Map { j: 50.0 });
-        let alone: Vec<_> = (0..3)
-            .map(|n| diagonal(&net, &pixels.narrow(0, n, 1), Loss::Map { j: 50.0 }))
-            .collect();
+        let alone: Vec<_> = (0..3).map(|n| diagonal(&net, &pixels.narrow(0, n, 1), Loss::Map { j: 50.0 })).collect();
         for (name, h) in together {
             let mean = (&alone[0][&name] + &alone[1][&name] + &alone[2][&name]) / 3.0;
-            assert!(
-                (&h - &mean).abs().max().double_value(&[])
-                    <= 1e-12 * mean.abs().max().double_value(&[]),
-                "{name}"
-            );
+            assert!((&h - &mean).abs().max().double_value(&[]) <= 1e-12 * mean.abs().max().double_value(&[]), "{name}");
         }
     }
 }

@@ -12,4 +12,5 @@ pub mod model;
 pub mod modern;
 pub mod network;
 pub mod predict;
+pub mod sizes;
 pub mod train;

@@ -55,7 +55,15 @@ impl LevenbergMarquardt {
     ///
     /// # Errors
     /// libtorch's.
-    pub fn estimate(&mut self, net: &Lenet5, loss: Loss, set: &ImageSet, samples: u64, seed: u64, epoch: u64) -> Result<()> {
+    pub fn estimate(
+        &mut self,
+        net: &Lenet5,
+        loss: Loss,
+        set: &ImageSet,
+        samples: u64,
+        seed: u64,
+        epoch: u64,
+    ) -> Result<()> {
         let mut rng = rng(seed, epoch, 0, "curvature");
         let index: Vec<i64> = (0..samples).map(|_| below(&mut rng, set.len()) as i64).collect();
         let images = set.select(&Tensor::f_from_slice(&index)?.f_to_device(set.device())?);

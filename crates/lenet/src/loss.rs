@@ -49,12 +49,7 @@ impl Loss {
     /// p_i = e^{−y_i} / (e^{−j} + Σ e^{−y}) for `logits` `[N, K]`: what the loss makes of the classes. Sums to 1, or less with j.
     pub(crate) fn probabilities(self, logits: &Tensor) -> Tensor {
         match self {
-            Loss::Map { j } => {
-                logits
-                    .pad([0, 1], "constant", -j)
-                    .softmax(-1, None)
-                    .narrow(1, 0, logits.size()[1])
-            }
+            Loss::Map { j } => logits.pad([0, 1], "constant", -j).softmax(-1, None).narrow(1, 0, logits.size()[1]),
             Loss::CrossEntropy {} => logits.softmax(-1, None),
         }
     }
@@ -69,22 +64,17 @@ mod tests {
         let distance = [[3.0, 1.5, 0.2], [7.0, 90.0, 120.0]];
         let label = [2i64, 1];
         let j = 2.5;
-        let expected = distance.iter().zip(label).map(|(y, d)| {
-            y[d as usize]
-                + ((-j as f64).exp() + y.iter().map(|y: &f64| (-y).exp()).sum::<f64>()).ln()
-        });
+        let expected = distance
+            .iter()
+            .zip(label)
+            .map(|(y, d)| y[d as usize] + ((-j as f64).exp() + y.iter().map(|y: &f64| (-y).exp()).sum::<f64>()).ln());
         let expected = expected.sum::<f64>() / 2.0;
         let logits = -Tensor::from_slice(&distance.concat()).view([2, 3]);
-        let loss = Loss::Map { j }
-            .mean(&logits, &Tensor::from_slice(&label))
-            .unwrap();
+        let loss = Loss::Map { j }.mean(&logits, &Tensor::from_slice(&label)).unwrap();
         assert!((loss.double_value(&[]) - expected).abs() < 1e-12);
         // Far from every code the naive form would be log(0); with e^{−j} it tends to y_D − j.
         let far = Loss::Map { j }
-            .mean(
-                &Tensor::from_slice(&[-2000f64, -3000.0]).view([1, 2]),
-                &Tensor::from_slice(&[0i64]),
-            )
+            .mean(&Tensor::from_slice(&[-2000f64, -3000.0]).view([1, 2]), &Tensor::from_slice(&[0i64]))
             .unwrap();
         assert!((far.double_value(&[]) - (2000.0 - j)).abs() < 1e-9);
     }
@@ -93,12 +83,8 @@ mod tests {
     fn a_class_that_is_pushed_far_enough_is_left_alone() {
         // The gradient on a wrong class is −p_i: with the constant it falls to nothing once y_i passes j.
         let push = |loss: Loss| {
-            let logits = Tensor::from_slice(&[-9f64, -10.0])
-                .view([1, 2])
-                .set_requires_grad(true);
-            loss.mean(&logits, &Tensor::from_slice(&[0i64]))
-                .unwrap()
-                .backward();
+            let logits = Tensor::from_slice(&[-9f64, -10.0]).view([1, 2]).set_requires_grad(true);
+            loss.mean(&logits, &Tensor::from_slice(&[0i64])).unwrap().backward();
             logits.grad().double_value(&[0, 1])
         };
         assert!(push(Loss::CrossEntropy {}) > 0.2);

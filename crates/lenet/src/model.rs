@@ -56,14 +56,7 @@ pub fn squash(a: &Tensor) -> Tensor {
 /// A tensor drawn from U(±2.4 / F), F the number of inputs of one unit (Appendix A). Biases follow the same rule.
 fn uniform(path: &nn::Path, name: &str, shape: &[i64], fan_in: i64) -> Tensor {
     let bound = 2.4 / fan_in as f64;
-    path.var(
-        name,
-        shape,
-        nn::Init::Uniform {
-            lo: -bound,
-            up: bound,
-        },
-    )
+    path.var(name, shape, nn::Init::Uniform { lo: -bound, up: bound })
 }
 
 /// 5×5 convolution that sees all maps below (C1, C5).
@@ -111,11 +104,7 @@ impl TableConvolution {
                 }
             }
         });
-        TableConvolution {
-            weight,
-            bias,
-            table,
-        }
+        TableConvolution { weight, bias, table }
     }
 
     /// The weights with the table applied.
@@ -140,17 +129,12 @@ pub struct Subsampling {
 impl Subsampling {
     /// A unit has four inputs, so F = 4, although they share one coefficient.
     fn new(path: &nn::Path, maps: i64) -> Self {
-        Subsampling {
-            weight: uniform(path, "weight", &[maps], 4),
-            bias: uniform(path, "bias", &[maps], 4),
-        }
+        Subsampling { weight: uniform(path, "weight", &[maps], 4), bias: uniform(path, "bias", &[maps], 4) }
     }
 
     /// `[N, maps, H, W]` → coefficient × the sum of four + bias, `[N, maps, H/2, W/2]`.
     fn forward(&self, x: &Tensor) -> Tensor {
-        self.bias
-            .view([-1, 1, 1])
-            .addcmul(&sum_of_four(x), &self.weight.view([-1, 1, 1]))
+        self.bias.view([-1, 1, 1]).addcmul(&sum_of_four(x), &self.weight.view([-1, 1, 1]))
     }
 }
 
@@ -197,9 +181,7 @@ impl Rbf {
     /// `[N, 84]` → y_i = Σ_j (x_j − w_ij)², `[N, K]`, in the precision of the codes.
     fn forward(&self, x: &Tensor) -> Tensor {
         let x = x.to_kind(self.centers.kind());
-        (x.unsqueeze(1) - &self.centers)
-            .square()
-            .sum_dim_intlist(2i64, false, None)
+        (x.unsqueeze(1) - &self.centers).square().sum_dim_intlist(2i64, false, None)
     }
 }
 
@@ -257,15 +239,7 @@ impl Lenet5 {
         let c5 = squash(&self.c5.forward(&s4));
         let f6 = squash(&self.f6.forward(&c5.flatten(1, -1)));
         let distances = self.rbf.forward(&f6);
-        Activations {
-            c1,
-            s2,
-            c3,
-            s4,
-            c5,
-            f6,
-            distances,
-        }
+        Activations { c1, s2, c3, s4, c5, f6, distances }
     }
 
     /// `[N, 1, 32, 32]` in the range of [`pixels`] → logits −y_i, `[N, K]`.
@@ -290,11 +264,7 @@ mod tests {
     #[test]
     fn names_and_shapes_of_the_state_dict() {
         let (vs, _) = network();
-        let mut names: Vec<_> = vs
-            .variables()
-            .iter()
-            .map(|(n, t)| format!("{n} {:?}", t.size()))
-            .collect();
+        let mut names: Vec<_> = vs.variables().iter().map(|(n, t)| format!("{n} {:?}", t.size())).collect();
         names.sort();
         let expected = [
             "c1.bias [6]",
@@ -321,19 +291,11 @@ mod tests {
     fn weights_start_within_the_bound_of_their_fan_in() {
         let (_, net) = network();
         let widest = |t: &Tensor| t.abs().max().double_value(&[]);
-        for (tensor, fan_in) in [
-            (&net.c1.weight, 25),
-            (&net.s2.weight, 4),
-            (&net.s4.bias, 4),
-            (&net.c5.weight, 400),
-            (&net.f6.weight, 120),
-        ] {
+        for (tensor, fan_in) in
+            [(&net.c1.weight, 25), (&net.s2.weight, 4), (&net.s4.bias, 4), (&net.c5.weight, 400), (&net.f6.weight, 120)]
+        {
             let bound = 2.4 / fan_in as f64;
-            assert!(
-                widest(tensor) <= bound && widest(tensor) > 0.5 * bound,
-                "fan-in {fan_in}: {}",
-                widest(tensor)
-            );
+            assert!(widest(tensor) <= bound && widest(tensor) > 0.5 * bound, "fan-in {fan_in}: {}", widest(tensor));
         }
         for (map, inputs) in C3_INPUTS.iter().enumerate() {
             let bound = 2.4 / (25 * inputs.len()) as f64;
@@ -341,11 +303,7 @@ mod tests {
                 let kernel = widest(&net.c3.weight.get(map as i64).get(input));
                 let connected = inputs.contains(&input);
                 assert!(
-                    if connected {
-                        kernel <= bound && kernel > 0.7 * bound
-                    } else {
-                        kernel == 0.0
-                    },
+                    if connected { kernel <= bound && kernel > 0.7 * bound } else { kernel == 0.0 },
                     "map {map}, input {input}"
                 );
             }
@@ -378,16 +336,10 @@ mod tests {
 
     #[test]
     fn sub_sampling_weighs_the_sum() {
-        let layer = Subsampling {
-            weight: Tensor::from_slice(&[0.5, -1.0]),
-            bias: Tensor::from_slice(&[0.25, 2.0]),
-        };
+        let layer = Subsampling { weight: Tensor::from_slice(&[0.5, -1.0]), bias: Tensor::from_slice(&[0.25, 2.0]) };
         let x = Tensor::arange(16, (Kind::Double, Device::Cpu)).view([1, 2, 2, 4]);
         // Blocks of map 0: 0+1+4+5 = 10 and 2+3+6+7 = 18; of map 1: 42 and 50.
-        assert_eq!(
-            layer.forward(&x),
-            Tensor::from_slice(&[5.25, 9.25, -40.0, -48.0]).view([1, 2, 1, 2])
-        );
+        assert_eq!(layer.forward(&x), Tensor::from_slice(&[5.25, 9.25, -40.0, -48.0]).view([1, 2, 1, 2]));
     }
 
     #[test]
@@ -396,11 +348,7 @@ mod tests {
         let codes = bitmaps::codes();
         let y = net.rbf.forward(&codes);
         assert_eq!(y.diag(0).abs().max().double_value(&[]), 0.0);
-        let differing = codes
-            .get(3)
-            .ne_tensor(&codes.get(8))
-            .sum(Kind::Int64)
-            .int64_value(&[]);
+        let differing = codes.get(3).ne_tensor(&codes.get(8)).sum(Kind::Int64).int64_value(&[]);
         assert_eq!(y.double_value(&[3, 8]), 4.0 * differing as f64);
     }
 
@@ -408,12 +356,7 @@ mod tests {
     fn the_input_is_padded_and_rescaled() {
         let x = pixels(&Tensor::ones([1, 1, 28, 28], (Kind::Double, Device::Cpu)));
         assert_eq!(x.size(), [1, 1, 32, 32]);
-        for (y, x_, value) in [
-            (1, 16, -0.1),
-            (30, 30, -0.1),
-            (2, 2, 1.175),
-            (29, 29, 1.175),
-        ] {
+        for (y, x_, value) in [(1, 16, -0.1), (30, 30, -0.1), (2, 2, 1.175), (29, 29, 1.175)] {
             assert!((x.double_value(&[0, 0, y, x_]) - value).abs() < 1e-12);
         }
     }

@@ -15,14 +15,8 @@ struct Layer {
 impl Layer {
     fn new(path: &nn::Path, shape: &[i64]) -> Self {
         let bound = 1.0 / (shape[1..].iter().product::<i64>() as f64).sqrt();
-        let init = nn::Init::Uniform {
-            lo: -bound,
-            up: bound,
-        };
-        Layer {
-            weight: path.var("weight", shape, init),
-            bias: path.var("bias", &shape[..1], init),
-        }
+        let init = nn::Init::Uniform { lo: -bound, up: bound };
+        Layer { weight: path.var("weight", shape, init), bias: path.var("bias", &shape[..1], init) }
     }
 
     fn convolve(&self, x: &Tensor, padding: i64) -> Tensor {
@@ -89,15 +83,7 @@ impl Lenet5Modern {
         let fc1 = self.fc1.multiply(&pool2.flatten(1, -1)).tanh();
         let fc2 = self.fc2.multiply(&fc1).tanh();
         let logits = self.fc3.multiply(&fc2);
-        ModernActivations {
-            conv1,
-            pool1,
-            conv2,
-            pool2,
-            fc1,
-            fc2,
-            logits,
-        }
+        ModernActivations { conv1, pool1, conv2, pool2, fc1, fc2, logits }
     }
 
     /// `[N, 1, 28, 28]`, normalised → logits `[N, K]`.
@@ -117,11 +103,7 @@ mod tests {
     fn names_shapes_and_parameters() {
         let vs = nn::VarStore::new(Device::Cpu);
         Lenet5Modern::new(&vs.root(), 10);
-        let mut names: Vec<_> = vs
-            .variables()
-            .iter()
-            .map(|(n, t)| format!("{n} {:?}", t.size()))
-            .collect();
+        let mut names: Vec<_> = vs.variables().iter().map(|(n, t)| format!("{n} {:?}", t.size())).collect();
         names.sort();
         let expected = [
             "conv1.bias [6]",
@@ -136,13 +118,7 @@ mod tests {
             "fc3.weight [10, 84]",
         ];
         assert_eq!(names, expected);
-        assert_eq!(
-            vs.trainable_variables()
-                .iter()
-                .map(|t| t.numel())
-                .sum::<usize>(),
-            61_706
-        );
+        assert_eq!(vs.trainable_variables().iter().map(|t| t.numel()).sum::<usize>(), 61_706);
     }
 
     /// Values of a PyTorch twin in float64 whose weights and input were filled by the same rule (see [`golden`]).
@@ -157,17 +133,11 @@ mod tests {
         let flat: Vec<f64> = Vec::try_from(logits.flatten(0, -1)).unwrap();
         let std = logits.std(false).double_value(&[]);
         let near = |ours: f64, reference: f64| {
-            assert!(
-                (ours - reference).abs() < 1e-6 * 0.121442219,
-                "{ours} against {reference}"
-            )
+            assert!((ours - reference).abs() < 1e-6 * 0.121442219, "{ours} against {reference}")
         };
         near(logits.mean(Kind::Double).double_value(&[]), -0.004127050846);
         near(std, 0.121442219);
-        for (ours, reference) in
-            flat.iter()
-                .zip([0.0636480426, 0.0302617007, -0.0135395495, 0.1253655859])
-        {
+        for (ours, reference) in flat.iter().zip([0.0636480426, 0.0302617007, -0.0135395495, 0.1253655859]) {
             near(*ours, reference);
         }
         near(flat[19], 0.1566602455);

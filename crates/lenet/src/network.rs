@@ -68,7 +68,15 @@ impl Network {
         match self {
             Network::Lenet5(net) => {
                 let a = net.trace(image);
-                vec![("C1", a.c1), ("S2", a.s2), ("C3", a.c3), ("S4", a.s4), ("C5", a.c5), ("F6", a.f6), ("output", a.distances)]
+                vec![
+                    ("C1", a.c1),
+                    ("S2", a.s2),
+                    ("C3", a.c3),
+                    ("S4", a.s4),
+                    ("C5", a.c5),
+                    ("F6", a.f6),
+                    ("output", a.distances),
+                ]
             }
             Network::Lenet5Modern(net) => {
                 let a = net.trace(image);

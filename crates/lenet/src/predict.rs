@@ -23,7 +23,9 @@ const SIZE: i64 = 28;
 pub fn read_digit(path: &Path) -> Result<Tensor> {
     let reader = image::ImageReader::open(path).and_then(|r| r.with_guessed_format());
     let picture = reader.map_err(|e| user!("{}: cannot be read: {e}", path.display()))?;
-    let picture = picture.decode().map_err(|e| user!("{}: is not a picture that can be read (PNG or JPEG): {e}", path.display()))?;
+    let picture = picture
+        .decode()
+        .map_err(|e| user!("{}: is not a picture that can be read (PNG or JPEG): {e}", path.display()))?;
     // What is transparent shows the paper beneath.
     let mut rgba = picture.to_rgba8();
     for pixel in rgba.pixels_mut() {
@@ -63,7 +65,8 @@ fn digit(grey: &GrayImage) -> Option<Tensor> {
         (mass, x_sum, y_sum) = (mass + ink, x_sum + ink * x as f32, y_sum + ink * y as f32);
     }
     // The centre of mass goes to the middle of the picture; the digit stays inside.
-    let place = |sum: f32, edge: u32| (((SIZE - 1) as f32 / 2.0 - sum / mass).round() as i64).clamp(0, SIZE - i64::from(edge));
+    let place =
+        |sum: f32, edge: u32| (((SIZE - 1) as f32 / 2.0 - sum / mass).round() as i64).clamp(0, SIZE - i64::from(edge));
     let (dx, dy) = (place(x_sum, small.width()), place(y_sum, small.height()));
     let mut field = vec![0.0f32; (SIZE * SIZE) as usize];
     for (x, y, Luma([ink])) in small.enumerate_pixels() {
@@ -76,7 +79,8 @@ fn digit(grey: &GrayImage) -> Option<Tensor> {
 fn border_median(grey: &GrayImage) -> u8 {
     let (width, height) = grey.dimensions();
     let on_border = |x: u32, y: u32| x == 0 || y == 0 || x + 1 == width || y + 1 == height;
-    let mut border: Vec<u8> = grey.enumerate_pixels().filter(|(x, y, _)| on_border(*x, *y)).map(|(_, _, p)| p[0]).collect();
+    let mut border: Vec<u8> =
+        grey.enumerate_pixels().filter(|(x, y, _)| on_border(*x, *y)).map(|(_, _, p)| p[0]).collect();
     border.sort_unstable();
     border.get(border.len() / 2).copied().unwrap_or(255)
 }
@@ -91,7 +95,11 @@ mod tests {
     fn drawing(paper: u8, ink: u8, scale: u32) -> GrayImage {
         GrayImage::from_fn(30 * scale, 40 * scale, |x, y| {
             let (x, y) = (x / scale, y / scale);
-            Luma([if (12..16).contains(&x) && (5..35).contains(&y) || (12..22).contains(&x) && (30..35).contains(&y) { ink } else { paper }])
+            Luma([if (12..16).contains(&x) && (5..35).contains(&y) || (12..22).contains(&x) && (30..35).contains(&y) {
+                ink
+            } else {
+                paper
+            }])
         })
     }
 

@@ -129,12 +129,17 @@ impl Recipe for Train {
 
     fn state(&self) -> Named {
         let mut state = Named::new();
-        let mut add = |group: &str, tensors: Named| state.extend(tensors.into_iter().map(|(name, t)| (format!("{group}.{name}"), t)));
+        let mut add = |group: &str, tensors: Named| {
+            state.extend(tensors.into_iter().map(|(name, t)| (format!("{group}.{name}"), t)))
+        };
         add("model", self.store.variables().into_iter().collect());
-        add("optim", match &self.update {
-            Update::Shared(optimizer) => optimizer.state(),
-            Update::LevenbergMarquardt { rule, .. } => rule.state(),
-        });
+        add(
+            "optim",
+            match &self.update {
+                Update::Shared(optimizer) => optimizer.state(),
+                Update::LevenbergMarquardt { rule, .. } => rule.state(),
+            },
+        );
         if let Some(ema) = &self.ema {
             add("ema", ema.state());
         }
@@ -195,6 +200,7 @@ pub(crate) fn layers(net: &Network, image: &Tensor) -> Result<image::RgbImage> {
         };
         rows.push((name.to_string(), state));
     }
-    let rows: Vec<_> = rows.into_iter().map(|(name, t)| (name, t.to_device(tch::Device::Cpu).to_kind(Kind::Float))).collect();
+    let rows: Vec<_> =
+        rows.into_iter().map(|(name, t)| (name, t.to_device(tch::Device::Cpu).to_kind(Kind::Float))).collect();
     figures::feature_maps(&rows)
 }
