@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// The checkout.
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
 /// A command in `folder`, with one thread, so that tests beside each other do not fight for cores.
-pub fn lenet<S: AsRef<OsStr>>(folder: &Path, words: impl IntoIterator<Item = S>) -> Command {
+pub(crate) fn lenet<S: AsRef<OsStr>>(folder: &Path, words: impl IntoIterator<Item = S>) -> Command {
     let binary = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("lenet");
     assert!(
         binary.exists(),
@@ -26,13 +26,13 @@ pub fn lenet<S: AsRef<OsStr>>(folder: &Path, words: impl IntoIterator<Item = S>)
 }
 
 /// The smoke experiment and further words.
-pub fn smoke(words: &[&str]) -> Vec<String> {
+pub(crate) fn smoke(words: &[&str]) -> Vec<String> {
     let yaml = root().join("experiments/lenet/smoke.yaml").display().to_string();
     ["--config", &yaml].iter().chain(words).map(|w| w.to_string()).collect()
 }
 
 /// The smoke experiment with everything that makes exactness hard: distortion, averages, accumulation.
-pub fn hard(words: &[&str]) -> Vec<String> {
+pub(crate) fn hard(words: &[&str]) -> Vec<String> {
     let hard = [
         "length=150 steps",
         "checkpoint.every=20 steps",
@@ -48,33 +48,33 @@ pub fn hard(words: &[&str]) -> Vec<String> {
 }
 
 /// Runs it to its end.
-pub fn run(mut command: Command) -> Output {
+pub(crate) fn run(mut command: Command) -> Output {
     command.output().unwrap()
 }
 
 /// Runs it and insists on success; returns what stood on stdout.
-pub fn succeed(command: Command) -> String {
+pub(crate) fn succeed(command: Command) -> String {
     let output = run(command);
     assert!(output.status.success(), "{}\n{}", output.status, text(&output.stderr));
     text(&output.stdout)
 }
 
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-pub fn result(folder: &Path) -> Value {
+pub(crate) fn result(folder: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(folder.join("result.json")).unwrap()).unwrap()
 }
 
-pub fn weights_hash(folder: &Path) -> String {
+pub(crate) fn weights_hash(folder: &Path) -> String {
     let result = result(folder);
     assert_eq!(result["status"], "done", "{result:#}");
     result["weights_sha256"].as_str().unwrap().to_string()
 }
 
 /// Waits until `ready` holds; fails the test after a minute.
-pub fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !ready() {
         assert!(begun.elapsed() < Duration::from_secs(60), "waited a minute for {what}");
@@ -83,6 +83,6 @@ pub fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
 }
 
 /// The files below a folder.
-pub fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect()
 }

@@ -165,7 +165,7 @@ fn divergence_is_named_with_its_step_and_leaves_no_checkpoint_of_it() {
     let words = smoke(&[
         "--out",
         "run",
-        "optim.base_lr=1e30",
+        "optim.base_lr=1e38",
         "length=50 steps",
         "checkpoint.every=1 steps",
         "model.name=lenet5_modern",

@@ -56,6 +56,10 @@ fn killed_in_the_middle_of_steps_it_resumes_to_the_same_weights() {
     }
     assert!(child.wait().unwrap().success());
     assert_eq!(weights_hash(&folder), uninterrupted());
+    let rows = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    let steps: Vec<u64> =
+        rows.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["step"].as_u64()).collect();
+    assert!(steps.len() > 10 && steps.is_sorted(), "each step is logged once, in order: {steps:?}");
 }
 
 /// Name of the newest checkpoint; empty if there is none.
@@ -140,13 +144,16 @@ fn a_wall_clock_limit_is_no_failure_and_can_be_resumed() {
 fn a_damaged_checkpoint_is_named_and_the_one_before_is_used() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("run");
-    run(lenet(dir.path(), hard(&["--out", "run", "-q", "checkpoint.every=1 steps", "limit=0.5 seconds"])));
+    let mut child = quietly(lenet(dir.path(), hard(&["--out", "run", "checkpoint.every=1 steps"])));
+    wait_until("two checkpoints", || checkpoints(&folder) == 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
     let last = folder.join("checkpoints").join(newest(&folder));
     let mut bytes = std::fs::read(&last).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x10;
     std::fs::write(&last, bytes).unwrap();
-    let output = run(lenet(dir.path(), ["train", "--resume", "run", "limit=10 minutes"]));
+    let output = run(lenet(dir.path(), ["train", "--resume", "run"]));
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains(last.file_name().unwrap().to_str().unwrap()), "{}", text(&output.stderr));
     assert_eq!(weights_hash(&folder), uninterrupted());

@@ -12,36 +12,37 @@ use super::progress::Progress;
 use super::tensorboard::{HparamValue, TensorBoard};
 use crate::{Error, Result};
 
+const METRICS: &str = "metrics.jsonl";
+
 /// All logs of one run folder.
 pub(super) struct Log {
     folder: PathBuf,
     text: File,
-    metrics: File,
     quiet: bool,
-    /// Open from the first stage's start on, when it is known from which step.
+    /// The stage in work and its `metrics.jsonl`, open from its start on, when it is known from which step.
+    stage: Option<(&'static str, File)>,
+    /// Likewise.
     tensorboard: Option<TensorBoard>,
     pub(super) progress: Option<Progress>,
 }
 
 impl Log {
-    /// Opens the logs of `folder` for appending.
+    /// Opens `log.txt`; the other logs open with the first stage.
     pub(super) fn open(folder: &Path, quiet: bool) -> Result<Self> {
-        let append = |name: &str| {
-            let path = folder.join(name);
-            OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io("write", &path))
-        };
         Ok(Self {
             folder: folder.to_owned(),
-            text: append("log.txt")?,
-            metrics: append("metrics.jsonl")?,
+            text: append(folder, "log.txt")?,
             quiet,
+            stage: None,
             tensorboard: None,
             progress: None,
         })
     }
 
-    /// Starts the bar of a stage of which `from` steps are done; the first stage opens TensorBoard's file too, and says true.
-    pub(super) fn begin(&mut self, from: u64, total: u64) -> Result<bool> {
+    /// Starts the logs of a stage of which `from` steps of `total` are done; the run's first stage opens TensorBoard's file, and says so.
+    pub(super) fn begin(&mut self, stage: &'static str, from: u64, total: u64) -> Result<bool> {
+        rewind(&self.folder, stage, from)?;
+        self.stage = Some((stage, append(&self.folder, METRICS)?));
         self.progress = Some(Progress::new(from, total, self.quiet));
         let first = self.tensorboard.is_none();
         if first {
@@ -68,7 +69,9 @@ impl Log {
 
     /// A row of numbers at a step, for programs.
     pub(super) fn numbers(&mut self, step: u64, epoch: f64, values: &BTreeMap<String, f64>) -> Result<()> {
+        let Some((stage, file)) = &mut self.stage else { return Ok(()) };
         let mut row = Map::new();
+        row.insert("stage".into(), (*stage).into());
         row.insert("step".into(), step.into());
         row.insert("epoch".into(), epoch.into());
         for (name, value) in values {
@@ -77,7 +80,7 @@ impl Log {
                 board.scalar(name, step, *value)?;
             }
         }
-        writeln!(self.metrics, "{}", Value::Object(row)).map_err(Error::io("write", &self.folder.join("metrics.jsonl")))
+        writeln!(file, "{}", Value::Object(row)).map_err(Error::io("write", &self.folder.join(METRICS)))
     }
 
     /// A picture: into `figures/`, the newest of its name, and to TensorBoard.
@@ -110,18 +113,24 @@ impl Log {
     }
 }
 
+fn append(folder: &Path, name: &str) -> Result<File> {
+    let path = folder.join(name);
+    OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io("write", &path))
+}
+
 /// The rows of a `metrics.jsonl`; a last line cut off by a kill is passed over.
 pub(crate) fn read_metrics(folder: &Path) -> Vec<Map<String, Value>> {
-    let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap_or_default();
+    let text = fs::read_to_string(folder.join(METRICS)).unwrap_or_default();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// Drops the rows behind `step`, which a resumed run writes again.
-pub(super) fn rewind_metrics(folder: &Path, step: u64) -> Result<()> {
-    let kept: String = read_metrics(folder)
-        .into_iter()
-        .filter(|row| row.get("step").and_then(Value::as_u64).is_some_and(|s| s <= step))
-        .map(|row| format!("{}\n", Value::Object(row)))
-        .collect();
-    crate::files::write_atomic(&folder.join("metrics.jsonl"), &[kept.as_bytes()])
+/// Drops the rows of a stage behind `step`, which a resumed run writes again.
+fn rewind(folder: &Path, stage: &str, step: u64) -> Result<()> {
+    let rows = read_metrics(folder).into_iter();
+    let stays = |row: &Map<String, Value>| {
+        row.get("stage").and_then(Value::as_str) != Some(stage)
+            || row.get("step").and_then(Value::as_u64).is_some_and(|s| s <= step)
+    };
+    let kept: String = rows.filter(stays).map(|row| format!("{}\n", Value::Object(row))).collect();
+    crate::files::write_atomic(&folder.join(METRICS), &[kept.as_bytes()])
 }

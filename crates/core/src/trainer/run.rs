@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::log::{self, Log};
+use super::log::Log;
 use super::tensorboard::HparamValue;
 use super::{Eval, Signals, Step};
 use crate::config::{Claim, Resolved};
@@ -278,14 +278,9 @@ impl Run {
         self.signals.received()
     }
 
-    /// Forgets the numbers behind `step`, which will be written again.
-    pub(super) fn rewind(&mut self, step: u64) -> Result<()> {
-        log::rewind_metrics(&self.folder, step)
-    }
-
     /// Starts the logs of a stage of which `from` steps of `total` are done.
-    pub(super) fn begin_stage(&mut self, from: u64, total: u64) -> Result<()> {
-        if self.log.begin(from, total)? {
+    pub(super) fn begin_stage(&mut self, stage: &'static str, from: u64, total: u64) -> Result<()> {
+        if self.log.begin(stage, from, total)? {
             let claimed = self.result.paper_metric.clone().into_iter();
             let metrics: Vec<_> = claimed.chain(["test/accuracy".to_string(), "test/error".to_string()]).collect();
             self.log.describe(&self.yaml, &self.fields, &metrics)?;

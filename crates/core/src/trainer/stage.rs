@@ -131,9 +131,8 @@ fn train<R: Recipe>(
         }
         None => Progressed::default(),
     };
-    run.rewind(from.step)?;
     run.write_result()?;
-    run.begin_stage(from.step, total)?;
+    run.begin_stage(plan.stage, from.step, total)?;
     let at = fit(&mut recipe, &data, plan, setup, run, from)?;
 
     run.result.steps = at.step;
