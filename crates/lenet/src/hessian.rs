@@ -76,10 +76,12 @@ fn through_full(input: &Tensor, weight: &Tensor, h: &Tensor) -> Curvature {
 
 /// `input` `[N, I, H, W]`, `weight` `[O, I, 5, 5]`, `h` by the sums `[N, O, H − 4, W − 4]`.
 fn through_convolution(input: &Tensor, weight: &Tensor, h: &Tensor) -> Curvature {
-    // A shared weight: the sum over all places where it is used. As a convolution, with pictures in the role of maps.
-    let places = input.square().transpose(0, 1).conv2d::<Tensor>(&h.transpose(0, 1), None, 1, 0, 1, 1);
+    // A shared weight: the sum over all places where it is used, of h there times the square of the input there.
+    let fields = input.im2col([5, 5], [1, 1], [0, 0], [1, 1]).square(); // [N, 25 I, places]
+    let places = fields.transpose(1, 2).flatten(0, 1);
+    let by_sum = h.flatten(2, 3).transpose(1, 2).flatten(0, 1);
     Curvature {
-        weight: places.transpose(0, 1).contiguous(),
+        weight: by_sum.transpose(0, 1).matmul(&places).view_as(weight),
         bias: h.sum_dim_intlist([0i64, 2, 3].as_slice(), false, None),
         input: h.conv_transpose2d::<Tensor>(&weight.square(), None, 1, 0, 0, 1, 1),
     }

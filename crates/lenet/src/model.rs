@@ -59,6 +59,22 @@ fn uniform(path: &nn::Path, name: &str, shape: &[i64], fan_in: i64) -> Tensor {
     path.var(name, shape, nn::Init::Uniform { lo: -bound, up: bound })
 }
 
+/// `x` `[N, I, H, W]`, `weight` `[O, I, 5, 5]`, `bias` `[O]` → weighted sums `[N, O, H − 4, W − 4]`.
+fn convolve(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
+    let (shape, maps) = (x.size(), weight.size()[0]);
+    let (height, width) = (shape[2] - 4, shape[3] - 4);
+    if height == 1 && width == 1 {
+        // C5: a single place is a full connection.
+        return x.flatten(1, -1).linear(&weight.view([maps, -1]), Some(bias)).view([-1, maps, 1, 1]);
+    }
+    if shape[0] == 1 {
+        // The paper learns from one picture at a time; there, this product takes half the time of the general convolution.
+        let fields = x.im2col([5, 5], [1, 1], [0, 0], [1, 1]).squeeze_dim(0);
+        return bias.view([-1, 1]).addmm(&weight.view([maps, -1]), &fields).view([1, maps, height, width]);
+    }
+    x.conv2d(weight, Some(bias), 1, 0, 1, 1)
+}
+
 /// 5×5 convolution that sees all maps below (C1, C5).
 #[derive(Debug)]
 pub struct Convolution {
@@ -75,7 +91,7 @@ impl Convolution {
 
     /// `[N, inputs, H, W]` → weighted sums `[N, outputs, H − 4, W − 4]`.
     fn forward(&self, x: &Tensor) -> Tensor {
-        x.conv2d(&self.weight, Some(&self.bias), 1, 0, 1, 1)
+        convolve(x, &self.weight, &self.bias)
     }
 }
 
@@ -114,7 +130,7 @@ impl TableConvolution {
 
     /// `[N, 6, 14, 14]` → weighted sums `[N, 16, 10, 10]`.
     fn forward(&self, x: &Tensor) -> Tensor {
-        x.conv2d(&self.masked(), Some(&self.bias), 1, 0, 1, 1)
+        convolve(x, &self.masked(), &self.bias)
     }
 }
 
@@ -325,6 +341,21 @@ mod tests {
         let leak: Tensor = net.c3.weight.grad() * (1.0 - &net.c3.table);
         assert_eq!(leak.abs().max().double_value(&[]), 0.0);
         assert!(net.c3.weight.grad().abs().max().double_value(&[]) > 0.0);
+    }
+
+    #[test]
+    fn one_picture_alone_is_as_in_a_batch() {
+        let (mut vs, net) = network();
+        vs.double();
+        let x = Tensor::randn([3, 1, 32, 32], (Kind::Double, Device::Cpu));
+        let together = net.forward(&x);
+        for n in 0..3 {
+            let gap = (net.forward(&x.narrow(0, n, 1)) - together.narrow(0, n, 1)).abs().max().double_value(&[]);
+            assert!(gap < 1e-9, "picture {n} differs by {gap}");
+        }
+        let c5 = net.trace(&x);
+        let general = squash(&c5.s4.conv2d(&net.c5.weight, Some(&net.c5.bias), 1, 0, 1, 1));
+        assert!((general - &c5.c5).abs().max().double_value(&[]) < 1e-12);
     }
 
     #[test]
