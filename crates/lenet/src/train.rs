@@ -2,7 +2,7 @@
 
 use repro::config::Settings;
 use repro::data::{self, Images, Resident};
-use repro::metrics::{Classification, Predictions};
+use repro::metrics::Predictions;
 use repro::optim::{Ema, Group, Optimizer, Params};
 use repro::trainer::{Eval, Named, Plan, Recipe, Scalar, Scalars, Setup, Split, Step};
 use repro::{Error, Result, figures, user, weights};
@@ -155,19 +155,7 @@ impl Train {
             let logits = self.net.forward(&self.net.input(&batch.image));
             predictions.add(&logits, &batch.label, Some(&self.config.loss.each(&logits, &batch.label)?))?;
         }
-        let found = predictions.finish()?;
-        out.scalar("error", found.error());
-        out.scalar("accuracy", found.accuracy());
-        if let Some(loss) = found.loss {
-            out.scalar("loss", loss);
-        }
-        let names = data.test.classes();
-        let counts: Vec<i64> = found.confusion.iter().flatten().map(|&n| n as i64).collect();
-        let counts = Tensor::f_from_slice(&counts)?.f_view([names.len() as i64, names.len() as i64])?;
-        out.picture("confusion", figures::confusion(&counts, names)?);
-        if !found.mistakes.is_empty() {
-            out.picture("mistakes", mistakes(data, &found)?);
-        }
+        out.classification(&predictions.finish()?, &data.test)?;
         let first = data.test.select(&Tensor::f_from_slice(&[0i64])?.f_to_device(data.test.device())?);
         out.picture("layers", layers(&self.net, &first.image)?);
         if matches!(self.net, Network::Lenet5(_)) {
@@ -175,16 +163,6 @@ impl Train {
         }
         Ok(())
     }
-}
-
-/// The wrong answers given with the most confidence, captioned `truth: answer`.
-fn mistakes(data: &Resident, found: &Classification) -> Result<image::RgbImage> {
-    let index: Vec<i64> = found.mistakes.iter().map(|m| m.index as i64).collect();
-    let images = data.test.select(&Tensor::f_from_slice(&index)?.f_to_device(data.test.device())?).image;
-    let names = data.test.classes();
-    let caption = |truth: i64, predicted: i64| format!("{}: {}", names[truth as usize], names[predicted as usize]);
-    let captions: Vec<_> = found.mistakes.iter().map(|m| caption(m.truth, m.predicted)).collect();
-    figures::grid(&images.to_device(tch::Device::Cpu), 8, 3, &captions)
 }
 
 /// The state of every layer for one picture `[1, 1, 28, 28]` of 0 to 1, as Fig. 2 of the paper has them.

@@ -55,7 +55,7 @@ pub(super) struct Common {
     /// No progress on the terminal
     #[arg(short, long)]
     pub(super) quiet: bool,
-    /// More about what is done
+    /// Tell the whole configuration and its origins before training
     #[arg(short, long)]
     pub(super) verbose: bool,
     /// Overrides of the configuration

@@ -170,6 +170,9 @@ fn one<C>(app: &App<C>, args: &TrainArgs, experiment: &Experiment<C>, folder: &F
     };
     let mut run = Run::open(own.as_ref().map_or(path, |dir| dir.path()).to_owned(), start, signals)?;
     run.line(&format!("run folder {}", path.display()))?;
+    if args.common.verbose {
+        run.line(experiment.resolved.with_origins().trim_end())?;
+    }
     let mut state = match &args.init {
         Some(init) => Some(weights::read(&weights::locate(init)?)?.0),
         None => None,

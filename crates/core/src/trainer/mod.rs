@@ -1,6 +1,7 @@
 //! The loop that no paper describes: iteration, logging, evaluation, checkpoints, resume. The paper owns the gradient step.
 
 mod checkpoint;
+mod eval;
 mod fit;
 mod log;
 mod progress;
@@ -12,9 +13,9 @@ mod tensorboard;
 
 use std::collections::BTreeMap;
 
-use image::RgbImage;
 use tch::Tensor;
 
+pub use self::eval::Eval;
 pub(crate) use self::log::read_metrics;
 pub use self::signals::Signals;
 pub use self::stage::{Bench, Plan, Stage};
@@ -68,42 +69,5 @@ pub trait Recipe: Sized {
     /// Whether the data hold out a validation split; without one, the curve on the test set is logged as `monitor/…`.
     fn has_validation(_data: &Self::Data) -> bool {
         false
-    }
-}
-
-/// Collects what an evaluation finds.
-#[derive(Debug, Default)]
-pub struct Eval {
-    scalars: Vec<(&'static str, String, f64)>,
-    pictures: Vec<(String, RgbImage)>,
-    suffix: &'static str,
-    raw_only: bool,
-}
-
-impl Eval {
-    /// Adds a number: fractions for `accuracy` and `error`.
-    pub fn scalar(&mut self, name: impl Into<String>, value: f64) {
-        self.scalars.push((self.suffix, name.into(), value));
-    }
-
-    /// Adds a picture; `name` becomes its file's stem.
-    pub fn picture(&mut self, name: &str, picture: RgbImage) {
-        self.pictures.push((format!("{name}{}", self.suffix), picture));
-    }
-
-    /// What `evaluate` adds is of the averaged weights and stands under `<split>-ema/`.
-    pub fn averaged(&mut self, evaluate: impl FnOnce(&mut Eval) -> Result<()>) -> Result<()> {
-        if self.raw_only {
-            return Ok(());
-        }
-        self.suffix = "-ema";
-        let done = evaluate(self);
-        self.suffix = "";
-        done
-    }
-
-    /// `test/accuracy` → value, for `split` = `test`.
-    pub(crate) fn named(&self, split: &str) -> BTreeMap<String, f64> {
-        self.scalars.iter().map(|(suffix, name, value)| (format!("{split}{suffix}/{name}"), *value)).collect()
     }
 }

@@ -189,7 +189,7 @@ fn evaluate<R: Recipe>(config: &R::Config, setup: &Setup, weights: &Named) -> Re
     let data = R::data(config, setup)?;
     let mut recipe = R::build(config, setup, None)?;
     weights::copy_into(&below(&recipe.state(), "model."), weights, "the weights file")?;
-    let mut found = Eval { raw_only: true, ..Eval::default() };
+    let mut found = Eval::raw_only();
     tch::no_grad(|| recipe.evaluate(&data, Split::Test, &mut found))?;
     Ok((found.named("test"), data.sha256()))
 }

@@ -1,0 +1,88 @@
+//! What an evaluation hands to the trainer.
+
+use std::collections::BTreeMap;
+
+use image::RgbImage;
+use tch::{Device, Tensor};
+
+use crate::data::ImageSet;
+use crate::metrics::Classification;
+use crate::{Result, figures};
+
+/// Collects what an evaluation finds.
+#[derive(Debug, Default)]
+pub struct Eval {
+    scalars: Vec<(&'static str, String, f64)>,
+    pub(super) pictures: Vec<(String, RgbImage)>,
+    suffix: &'static str,
+    raw_only: bool,
+}
+
+impl Eval {
+    /// One in which [`Self::averaged`] does nothing, for weights that come without averages.
+    pub(super) fn raw_only() -> Self {
+        Self { raw_only: true, ..Self::default() }
+    }
+
+    /// Adds a number: fractions for `accuracy` and `error`.
+    pub fn scalar(&mut self, name: impl Into<String>, value: f64) {
+        self.scalars.push((self.suffix, name.into(), value));
+    }
+
+    /// Adds a picture; `name` becomes its file's stem.
+    pub fn picture(&mut self, name: &str, picture: RgbImage) {
+        self.pictures.push((format!("{name}{}", self.suffix), picture));
+    }
+
+    /// Adds all that is known of a classifier on `set`: `error`, `accuracy`, `top5_accuracy`, `loss`, `class/<name>` (accuracy within
+    /// the class), and pictures of the confusion matrix and of the wrong answers given with the most confidence (`truth: answer`).
+    ///
+    /// # Errors
+    /// Those of drawing.
+    pub fn classification(&mut self, found: &Classification, set: &ImageSet) -> Result<()> {
+        self.scalar("error", found.error());
+        self.scalar("accuracy", found.accuracy());
+        for (name, value) in [("top5_accuracy", found.top5_accuracy()), ("loss", found.loss)] {
+            if let Some(value) = value {
+                self.scalar(name, value);
+            }
+        }
+        let names = set.classes();
+        for (name, accuracy) in names.iter().zip(found.class_accuracy()) {
+            if let Some(accuracy) = accuracy {
+                self.scalar(format!("class/{name}"), accuracy);
+            }
+        }
+        let counts: Vec<i64> = found.confusion.iter().flatten().map(|&n| n as i64).collect();
+        let edge = found.confusion.len() as i64;
+        self.picture("confusion", figures::confusion(&Tensor::f_from_slice(&counts)?.f_view([edge, edge])?, names)?);
+        if !found.mistakes.is_empty() {
+            let index: Vec<i64> = found.mistakes.iter().map(|m| m.index as i64).collect();
+            let images = set.select(&Tensor::f_from_slice(&index)?.f_to_device(set.device())?).image;
+            let caption = |class: i64| names.get(class as usize).map_or("?", String::as_str);
+            let captions: Vec<_> =
+                found.mistakes.iter().map(|m| format!("{}: {}", caption(m.truth), caption(m.predicted))).collect();
+            self.picture("mistakes", figures::grid(&images.f_to_device(Device::Cpu)?, 8, 3, &captions)?);
+        }
+        Ok(())
+    }
+
+    /// What `evaluate` adds is of the averaged weights and stands under `<split>-ema/`.
+    ///
+    /// # Errors
+    /// Those of `evaluate`.
+    pub fn averaged(&mut self, evaluate: impl FnOnce(&mut Eval) -> Result<()>) -> Result<()> {
+        if self.raw_only {
+            return Ok(());
+        }
+        self.suffix = "-ema";
+        let done = evaluate(self);
+        self.suffix = "";
+        done
+    }
+
+    /// `test/accuracy` → value, for `split` = `test`.
+    pub(super) fn named(&self, split: &str) -> BTreeMap<String, f64> {
+        self.scalars.iter().map(|(suffix, name, value)| (format!("{split}{suffix}/{name}"), *value)).collect()
+    }
+}
