@@ -63,11 +63,11 @@ mod tests {
     fn equation_9_in_plain_rust() {
         let distance = [[3.0, 1.5, 0.2], [7.0, 90.0, 120.0]];
         let label = [2i64, 1];
-        let j = 2.5;
+        let j = 2.5_f64;
         let expected = distance
             .iter()
             .zip(label)
-            .map(|(y, d)| y[d as usize] + ((-j as f64).exp() + y.iter().map(|y: &f64| (-y).exp()).sum::<f64>()).ln());
+            .map(|(y, d)| y[d as usize] + ((-j).exp() + y.iter().map(|y: &f64| (-y).exp()).sum::<f64>()).ln());
         let expected = expected.sum::<f64>() / 2.0;
         let logits = -Tensor::from_slice(&distance.concat()).view([2, 3]);
         let loss = Loss::Map { j }.mean(&logits, &Tensor::from_slice(&label)).unwrap();
