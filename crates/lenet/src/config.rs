@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::bitmaps;
 use crate::lm::LmConfig;
 use crate::loss::Loss;
+use crate::model::Init;
 
 /// The paper's own part of a configuration. Nothing that the paper fixes has a default.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
@@ -35,6 +36,8 @@ pub struct ModelConfig {
     pub num_classes: i64,
     /// Edge of the pictures in the data set: 28, if it is given. Both networks pad by themselves.
     pub image_size: Option<i64>,
+    /// How `lenet5` starts; `lenet5_modern` starts as PyTorch's layers do. `None`: as the paper prints it.
+    pub init: Option<Init>,
 }
 
 /// The variants.
@@ -95,7 +98,7 @@ pub fn validate(config: &Config, settings: &Settings) -> Vec<(String, String)> {
             found.push((key.to_string(), message));
         }
     };
-    let ModelConfig { name, num_classes, image_size } = config.model;
+    let ModelConfig { name, num_classes, image_size, .. } = config.model;
     let most = if name == Name::Lenet5 { bitmaps::COUNT as i64 } else { 1000 };
     must(
         (2..=most).contains(&num_classes),

@@ -185,7 +185,7 @@ mod tests {
     fn network() -> (nn::VarStore, Lenet5) {
         tch::manual_seed(4);
         let mut vs = nn::VarStore::new(Device::Cpu);
-        let net = Lenet5::new(&vs.root(), 10);
+        let net = Lenet5::new(&vs.root(), 10, crate::model::Init::Lecun);
         vs.double();
         (vs, net)
     }

@@ -9,11 +9,12 @@
 //! | §II.B, C3 and Table I | [`TableConvolution`], [`C3_INPUTS`] |
 //! | §II.B, F6 and Eq. 5, 6; Appendix A | [`Full`], [`squash`] |
 //! | §II.B, Eq. 7 and Fig. 3 | [`Rbf`], [`crate::bitmaps`] |
-//! | Appendix A, initialisation | [`bound`] |
+//! | Appendix A, initialisation | [`Init`] |
 //!
-//! There is no reference code. *Changes against the paper*: the glyphs of Fig. 3 are drawn anew; weights start in ±√(3/F) instead of ±2.4/F.
+//! There is no reference code. *Changes against the paper*: the glyphs of Fig. 3 are drawn anew; [`Init::Lecun`] where an experiment asks for it.
 //! Letters: `N` pictures, `K` classes.
 
+use serde::Deserialize;
 use tch::{Kind, Tensor, nn};
 
 use crate::bitmaps;
@@ -53,20 +54,32 @@ pub fn squash(a: &Tensor) -> Tensor {
     (a * SLOPE).tanh() * AMPLITUDE
 }
 
-/// Bound of the initial weights of a unit with `fan_in` inputs: √(3 / F), a deviation of 1 / √F ("Efficient BackProp", LeCun,
-/// Bottou, Orr and Müller, 1998, §4.6).
-///
-/// Appendix A prints 2.4 / F, and as its reason one deviation of the weighted sums in all layers, which takes the root. With F,
-/// curvatures start hundreds of times smaller (in C1 100,000 times), far from the step sizes that the paper reports for the first
-/// pass (7·10⁻⁵ to 0.016), and Levenberg-Marquardt diverges at its η and μ.
-fn bound(fan_in: i64) -> f64 {
-    (3.0 / fan_in as f64).sqrt()
+/// How wide weights and biases start: uniform in ± the bound for a unit of F inputs.
+#[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Init {
+    /// 2.4 / F, as Appendix A prints it.
+    #[default]
+    Printed,
+    /// √(3 / F), a deviation of 1 / √F ("Efficient BackProp", LeCun, Bottou, Orr and Müller, 1998): one deviation of the weighted
+    /// sums in all layers, which Appendix A gives as its reason. The step sizes that the paper reports for the first pass (7·10⁻⁵ to
+    /// 0.016) need it too: with 2.4 / F curvatures start a hundred times smaller, and Levenberg-Marquardt diverges at the paper's η and μ.
+    Lecun,
 }
 
-/// A tensor drawn from U(± [`bound`]). Biases follow the same rule.
-fn uniform(path: &nn::Path, name: &str, shape: &[i64], fan_in: i64) -> Tensor {
-    let bound = bound(fan_in);
-    path.var(name, shape, nn::Init::Uniform { lo: -bound, up: bound })
+impl Init {
+    fn bound(self, fan_in: i64) -> f64 {
+        match self {
+            Init::Printed => 2.4 / fan_in as f64,
+            Init::Lecun => (3.0 / fan_in as f64).sqrt(),
+        }
+    }
+
+    /// A new variable drawn so.
+    fn draw(self, path: &nn::Path, name: &str, shape: &[i64], fan_in: i64) -> Tensor {
+        let bound = self.bound(fan_in);
+        path.var(name, shape, nn::Init::Uniform { lo: -bound, up: bound })
+    }
 }
 
 /// `x` `[N, I, H, W]`, `weight` `[O, I, 5, 5]`, `bias` `[O]` → weighted sums `[N, O, H − 4, W − 4]`.
@@ -93,9 +106,9 @@ pub struct Convolution {
 }
 
 impl Convolution {
-    fn new(path: &nn::Path, inputs: i64, outputs: i64) -> Self {
-        let weight = uniform(path, "weight", &[outputs, inputs, 5, 5], inputs * 25);
-        let bias = uniform(path, "bias", &[outputs], inputs * 25);
+    fn new(path: &nn::Path, init: Init, inputs: i64, outputs: i64) -> Self {
+        let weight = init.draw(path, "weight", &[outputs, inputs, 5, 5], inputs * 25);
+        let bias = init.draw(path, "bias", &[outputs], inputs * 25);
         Convolution { weight, bias }
     }
 
@@ -116,13 +129,13 @@ pub struct TableConvolution {
 }
 
 impl TableConvolution {
-    fn new(path: &nn::Path) -> Self {
+    fn new(path: &nn::Path, init: Init) -> Self {
         let table = Tensor::zeros([16, 6, 1, 1], (Kind::Float, path.device()));
         let weight = path.zeros("weight", &[16, 6, 5, 5]);
         let bias = path.zeros("bias", &[16]);
         tch::no_grad(|| {
             for (map, inputs) in C3_INPUTS.iter().enumerate() {
-                let bound = bound(25 * inputs.len() as i64);
+                let bound = init.bound(25 * inputs.len() as i64);
                 let _ = bias.get(map as i64).uniform_(-bound, bound);
                 for &input in *inputs {
                     let _ = weight.get(map as i64).get(input).uniform_(-bound, bound);
@@ -154,8 +167,8 @@ pub struct Subsampling {
 
 impl Subsampling {
     /// A unit has four inputs, so F = 4, although they share one coefficient.
-    fn new(path: &nn::Path, maps: i64) -> Self {
-        Subsampling { weight: uniform(path, "weight", &[maps], 4), bias: uniform(path, "bias", &[maps], 4) }
+    fn new(path: &nn::Path, init: Init, maps: i64) -> Self {
+        Subsampling { weight: init.draw(path, "weight", &[maps], 4), bias: init.draw(path, "bias", &[maps], 4) }
     }
 
     /// `[N, maps, H, W]` → coefficient × the sum of four + bias, `[N, maps, H/2, W/2]`.
@@ -177,10 +190,10 @@ pub struct Full {
 }
 
 impl Full {
-    fn new(path: &nn::Path, inputs: i64, outputs: i64) -> Self {
+    fn new(path: &nn::Path, init: Init, inputs: i64, outputs: i64) -> Self {
         Full {
-            weight: uniform(path, "weight", &[outputs, inputs], inputs),
-            bias: uniform(path, "bias", &[outputs], inputs),
+            weight: init.draw(path, "weight", &[outputs, inputs], inputs),
+            bias: init.draw(path, "bias", &[outputs], inputs),
         }
     }
 
@@ -244,14 +257,14 @@ pub struct Lenet5 {
 
 impl Lenet5 {
     /// A network of `classes` ≤ 10 outputs; weights are drawn from libtorch's generator.
-    pub fn new(path: &nn::Path, classes: i64) -> Self {
+    pub fn new(path: &nn::Path, classes: i64, init: Init) -> Self {
         Lenet5 {
-            c1: Convolution::new(&(path / "c1"), 1, 6),
-            s2: Subsampling::new(&(path / "s2"), 6),
-            c3: TableConvolution::new(&(path / "c3")),
-            s4: Subsampling::new(&(path / "s4"), 16),
-            c5: Convolution::new(&(path / "c5"), 16, 120),
-            f6: Full::new(&(path / "f6"), 120, 84),
+            c1: Convolution::new(&(path / "c1"), init, 1, 6),
+            s2: Subsampling::new(&(path / "s2"), init, 6),
+            c3: TableConvolution::new(&(path / "c3"), init),
+            s4: Subsampling::new(&(path / "s4"), init, 16),
+            c5: Convolution::new(&(path / "c5"), init, 16, 120),
+            f6: Full::new(&(path / "f6"), init, 120, 84),
             rbf: Rbf::new(&(path / "rbf"), classes),
         }
     }
@@ -283,7 +296,7 @@ mod tests {
     fn network() -> (nn::VarStore, Lenet5) {
         let vs = nn::VarStore::new(Device::Cpu);
         tch::manual_seed(1);
-        let net = Lenet5::new(&vs.root(), 10);
+        let net = Lenet5::new(&vs.root(), 10, Init::Printed);
         (vs, net)
     }
 
@@ -320,11 +333,11 @@ mod tests {
         for (tensor, fan_in) in
             [(&net.c1.weight, 25), (&net.s2.weight, 4), (&net.s4.bias, 4), (&net.c5.weight, 400), (&net.f6.weight, 120)]
         {
-            let bound = (3.0 / fan_in as f64).sqrt();
+            let bound = 2.4 / fan_in as f64;
             assert!(widest(tensor) <= bound && widest(tensor) > 0.5 * bound, "fan-in {fan_in}: {}", widest(tensor));
         }
         for (map, inputs) in C3_INPUTS.iter().enumerate() {
-            let bound = (3.0 / (25 * inputs.len()) as f64).sqrt();
+            let bound = 2.4 / (25 * inputs.len()) as f64;
             for input in 0..6 {
                 let kernel = widest(&net.c3.weight.get(map as i64).get(input));
                 let connected = inputs.contains(&input);

@@ -34,7 +34,7 @@ impl Network {
     /// Builds the named network into a store; weights are drawn from libtorch's generator.
     pub fn new(path: &nn::Path, config: &ModelConfig) -> Self {
         match config.name {
-            Name::Lenet5 => Network::Lenet5(Lenet5::new(path, config.num_classes)),
+            Name::Lenet5 => Network::Lenet5(Lenet5::new(path, config.num_classes, config.init.unwrap_or_default())),
             Name::Lenet5Modern => Network::Lenet5Modern(Lenet5Modern::new(path, config.num_classes)),
         }
     }
@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn the_counts_of_the_paper() {
-        let layers = Network::layers(&ModelConfig { name: Name::Lenet5, num_classes: 10, image_size: None });
+        let layers =
+            Network::layers(&ModelConfig { name: Name::Lenet5, num_classes: 10, image_size: None, init: None });
         let table: Vec<_> = layers.iter().map(|l| (l.name, l.output.clone(), l.parameters, l.connections)).collect();
         let expected = [
             ("C1", vec![6, 28, 28], 156, 122_304),
@@ -149,7 +150,8 @@ mod tests {
 
     #[test]
     fn the_counts_of_the_modern_form() {
-        let layers = Network::layers(&ModelConfig { name: Name::Lenet5Modern, num_classes: 10, image_size: None });
+        let layers =
+            Network::layers(&ModelConfig { name: Name::Lenet5Modern, num_classes: 10, image_size: None, init: None });
         assert_eq!(layers.iter().map(|l| l.parameters).sum::<u64>(), 61_706);
         assert_eq!(layers[2].multiply_adds, 2_400 * 100);
     }
