@@ -67,10 +67,12 @@ pub(crate) fn result(folder: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(folder.join("result.json")).unwrap()).unwrap()
 }
 
+/// What stands for all that a finished run has learned: the hash of its weights and of its averaged weights.
 pub(crate) fn weights_hash(folder: &Path) -> String {
     let result = result(folder);
     assert_eq!(result["status"], "done", "{result:#}");
-    result["weights_sha256"].as_str().unwrap().to_string()
+    let (averages, _) = repro::weights::read(&folder.join("weights-ema.safetensors")).unwrap();
+    format!("{} {}", result["weights_sha256"], repro::weights::hash(&averages).unwrap())
 }
 
 /// Waits until `ready` holds; fails the test after a minute.

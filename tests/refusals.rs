@@ -35,6 +35,8 @@ fn configuration_mistakes() {
         ("data.workers=2", &["workers"]),
         ("optim.kind=sdg", &["sdg", "sgd"]),
         ("=3", &["=3"]),
+        ("length=0.001 epochs", &["length", "less than one step"]),
+        ("compute.threads=4294967295", &["compute.threads", "1024"]),
         ("data.limit_train=999999999", &["limit_train"]),
     ] {
         refused(smoke(&[word]), parts);
@@ -61,6 +63,9 @@ fn wrong_commands() {
     refused(vec!["--config".into(), "nowhere.yaml".into()], &["nowhere.yaml"]);
     refused(smoke(&["--no-such-flag"]), &["--no-such-flag"]);
     refused(smoke(&["nostage"]), &["nostage", "train"]);
+    refused(smoke(&["--processes", "0"]), &["--processes"]);
+    refused(smoke(&["--resume", "x", "--dry-run"]), &["--dry-run"]);
+    refused([vec!["summary".to_string()], smoke(&["oops"])].concat(), &["oops"]);
     refused(smoke(&["--device", "cuda:99"]), &["cuda:99", "cpu"]);
     refused(vec!["train".into(), "--resume".into(), "no/such/run".into()], &["no/such/run"]);
     refused(vec!["verify".into(), "no/such/run".into()], &["no/such/run"]);
@@ -175,4 +180,9 @@ fn divergence_is_named_with_its_step_and_leaves_no_checkpoint_of_it() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("diverged at step") && said.contains("base_lr"), "{said}");
     assert_eq!(crate::program::result(&dir.path().join("run"))["status"], "diverged");
+    for file in crate::program::files(&dir.path().join("run/checkpoints")) {
+        let (state, _) = repro::weights::read(&file).unwrap();
+        let finite = |t: &tch::Tensor| t.isfinite().all().int64_value(&[]) == 1;
+        assert!(state.values().all(finite), "{} holds what is no number", file.display());
+    }
 }

@@ -57,9 +57,12 @@ fn killed_in_the_middle_of_steps_it_resumes_to_the_same_weights() {
     assert!(child.wait().unwrap().success());
     assert_eq!(weights_hash(&folder), uninterrupted());
     let rows = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
-    let steps: Vec<u64> =
-        rows.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["step"].as_u64()).collect();
-    assert!(steps.len() > 10 && steps.is_sorted(), "each step is logged once, in order: {steps:?}");
+    let steps: Vec<u64> = rows
+        .lines()
+        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap())
+        .filter_map(|row| row.get("train/loss").and_then(|_| row["step"].as_u64()))
+        .collect();
+    assert!(steps.len() > 10 && steps.is_sorted_by(|a, b| a < b), "each step is logged once, in order: {steps:?}");
 }
 
 /// Name of the newest checkpoint; empty if there is none.
@@ -127,6 +130,9 @@ fn a_second_ctrl_c_leaves_at_once() {
     let begun = std::time::Instant::now();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
+    // It left without saving: a single signal would have written a checkpoint and said interrupted.
+    assert_eq!(result(&dir.path().join("run"))["status"], "running");
+    assert_eq!(checkpoints(&dir.path().join("run")), 0);
 }
 
 #[test]
@@ -176,10 +182,19 @@ fn resume_without_a_folder_finds_the_newest_unfinished_run_of_the_config() {
 #[test]
 fn a_resumed_run_keeps_its_configuration() {
     let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("run");
     run(lenet(dir.path(), hard(&["--out", "run", "-q", "limit=0.2 seconds"])));
-    let output = run(lenet(dir.path(), ["train", "--resume", "run", "optim.base_lr=0.5"]));
-    assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("optim.base_lr"), "{}", text(&output.stderr));
+    for word in ["optim.base_lr=0.5", "compute.micro_batch=8"] {
+        let output = run(lenet(dir.path(), ["train", "--resume", "run", word]));
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains(word.split('=').next().unwrap()), "{}", text(&output.stderr));
+    }
+    let mut sly = lenet(dir.path(), ["train", "--resume", "run"]);
+    sly.env("REPRO__optim__base_lr", "0.5");
+    assert_eq!(run(sly).status.code(), Some(2));
+    // Nothing of that has harmed the run.
+    succeed(lenet(dir.path(), ["train", "--resume", "run", "limit=10 minutes", "-q"]));
+    assert_eq!(weights_hash(&folder), uninterrupted());
 }
 
 #[test]

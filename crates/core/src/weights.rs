@@ -154,6 +154,11 @@ pub fn copy_into(targets: &Named, source: &Named, origin: &str) -> Result<()> {
     })
 }
 
+/// The entries whose names start with `prefix`, such as `model.`, without it.
+pub fn below(state: &Named, prefix: &str) -> Named {
+    state.iter().filter_map(|(n, t)| Some((n.strip_prefix(prefix)?.to_string(), t.shallow_clone()))).collect()
+}
+
 /// The weights file that `path` means: itself, or of a run folder its `weights.safetensors`.
 pub fn locate(path: &Path) -> Result<PathBuf> {
     let file = if path.is_dir() { path.join("weights.safetensors") } else { path.to_owned() };

@@ -62,7 +62,9 @@ impl Recipe for Train {
             setup.note(format!("{shared} pictures of the test set stand in the training set of {name}, too"));
         }
         let steps_per_epoch = splits.train.len() / setup.settings.batch_size;
-        config.schedule.check(setup.settings.length.steps(steps_per_epoch), steps_per_epoch)?;
+        if steps_per_epoch > 0 {
+            config.schedule.check(setup.settings.length.steps(steps_per_epoch), steps_per_epoch)?;
+        }
         Resident::new(splits, config.augment.clone())
     }
 
@@ -71,7 +73,7 @@ impl Recipe for Train {
         let net = Network::new(&store.root(), &config.model);
         let model: Named = store.variables().into_iter().collect();
         if let Some(init) = init {
-            weights::copy_into(&model, init, "the stage before")?;
+            weights::copy_into(&model, &weights::below(init, "model."), "the stage before")?;
         }
         let decay = config.optim.shared().map_or(0.0, |optim| optim.weight_decay());
         let params = Params::new(&store, |_, _| Group { lr_scale: 1.0, weight_decay: decay })?;

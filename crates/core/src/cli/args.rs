@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::{Result, user};
+
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -64,6 +66,14 @@ pub(super) struct Common {
 }
 
 impl Common {
+    /// Refuses words that are no overrides, for commands that take nothing else.
+    pub(super) fn only_overrides(&self) -> Result<()> {
+        match self.words.iter().find(|w| !w.contains('=')) {
+            None => Ok(()),
+            Some(word) => Err(user!("{word:?} is not understood here; overrides are written key=value")),
+        }
+    }
+
     /// The `key=value` words, and `--device`.
     pub(super) fn overrides(&self) -> Vec<String> {
         let device = self.device.iter().map(|d| format!("compute.device={d}"));
@@ -79,16 +89,16 @@ pub(super) struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
     /// Go on with an unfinished run: the given one, or the newest of this config
-    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "")]
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["out", "dry_run", "sweep", "init"])]
     pub(super) resume: Option<String>,
     /// One step of training and an evaluation in a temporary folder
-    #[arg(long)]
+    #[arg(long, conflicts_with = "sweep")]
     pub(super) dry_run: bool,
     /// One run for each value; repeatable (cross product); finished runs are skipped
     #[arg(long, value_name = "KEY=A,B,C")]
     pub(super) sweep: Vec<String>,
     /// Start this many local processes
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1024), conflicts_with = "sweep")]
     pub(super) processes: u64,
     /// Full state of the stage before: a run folder
     #[arg(long, value_name = "RUN")]

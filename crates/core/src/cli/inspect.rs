@@ -1,5 +1,6 @@
 //! Commands that look at a model or at data and train nothing.
 
+use std::path::Path;
 use std::time::Instant;
 
 use serde::de::DeserializeOwned;
@@ -11,6 +12,7 @@ use crate::trainer::{Bench, Named};
 use crate::{Error, Result, figures, files, user, weights};
 
 pub(super) fn eval<C: DeserializeOwned>(app: &App<C>, args: &EvalArgs) -> Result<()> {
+    args.common.only_overrides()?;
     let Some(experiment) = experiment(app, &args.common)? else { return Ok(()) };
     let (given, _) = weights::read(&weights::locate(&args.weights)?)?;
     let setup = setup(&experiment.settings)?;
@@ -29,6 +31,7 @@ pub(super) fn eval<C: DeserializeOwned>(app: &App<C>, args: &EvalArgs) -> Result
 }
 
 pub(super) fn forward<C: DeserializeOwned>(app: &App<C>, args: &ForwardArgs) -> Result<()> {
+    args.common.only_overrides()?;
     let Some(experiment) = experiment(app, &args.common)? else { return Ok(()) };
     let setup = setup(&experiment.settings)?;
     let (given, _) = weights::read(&weights::locate(&args.weights)?)?;
@@ -64,6 +67,7 @@ pub(super) fn forward<C: DeserializeOwned>(app: &App<C>, args: &ForwardArgs) -> 
             output.insert(format!("grad.{name}"), if gradient.defined() { gradient } else { parameter.zeros_like() });
         }
     }
+    output_folder(&args.output)?;
     weights::write(&args.output, &output, None)?;
     if args.common.json {
         let shapes: Vec<_> = output.iter().map(|(n, t)| (n, t.size())).collect();
@@ -71,6 +75,16 @@ pub(super) fn forward<C: DeserializeOwned>(app: &App<C>, args: &ForwardArgs) -> 
     }
     say(format!("{} tensors in {}", output.len(), args.output.display()));
     Ok(())
+}
+
+/// Refuses a file whose folder does not exist, before work is done for it.
+fn output_folder(file: &Path) -> Result<()> {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            Err(user!("cannot write {}: there is no folder {}", file.display(), folder.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn predict<C: DeserializeOwned>(app: &App<C>, args: &PredictArgs) -> Result<()> {
@@ -102,6 +116,7 @@ pub(super) fn predict<C: DeserializeOwned>(app: &App<C>, args: &PredictArgs) -> 
 }
 
 pub(super) fn bench<C: DeserializeOwned>(app: &App<C>, args: &BenchArgs) -> Result<()> {
+    args.common.only_overrides()?;
     let begun = Instant::now();
     let Some(experiment) = experiment(app, &args.common)? else { return Ok(()) };
     let setup = setup(&experiment.settings)?;
@@ -128,6 +143,7 @@ pub(super) fn bench<C: DeserializeOwned>(app: &App<C>, args: &BenchArgs) -> Resu
 }
 
 pub(super) fn summary<C: DeserializeOwned>(app: &App<C>, args: &Common) -> Result<()> {
+    args.only_overrides()?;
     let Some(experiment) = experiment(app, args)? else { return Ok(()) };
     let rows = (app.summary)(&experiment.paper)?;
     if args.json {
@@ -150,11 +166,13 @@ pub(super) fn summary<C: DeserializeOwned>(app: &App<C>, args: &Common) -> Resul
 }
 
 pub(super) fn data<C: DeserializeOwned>(app: &App<C>, args: &DataArgs) -> Result<()> {
+    args.common.only_overrides()?;
     let Some(experiment) = experiment(app, &args.common)? else { return Ok(()) };
     let setup = setup(&experiment.settings)?;
     let look = (app.look)(&experiment.paper, &setup)?;
     let width = look.images.size().last().copied().unwrap_or(1).max(1);
     let picture = figures::grid(&look.images, 10, (64 / width).max(1) as u32, &look.captions)?;
+    output_folder(&args.out)?;
     figures::save(&picture, &args.out)?;
     if args.common.json {
         let classes: Vec<_> = look

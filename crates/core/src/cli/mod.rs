@@ -72,6 +72,9 @@ pub struct Look {
     pub std: Vec<f64>,
 }
 
+/// Weights and pictures in, answers out; pictures it draws go into the folder.
+pub type Predict<C> = fn(&C, &Named, &[PathBuf], &Path) -> Result<Vec<Prediction>>;
+
 /// Tensors in, tensors out; the flag is training mode.
 pub type Forward = Box<dyn Fn(&Named, bool) -> Result<Named>>;
 
@@ -85,8 +88,8 @@ pub struct App<C> {
     pub stages: Vec<Stage<C>>,
     /// Builds the model into a store, for `forward`.
     pub model: fn(&C, &nn::Path) -> Result<Forward>,
-    /// Pictures in, answers out; pictures it draws go into the folder.
-    pub predict: fn(&C, &Named, &[PathBuf], &Path) -> Result<Vec<Prediction>>,
+    /// For `predict`.
+    pub predict: Predict<C>,
     /// The layer table.
     pub summary: fn(&C) -> Result<Vec<Row>>,
     /// A look at the training data.
@@ -101,15 +104,18 @@ pub fn main<C: DeserializeOwned>(app: App<C>) -> ExitCode {
     let error = match done {
         Ok(Ok(())) => return ExitCode::SUCCESS,
         Ok(Err(error)) => error,
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-            Error::Failed(format!("internal error: {}", text.unwrap_or("unknown").lines().next().unwrap_or_default()))
-        }
+        Err(panic) => internal(panic),
     };
     if !matches!(error, Error::Interrupted(_)) {
         let _ = writeln!(std::io::stderr(), "error: {error}");
     }
     ExitCode::from(error.exit_code())
+}
+
+/// A panic as an error: the first line of what it said.
+fn internal(panic: Box<dyn std::any::Any + Send>) -> Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    Error::Failed(format!("internal error: {}", text.unwrap_or("unknown").lines().next().unwrap_or_default()))
 }
 
 fn run<C: DeserializeOwned>(app: &App<C>) -> Result<()> {

@@ -1,19 +1,28 @@
 //! `--processes N`: starts N local ranks with torchrun's variables, and stands between them and the user.
 
+use std::ffi::OsString;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::trainer::Signals;
 use crate::{Error, Result};
 
 /// How often the children are looked at.
 const PAUSE: Duration = Duration::from_millis(20);
+/// What the others get, when one has failed, to notice it themselves.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// This process's rank by torchrun's variables; 0 without them.
 pub(super) fn rank() -> u64 {
-    std::env::var("RANK").ok().and_then(|r| r.parse().ok()).unwrap_or(0)
+    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+    if number("WORLD_SIZE").unwrap_or(1) > 1 { number("RANK").unwrap_or(0) } else { 0 }
+}
+
+/// Starts a child in a process group of its own, so that Ctrl-C reaches it once, from here, and not twice.
+pub(super) fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    command.process_group(0).spawn()
 }
 
 /// Runs this command line once for each rank and waits. When one fails, the others are stopped: they would wait for it in vain.
@@ -27,7 +36,7 @@ pub(super) fn start(world: u64) -> Result<()> {
     let mut children = Vec::new();
     for rank in 0..world {
         let mut command = Command::new(&program);
-        command.args(without_processes(std::env::args().skip(1)));
+        command.args(without_processes(std::env::args_os().skip(1)));
         for (name, value) in [("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", world), ("LOCAL_WORLD_SIZE", world)]
         {
             command.env(name, value.to_string());
@@ -39,32 +48,38 @@ pub(super) fn start(world: u64) -> Result<()> {
         if rank > 0 {
             command.stdout(Stdio::null());
         }
-        // A group of its own, so that Ctrl-C reaches it once, from here, and not twice.
-        children.push(command.process_group(0).spawn().map_err(fail)?);
+        match spawn(&mut command) {
+            Ok(child) => children.push(child),
+            Err(error) => {
+                children.iter_mut().for_each(|child| drop(child.kill()));
+                return Err(fail(error));
+            }
+        }
     }
-    let code = wait(&mut children, &signals)?;
-    match code {
+    match wait(children, &signals)? {
         0 => Ok(()),
         2 => Err(Error::User("the processes refused; see above".into())),
-        130 | 143 => Err(Error::Interrupted(code as u8)),
+        code @ (130 | 143) => Err(Error::Interrupted(code as u8)),
         code => Err(Error::Failed(format!("a process failed with code {code}; the others were stopped"))),
     }
 }
 
-/// Waits for all; the first exit code that is not 0.
-fn wait(children: &mut [Child], signals: &Signals) -> Result<i32> {
+/// Passes a signal on to the children, once, and waits for all; the first exit code that is not 0. A child that fails takes the others
+/// with it: rank 0 gets the time to write its result, then they are killed.
+pub(super) fn wait(mut children: Vec<Child>, signals: &Signals) -> Result<i32> {
     let mut told = false;
     let mut code = 0;
+    let mut failed: Option<Instant> = None;
     loop {
         let mut running = false;
-        for i in 0..children.len() {
-            match children[i].try_wait().map_err(|e| Error::Failed(format!("lost a process: {e}")))? {
+        for child in &mut children {
+            match child.try_wait().map_err(|e| Error::Failed(format!("lost a process: {e}")))? {
                 None => running = true,
                 Some(status) if !status.success() && code == 0 => {
                     code = status.code().unwrap_or(1);
                     // After a signal all stop by themselves, each after the same step.
-                    if !told {
-                        children.iter_mut().for_each(|child| drop(child.kill()));
+                    if !matches!(code, 130 | 143) {
+                        failed = Some(Instant::now());
                     }
                 }
                 Some(_) => {}
@@ -73,10 +88,13 @@ fn wait(children: &mut [Child], signals: &Signals) -> Result<i32> {
         if !running {
             return Ok(code);
         }
+        if failed.is_some_and(|since| since.elapsed() > GRACE) {
+            children.iter_mut().for_each(|child| drop(child.kill()));
+        }
         if let (false, Some(signal)) = (told, signals.received()) {
             told = true;
             let number = format!("-{}", signal - 128);
-            for child in &*children {
+            for child in &children {
                 let _ = Command::new("kill").arg(&number).arg(child.id().to_string()).status();
             }
         }
@@ -85,13 +103,12 @@ fn wait(children: &mut [Child], signals: &Signals) -> Result<i32> {
 }
 
 /// The words of the command line without `--processes N`.
-fn without_processes(words: impl Iterator<Item = String>) -> Vec<String> {
+fn without_processes(mut words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut kept = Vec::new();
-    let mut words = words;
     while let Some(word) = words.next() {
         if word == "--processes" {
             words.next();
-        } else if !word.starts_with("--processes=") {
+        } else if !word.to_string_lossy().starts_with("--processes=") {
             kept.push(word);
         }
     }
@@ -104,7 +121,7 @@ mod tests {
 
     #[test]
     fn the_children_get_the_same_words_without_the_flag() {
-        let words = |line: &str| line.split(' ').map(String::from).collect::<Vec<_>>();
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
         for line in
             ["--processes 2 --config a seed=1", "--config a --processes=2 seed=1", "--config a seed=1 --processes 2"]
         {

@@ -1,5 +1,6 @@
 //! `train`: one run, a resumed run, a dry run, a sweep.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -8,14 +9,18 @@ use serde::de::DeserializeOwned;
 use super::args::TrainArgs;
 use super::{App, config_name, device_name, experiment, load, processes, say, say_json, setup};
 use crate::config::{self, Experiment};
-use crate::trainer::Signals;
 use crate::trainer::run::{self, Run, RunResult, Start, Status};
+use crate::trainer::{Named, Signals};
 use crate::{Error, Result, user, weights};
 
 /// Keys that a resumed run may set anew, since they do not change what it stands for.
-const FREE: [&str; 5] = ["compute.", "log.", "checkpoint.", "limit", "data.root"];
+const FREE: [&str; 7] =
+    ["compute.device", "compute.threads", "log.", "checkpoint.", "limit", "data.root", "data.workers"];
 
 pub(super) fn train<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<()> {
+    if let [_, other, ..] = args.common.words.iter().filter(|w| !w.contains('=')).collect::<Vec<_>>()[..] {
+        return Err(user!("{other:?} is one word too many: one stage at most, overrides are written key=value"));
+    }
     if args.processes > 1 {
         return processes::start(args.processes);
     }
@@ -68,9 +73,8 @@ fn temporary() -> Result<tempfile::TempDir> {
 
 /// The experiment of the command line in a new folder; nothing if `--print-config` has answered.
 fn fresh<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<Option<(Experiment<C>, Folder)>> {
-    let Some(mut experiment) = experiment(app, &args.common)? else { return Ok(None) };
+    let Some(experiment) = experiment(app, &args.common)? else { return Ok(None) };
     if args.dry_run {
-        experiment.settings.length = config::Length::Steps(1);
         return Ok(Some((experiment, Folder::Temporary(temporary()?))));
     }
     if processes::rank() > 0 {
@@ -84,6 +88,9 @@ fn fresh<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<Option<(
                 out.display(),
                 out.display()
             ));
+        }
+        Some(out) if out.join("config.yaml").exists() && !out.join("run.lock").exists() => {
+            return Err(user!("{} holds a config.yaml that is not of a run; choose another folder", out.display()));
         }
         Some(out) => out.clone(),
         None => run::fresh_folder(app.paper.name, &config_name(&experiment.file), &experiment.resolved.hash())?,
@@ -133,11 +140,24 @@ fn resumed<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<Option
         .collect();
     if !changed.is_empty() {
         return Err(user!(
-            "a resumed run keeps its configuration, but these keys differ: {}; start a new run for them (only compute, log, checkpoint and limit may change)",
+            "a resumed run keeps its configuration, but these keys differ: {}; start a new run for them (only compute.device, compute.threads, log, checkpoint and limit may change)",
             changed.join(", ")
         ));
     }
+    // Variables change both sides of the comparison above; the hash in the result does not move.
+    if run::read_result(&folder).is_ok_and(|r| r.config_sha256 != experiment.resolved.hash()) {
+        return Err(user!(
+            "{} was started with another configuration; look for REPRO__… variables that change it",
+            folder.display()
+        ));
+    }
     Ok(Some((experiment, Folder::Kept(folder))))
+}
+
+/// The weights that `--init` names, as the state of the stage before.
+fn full_state(init: &Path) -> Result<Named> {
+    let (weights, _) = weights::read(&weights::locate(init)?)?;
+    Ok(weights.into_iter().map(|(name, tensor)| (format!("model.{name}"), tensor)).collect())
 }
 
 /// One run from its folder to its result.
@@ -149,11 +169,23 @@ fn one<C>(app: &App<C>, args: &TrainArgs, experiment: &Experiment<C>, folder: &F
         say(format!("{} is done already", path.display()));
         return Ok(result);
     }
+    let only = args.common.words.iter().find(|w| !w.contains('='));
+    let plans: Vec<_> = app.stages.iter().map(|s| (s, (s.plan)(&experiment.paper, &experiment.settings))).collect();
+    if let Some(name) = only.filter(|name| plans.iter().all(|(_, plan)| plan.stage != name.as_str())) {
+        let known: Vec<_> = plans.iter().map(|(_, plan)| plan.stage).collect();
+        return Err(user!(
+            "there is no stage {name:?}; {} has {}; overrides are written key=value",
+            app.paper.name,
+            known.join(", ")
+        ));
+    }
+    let mut state = args.init.as_deref().map(full_state).transpose()?;
     let setup = setup(&experiment.settings)?;
     let signals = Signals::install()?;
     let start = Start {
         paper: app.paper.name,
         config: config_name(&experiment.file),
+        file: &experiment.file,
         resolved: &experiment.resolved,
         claim: experiment.settings.paper.as_ref(),
         seed: experiment.settings.seed,
@@ -173,51 +205,42 @@ fn one<C>(app: &App<C>, args: &TrainArgs, experiment: &Experiment<C>, folder: &F
     if args.common.verbose {
         run.line(experiment.resolved.with_origins().trim_end())?;
     }
-    let mut state = match &args.init {
-        Some(init) => Some(weights::read(&weights::locate(init)?)?.0),
-        None => None,
-    };
-    let only = args.common.words.iter().find(|w| !w.contains('='));
-    let mut known = Vec::new();
-    let mut done = false;
-    for stage in &app.stages {
-        let plan = (stage.plan)(&experiment.paper, &experiment.settings);
-        known.push(plan.stage);
+    for (stage, mut plan) in plans {
         if only.is_some_and(|name| name != plan.stage) {
             continue;
         }
-        done = true;
-        match (stage.train)(&experiment.paper, &setup, &plan, state.as_ref(), &mut run) {
+        if args.dry_run {
+            plan.length = config::Length::Steps(1);
+        }
+        // A panic is a bug or libtorch out of memory; the run folder must say so all the same.
+        let train = || (stage.train)(&experiment.paper, &setup, &plan, state.as_ref(), &mut run);
+        let trained = std::panic::catch_unwind(std::panic::AssertUnwindSafe(train))
+            .unwrap_or_else(|panic| Err(super::internal(panic)));
+        match trained {
             Ok(after) => state = Some(after),
             Err(error) => return Err(ended(run, error, path)),
         }
-    }
-    if !done {
-        let name = only.map_or("", |n| n.as_str());
-        return Err(ended(
-            run,
-            user!(
-                "there is no stage {name:?}; {} has {}; overrides are written key=value",
-                app.paper.name,
-                known.join(", ")
-            ),
-            path,
-        ));
     }
     run.end(Status::Done)
 }
 
 /// Writes how the run ended; the error that ended it is what the user sees, not one of the bookkeeping.
 fn ended(mut run: Run, error: Error, folder: &Path) -> Error {
-    let (status, text) = match &error {
-        Error::Interrupted(_) => {
-            (Status::Interrupted, format!("stopped and saved; go on with: --resume {}", folder.display()))
-        }
-        Error::Diverged(_) => (Status::Diverged, format!("error: {error}")),
-        _ => (Status::Failed, format!("error: {error}")),
+    let status = match &error {
+        Error::Interrupted(_) => Status::Interrupted,
+        Error::Diverged(_) => Status::Diverged,
+        _ => Status::Failed,
     };
-    // The terminal gets the error from `main`; the log file needs its own line.
-    let _ = if status == Status::Interrupted { run.line(&text) } else { run.note_in_file(&text) };
+    if status == Status::Interrupted {
+        let program = std::env::args_os().next().unwrap_or_default();
+        let command = format!("{} train --resume {}", program.to_string_lossy(), folder.display());
+        // Said even where `--quiet` asks for no progress: without it the user does not know how to go on.
+        let _ = run.note_in_file("stopped and saved");
+        let _ = writeln!(std::io::stderr(), "stopped and saved; go on with: {command}");
+    } else {
+        // The terminal gets the error from `main`; the log file needs its own line.
+        let _ = run.note_in_file(&format!("error: {error}"));
+    }
     let _ = run.end(status);
     error
 }
@@ -246,6 +269,8 @@ fn sweep<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<()> {
         load(app, &base.file, &[args.common.overrides(), values.clone()].concat())?;
     }
     let program = std::env::current_exe().map_err(|e| Error::Failed(format!("cannot find this program: {e}")))?;
+    let signals = Signals::install()?;
+    let stage = args.common.words.iter().filter(|w| !w.contains('='));
     let mut failed = None;
     let mut results = Vec::new();
     for values in &combinations {
@@ -253,15 +278,16 @@ fn sweep<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<()> {
         let status = run::read_result(&folder).map(|r| r.status).ok();
         if status != Some(Status::Done) {
             let mut child = process::Command::new(&program);
-            child.arg("train").arg("--config").arg(&base.file).args(args.common.overrides()).args(values);
-            child.args(args.common.quiet.then_some("--quiet")).args(args.dry_run.then_some("--dry-run"));
+            child.arg("train").args(stage.clone()).arg("--config").arg(&base.file);
+            child.args(args.common.overrides()).args(values).args(args.common.quiet.then_some("--quiet"));
+            if let Some(init) = args.init.as_ref().filter(|_| status.is_none()) {
+                child.arg("--init").arg(init);
+            }
             child.arg(if status.is_some() { "--resume" } else { "--out" }).arg(&folder).stdout(process::Stdio::null());
             say(format!("sweep: {}", values.join(" ")));
-            let code = child
-                .status()
-                .map_err(|e| Error::Failed(format!("cannot start {}: {e}", program.display())))?
-                .code()
-                .unwrap_or(1);
+            let child = processes::spawn(&mut child)
+                .map_err(|e| Error::Failed(format!("cannot start {}: {e}", program.display())))?;
+            let code = processes::wait(vec![child], &signals)?;
             match code {
                 0 => {}
                 130 | 143 => return Err(Error::Interrupted(code as u8)),

@@ -121,12 +121,12 @@ impl Settings {
         must(
             self.checkpoint.keep >= 1,
             "checkpoint.keep",
-            "must be at least 1; to write none set checkpoint.every to never",
+            "must be at least 1: a run that is stopped needs one to go on from",
         );
         must(
-            self.compute.threads != Some(0),
+            self.compute.threads.is_none_or(|n| (1..=1024).contains(&n)),
             "compute.threads",
-            "must be at least 1; for libtorch's choice leave the key away",
+            "must be from 1 to 1024; for libtorch's choice leave the key away",
         );
         must(
             is_device(&self.compute.device),

@@ -48,14 +48,16 @@ impl Header {
     }
 }
 
-/// Writes `state` as the newest checkpoint in `folder` and then removes all but the newest `keep` of this stage.
+/// Writes `state` as the newest checkpoint in `folder` and then removes all of this stage but it and the `keep` − 1 before it. One with
+/// a later step was found damaged when the run was resumed; it goes too.
 pub(super) fn save(folder: &Path, mut header: Header, state: &Named, keep: u64) -> Result<PathBuf> {
     header.sha256 = header.checksum(state)?;
     let path = folder.join(format!("{}-{:09}.safetensors", header.stage, header.step));
     let text = serde_json::to_string(&header)
         .map_err(|e| crate::Error::Failed(format!("cannot write a checkpoint header: {e}")))?;
     weights::write(&path, state, Some(&text))?;
-    for old in list(folder, &header.stage).into_iter().skip(keep as usize) {
+    let (kept, later): (Vec<_>, Vec<_>) = list(folder, &header.stage).into_iter().partition(|file| *file <= path);
+    for old in kept.into_iter().skip(keep as usize).chain(later) {
         // One checkpoint too many does no harm.
         let _ = fs::remove_file(old);
     }
@@ -179,6 +181,16 @@ mod tests {
         fs::remove_file(&last).unwrap();
         fs::create_dir(&last).unwrap();
         assert_eq!(newest_step(dir.path()).0, Some(5));
+    }
+
+    #[test]
+    fn a_damaged_newer_one_does_not_push_out_the_one_just_written() {
+        let dir = tempfile::tempdir().unwrap();
+        save_at(dir.path(), 5);
+        fs::write(dir.path().join("train-000000010.safetensors"), b"cut").unwrap();
+        save(dir.path(), Header::new("train", 7, 0.0, "abc"), &state(7.0), 1).unwrap();
+        assert_eq!(newest_step(dir.path()), (Some(7), vec![]));
+        assert_eq!(list(dir.path(), "train").len(), 1);
     }
 
     #[test]

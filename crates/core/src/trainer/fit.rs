@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::run::Run;
 use super::stage::Plan;
-use super::{Eval, Recipe, Scalar, Scalars, Setup, Split, Step, checkpoint};
+use super::{Eval, Named, Recipe, Scalar, Scalars, Setup, Split, Step, checkpoint};
 use crate::config::Every;
 use crate::data::Source;
 use crate::{Error, Result};
@@ -62,6 +62,7 @@ pub(super) fn fit<R: Recipe>(
         }
         at.seconds += clock.elapsed().as_secs_f64();
 
+        run.progressed(&at, steps_per_epoch);
         if log {
             run.trained(&plan.prefix("train"), &step, at.seconds, pending.means())?;
         }
@@ -72,6 +73,8 @@ pub(super) fn fit<R: Recipe>(
             run.evaluated(&plan.prefix(name), &step, &found, false)?;
         }
         if checkpoint && setup.rank == 0 {
+            finite(&recipe.state(), done)?;
+            run.flush()?;
             let header = checkpoint::Header::new(plan.stage, done, at.seconds, &run.result.config_sha256);
             checkpoint::save(run.checkpoints(), header, &recipe.state(), settings.checkpoint.keep)?;
         }
@@ -80,6 +83,19 @@ pub(super) fn fit<R: Recipe>(
         }
     }
     Ok(at)
+}
+
+/// Refuses to save weights that are no numbers: the loss of the last step was taken before its update.
+fn finite(state: &Named, done: u64) -> Result<()> {
+    for (name, tensor) in state.iter().filter(|(_, t)| t.is_floating_point()) {
+        if tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
+            return Err(Error::Diverged(format!(
+                "training diverged at step {}: {name} holds values that are no numbers; try a smaller optim.base_lr",
+                done - 1
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// One evaluation into a fresh [`Eval`].

@@ -46,7 +46,7 @@ impl Log {
         self.progress = Some(Progress::new(from, total, self.quiet));
         let first = self.tensorboard.is_none();
         if first {
-            self.tensorboard = Some(TensorBoard::create(&self.folder, from)?);
+            self.tensorboard = Some(TensorBoard::create(&self.folder, from + 1)?);
         }
         Ok(first)
     }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::fit::Progressed;
 use super::log::Log;
 use super::tensorboard::HparamValue;
 use super::{Eval, Signals, Step};
@@ -65,6 +66,7 @@ pub struct RunResult {
 pub(crate) struct Start<'a> {
     pub(crate) paper: &'static str,
     pub(crate) config: String,
+    pub(crate) file: &'a Path,
     pub(crate) resolved: &'a Resolved,
     pub(crate) claim: Option<&'a Claim>,
     pub(crate) seed: u64,
@@ -89,6 +91,7 @@ pub struct Run {
     limit: Option<std::time::Duration>,
     /// Where checkpoints are: in the folder, but of rank 0 for all processes.
     checkpoints: PathBuf,
+    continued: bool,
     _lock: File,
 }
 
@@ -130,8 +133,12 @@ pub(crate) fn all(paper: &str) -> Vec<(PathBuf, RunResult)> {
     let folders = |path: PathBuf| {
         fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir() && !p.is_symlink())
     };
-    let mut runs: Vec<_> = folders(Path::new("runs").join(paper))
-        .flat_map(folders)
+    // A sweep's runs lie one folder deeper than the others.
+    let (runs, sweeps): (Vec<_>, Vec<_>) =
+        folders(Path::new("runs").join(paper)).flat_map(folders).partition(|f| f.join("result.json").exists());
+    let mut runs: Vec<_> = runs
+        .into_iter()
+        .chain(sweeps.into_iter().flat_map(folders))
         .filter_map(|folder| Some((folder.clone(), read_result(&folder).ok()?)))
         .collect();
     runs.sort_by_key(|(folder, _)| folder.file_name().map(|n| n.to_owned()));
@@ -152,17 +159,18 @@ pub fn read_result(folder: &Path) -> Result<RunResult> {
     serde_json::from_str(&text).map_err(|e| user!("{} is damaged or of another version: {e}", path.display()))
 }
 
-/// The last line of a command's output; empty if it fails, for a run must not depend on git.
+/// A command's output; empty if it fails, for a run must not depend on git.
 fn said(command: &str, arguments: &[&str]) -> String {
     let output = std::process::Command::new(command).args(arguments).stderr(std::process::Stdio::null()).output();
     output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_string()).unwrap_or_default()
 }
 
-/// The commit of the working tree, `+changes` if it is not clean, `unknown` outside a checkout.
-fn commit() -> String {
-    match said("git", &["rev-parse", "HEAD"]) {
+/// The commit of the checkout that holds the config file, `+changes` if it is not clean, `unknown` outside a checkout.
+fn commit(config: &Path) -> String {
+    let folder = config.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_string_lossy();
+    match said("git", &["-C", &folder, "rev-parse", "HEAD"]) {
         hash if hash.is_empty() => "unknown".into(),
-        hash if said("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty() => hash,
+        hash if said("git", &["-C", &folder, "status", "--porcelain", "--untracked-files=no"]).is_empty() => hash,
         hash => format!("{hash}+changes"),
     }
 }
@@ -194,10 +202,11 @@ impl Run {
                 folder.display()
             )
         })?;
+        let continued = folder.join("result.json").exists();
         create_folder(&folder.join("checkpoints"))?;
         create_folder(&folder.join("figures"))?;
         write_atomic(&folder.join("config.yaml"), &[start.resolved.yaml().as_bytes()])?;
-        let commit = commit();
+        let commit = commit(start.file);
         let env = serde_json::json!({
             "commit": commit,
             "version": env!("CARGO_PKG_VERSION"),
@@ -207,7 +216,7 @@ impl Run {
             "cpu": cpu(),
             "cores": std::thread::available_parallelism().map_or(0, |n| n.get()),
             "threads": tch::get_num_threads(),
-            "command": std::env::args().collect::<Vec<_>>(),
+            "command": std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>(),
         });
         write_atomic(&folder.join("env.json"), &[format!("{env:#}\n").as_bytes()])?;
         let result = RunResult {
@@ -241,6 +250,7 @@ impl Run {
         let mut run = Self {
             folder,
             checkpoints,
+            continued,
             result,
             log,
             yaml: start.resolved.yaml(),
@@ -276,6 +286,25 @@ impl Run {
     /// The exit code of the signal that came, if one did.
     pub(super) fn signal(&self) -> Option<u8> {
         self.signals.received()
+    }
+
+    /// Where the run stands, for `result.json` however it ends.
+    pub(super) fn progressed(&mut self, at: &Progressed, steps_per_epoch: u64) {
+        self.result.steps = at.step;
+        self.result.epochs = at.step as f64 / steps_per_epoch as f64;
+        self.result.seconds = at.seconds;
+        self.result.examples_per_second = at.step as f64 * self.result.effective_batch as f64 / at.seconds.max(1e-9);
+    }
+
+    /// Whether the folder held this run before.
+    pub(super) fn is_continued(&self) -> bool {
+        self.continued
+    }
+
+    /// Hands logs and the present result to the disk.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        self.log.flush()?;
+        self.write_result()
     }
 
     /// Starts the logs of a stage of which `from` steps of `total` are done.

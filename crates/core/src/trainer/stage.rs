@@ -76,14 +76,13 @@ impl<C> Stage<C> {
 /// Data and model of a stage, refused where batch and data do not fit.
 fn prepare<R: Recipe>(config: &R::Config, setup: &Setup, plan: &Plan, init: Option<&Named>) -> Result<(R::Data, R)> {
     let data = R::data(config, setup)?;
-    plan.cursor(setup, 0).check(data.len())?;
+    let cursor = plan.cursor(setup, 0);
+    cursor.check(data.len())?;
+    if plan.length.steps(cursor.steps_per_epoch(data.len())) == 0 {
+        return Err(user!("length is {}, which is less than one step; make it longer", plan.length));
+    }
     setup.seed_build();
     Ok((data, R::build(config, setup, init)?))
-}
-
-/// The entries below `prefix`, without it.
-fn below(state: &Named, prefix: &str) -> Named {
-    state.iter().filter_map(|(n, t)| Some((n.strip_prefix(prefix)?.to_string(), t.shallow_clone()))).collect()
 }
 
 /// Trains from the newest checkpoint or from step 0, evaluates on the test split, writes the weights; returns the full state.
@@ -129,16 +128,17 @@ fn train<R: Recipe>(
             run.line(&format!("goes on from step {} of {total}", header.step))?;
             Progressed { step: header.step, seconds: header.seconds }
         }
-        None => Progressed::default(),
+        None => {
+            if run.is_continued() {
+                run.line("this run has no checkpoint yet; it starts at step 0")?;
+            }
+            Progressed::default()
+        }
     };
     run.write_result()?;
     run.begin_stage(plan.stage, from.step, total)?;
     let at = fit(&mut recipe, &data, plan, setup, run, from)?;
 
-    run.result.steps = at.step;
-    run.result.epochs = at.step as f64 / steps_per_epoch as f64;
-    run.result.seconds = at.seconds;
-    run.result.examples_per_second = at.step as f64 * plan.batch_size as f64 / at.seconds.max(1e-9);
     if at.step < total {
         return Err(Error::Interrupted(run.signal().unwrap_or(0)));
     }
@@ -149,9 +149,9 @@ fn train<R: Recipe>(
     let last = Step { index: total - 1, total, steps_per_epoch, setup };
     run.evaluated(&plan.prefix("test"), &last, &found, true)?;
     let suffix = if plan.later { format!("-{}", plan.stage) } else { String::new() };
-    let model = below(&state, "model.");
+    let model = weights::below(&state, "model.");
     weights::write(&run.folder.join(format!("weights{suffix}.safetensors")), &model, None)?;
-    let averages = below(&state, "ema.");
+    let averages = weights::below(&state, "ema.");
     if !averages.is_empty() {
         weights::write(&run.folder.join(format!("weights-ema{suffix}.safetensors")), &averages, None)?;
     }
@@ -188,7 +188,7 @@ fn draw_curves(run: &mut Run, plan: &Plan, step: u64) -> Result<()> {
 fn evaluate<R: Recipe>(config: &R::Config, setup: &Setup, weights: &Named) -> Result<(BTreeMap<String, f64>, String)> {
     let data = R::data(config, setup)?;
     let mut recipe = R::build(config, setup, None)?;
-    weights::copy_into(&below(&recipe.state(), "model."), weights, "the weights file")?;
+    weights::copy_into(&weights::below(&recipe.state(), "model."), weights, "the weights file")?;
     let mut found = Eval::raw_only();
     tch::no_grad(|| recipe.evaluate(&data, Split::Test, &mut found))?;
     Ok((found.named("test"), data.sha256()))
