@@ -3,6 +3,7 @@
 //! New tests of one paper's arithmetic belong in its crate; what holds for every paper's program belongs here.
 
 mod configs;
+mod facts;
 mod processes;
 mod program;
 mod readme;
