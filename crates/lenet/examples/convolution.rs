@@ -32,13 +32,14 @@ fn main() -> Result<()> {
     for (name, weights, offset) in KERNELS {
         let side = weights.len().isqrt() as i64;
         let kernel = Tensor::from_slice(weights).view([1, 1, side, side]);
-        // The blur's weights sum to 256; those of a Sobel kernel to 0, and its answer lies in ±4.
+        // The blur's weights sum to 256. Those of a Sobel kernel sum to 0, and its answer could reach ±4; edges of photographs stay
+        // far below, so that half of it is drawn, grey where nothing changes, and what lies beyond [0, 1] is cut off.
         let scale = match name {
             "blur" => 1.0 / 256.0,
             "sharpen" => 1.0,
-            _ => 1.0 / 8.0,
+            _ => 0.5,
         };
-        let answer = photo.conv2d::<Tensor>(&(kernel * scale), None, 1, side / 2, 1, 1) + offset;
+        let answer = (photo.conv2d::<Tensor>(&(kernel * scale), None, 1, side / 2, 1, 1) + offset).clamp(0.0, 1.0);
         let both = Tensor::cat(&[&photo, &answer], 1).permute([1, 0, 2, 3]);
         let file = PathBuf::from(format!("convolution-{name}.png"));
         figures::save(&figures::grid(&both, 2, 1, &["photo".into(), name.into()])?, &file)?;

@@ -39,7 +39,11 @@ pub(super) fn train<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Resu
             None => return Ok(()),
         },
     };
-    let result = one(app, args, &experiment, &folder)?;
+    let result = match one(app, args, &experiment, &folder) {
+        // Out of time is no failure: who asked for JSON gets the result as it stands.
+        Err(Error::Interrupted(0)) if args.common.json && processes::rank() == 0 => run::read_result(folder.path())?,
+        other => other?,
+    };
     // A dry run's folder goes with this guard.
     drop(folder);
     if processes::rank() > 0 {
