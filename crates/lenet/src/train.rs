@@ -158,10 +158,12 @@ impl Train {
             predictions.add(&logits, &batch.label, Some(&self.config.loss.each(&logits, &batch.label)?))?;
         }
         out.classification(&predictions.finish()?, &data.test)?;
-        let first = data.test.select(&Tensor::f_from_slice(&[0i64])?.f_to_device(data.test.device())?);
-        out.picture("layers", layers(&self.net, &first.image)?);
+        out.picture("layers", || {
+            let first = data.test.select(&Tensor::f_from_slice(&[0i64])?.f_to_device(data.test.device())?);
+            layers(&self.net, &first.image)
+        })?;
         if matches!(self.net, Network::Lenet5(_)) {
-            out.picture("glyphs", image::DynamicImage::ImageLuma8(bitmaps::picture(8)).to_rgb8());
+            out.picture("glyphs", || Ok(image::DynamicImage::ImageLuma8(bitmaps::picture(8)).to_rgb8()))?;
         }
         Ok(())
     }

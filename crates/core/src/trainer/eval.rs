@@ -16,12 +16,18 @@ pub struct Eval {
     pub(super) pictures: Vec<(String, RgbImage)>,
     suffix: &'static str,
     raw_only: bool,
+    numbers_only: bool,
 }
 
 impl Eval {
-    /// One in which [`Self::averaged`] does nothing, for weights that come without averages.
-    pub(super) fn raw_only() -> Self {
-        Self { raw_only: true, ..Self::default() }
+    /// One in which [`Self::averaged`] does nothing, for weights that come without averages, and pictures are not drawn.
+    pub(super) fn raw_numbers() -> Self {
+        Self { raw_only: true, numbers_only: true, ..Self::default() }
+    }
+
+    /// One for the evaluations on the way, which would take longer to draw than to do.
+    pub(super) fn numbers() -> Self {
+        Self { numbers_only: true, ..Self::default() }
     }
 
     /// Adds a number: fractions for `accuracy` and `error`.
@@ -29,9 +35,15 @@ impl Eval {
         self.scalars.push((self.suffix, name.into(), value));
     }
 
-    /// Adds a picture; `name` becomes its file's stem.
-    pub fn picture(&mut self, name: &str, picture: RgbImage) {
-        self.pictures.push((format!("{name}{}", self.suffix), picture));
+    /// Adds a picture, which is drawn at a stage's last evaluation only; `name` becomes its file's stem.
+    ///
+    /// # Errors
+    /// Those of `draw`.
+    pub fn picture(&mut self, name: &str, draw: impl FnOnce() -> Result<RgbImage>) -> Result<()> {
+        if !self.numbers_only {
+            self.pictures.push((format!("{name}{}", self.suffix), draw()?));
+        }
+        Ok(())
     }
 
     /// Adds all that is known of a classifier on `set`: `error`, `accuracy`, `top5_accuracy`, `loss`, `class/<name>` (accuracy within
@@ -53,16 +65,20 @@ impl Eval {
                 self.scalar(format!("class/{name}"), accuracy);
             }
         }
-        let counts: Vec<i64> = found.confusion.iter().flatten().map(|&n| n as i64).collect();
-        let edge = found.confusion.len() as i64;
-        self.picture("confusion", figures::confusion(&Tensor::f_from_slice(&counts)?.f_view([edge, edge])?, names)?);
+        self.picture("confusion", || {
+            let counts: Vec<i64> = found.confusion.iter().flatten().map(|&n| n as i64).collect();
+            let edge = found.confusion.len() as i64;
+            figures::confusion(&Tensor::f_from_slice(&counts)?.f_view([edge, edge])?, names)
+        })?;
         if !found.mistakes.is_empty() {
-            let index: Vec<i64> = found.mistakes.iter().map(|m| m.index as i64).collect();
-            let images = set.select(&Tensor::f_from_slice(&index)?.f_to_device(set.device())?).image;
-            let caption = |class: i64| names.get(class as usize).map_or("?", String::as_str);
-            let captions: Vec<_> =
-                found.mistakes.iter().map(|m| format!("{}: {}", caption(m.truth), caption(m.predicted))).collect();
-            self.picture("mistakes", figures::grid(&images.f_to_device(Device::Cpu)?, 8, 3, &captions)?);
+            self.picture("mistakes", || {
+                let index: Vec<i64> = found.mistakes.iter().map(|m| m.index as i64).collect();
+                let images = set.select(&Tensor::f_from_slice(&index)?.f_to_device(set.device())?).image;
+                let name = |class: i64| names.get(class as usize).map_or("?", String::as_str);
+                let captions: Vec<_> =
+                    found.mistakes.iter().map(|m| format!("{}: {}", name(m.truth), name(m.predicted))).collect();
+                figures::grid(&images.f_to_device(Device::Cpu)?, 8, 3, &captions)
+            })?;
         }
         Ok(())
     }

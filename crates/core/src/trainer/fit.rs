@@ -69,7 +69,7 @@ pub(super) fn fit<R: Recipe>(
         if evaluate {
             let (split, name) =
                 if R::has_validation(data) { (Split::Validation, "val") } else { (Split::Test, "monitor") };
-            let found = tch::no_grad(|| run_evaluation(recipe, data, split))?;
+            let found = evaluate_into(Eval::numbers(), recipe, data, split)?;
             run.evaluated(&plan.prefix(name), &step, &found, false)?;
         }
         if checkpoint && setup.rank == 0 {
@@ -98,11 +98,10 @@ fn finite(state: &Named, done: u64) -> Result<()> {
     Ok(())
 }
 
-/// One evaluation into a fresh [`Eval`].
-pub(super) fn run_evaluation<R: Recipe>(recipe: &mut R, data: &R::Data, split: Split) -> Result<Eval> {
-    let mut found = Eval::default();
-    recipe.evaluate(data, split, &mut found)?;
-    Ok(found)
+/// One evaluation, without gradients.
+pub(super) fn evaluate_into<R: Recipe>(mut out: Eval, recipe: &mut R, data: &R::Data, split: Split) -> Result<Eval> {
+    tch::no_grad(|| recipe.evaluate(data, split, &mut out))?;
+    Ok(out)
 }
 
 /// Scalars of steps that have not been read from the device yet.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::fit::{Progressed, fit, run_evaluation};
+use super::fit::{Progressed, evaluate_into, fit};
 use super::run::Run;
 use super::{Eval, Named, Recipe, Setup, Split, Step, checkpoint};
 use crate::config::Length;
@@ -145,7 +145,7 @@ fn train<R: Recipe>(
     if setup.rank > 0 {
         return Ok(state);
     }
-    let found = tch::no_grad(|| run_evaluation(&mut recipe, &data, Split::Test))?;
+    let found = evaluate_into(Eval::default(), &mut recipe, &data, Split::Test)?;
     let last = Step { index: total - 1, total, steps_per_epoch, setup };
     run.evaluated(&plan.prefix("test"), &last, &found, true)?;
     let suffix = if plan.later { format!("-{}", plan.stage) } else { String::new() };
@@ -189,8 +189,7 @@ fn evaluate<R: Recipe>(config: &R::Config, setup: &Setup, weights: &Named) -> Re
     let data = R::data(config, setup)?;
     let mut recipe = R::build(config, setup, None)?;
     weights::copy_into(&weights::below(&recipe.state(), "model."), weights, "the weights file")?;
-    let mut found = Eval::raw_only();
-    tch::no_grad(|| recipe.evaluate(&data, Split::Test, &mut found))?;
+    let found = evaluate_into(Eval::raw_numbers(), &mut recipe, &data, Split::Test)?;
     Ok((found.named("test"), data.sha256()))
 }
 
