@@ -103,7 +103,8 @@ fn whole_idx_files_are_accepted() {
 fn missing_and_damaged_data() {
     refused(on_mnist(Path::new("/nowhere/at/all")), &["/nowhere/at/all", "get_data.sh"]);
     let dir = tempfile::tempdir().unwrap();
-    let spoils: [(&str, fn(&str, Vec<u8>) -> Vec<u8>); 5] = [
+    type Spoil = fn(&str, Vec<u8>) -> Vec<u8>;
+    let spoils: [(&str, Spoil); 5] = [
         ("train-images", |name, bytes| if name.starts_with("train-images") { bytes[..5000].to_vec() } else { bytes }),
         ("train-labels", |name, mut bytes| {
             if name.starts_with("train-labels") {
