@@ -147,6 +147,22 @@ fn a_wall_clock_limit_is_no_failure_and_can_be_resumed() {
 }
 
 #[test]
+fn adamw_and_levenberg_marquardt_resume_as_exactly() {
+    let adamw = "optim={kind: adamw, base_lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01}";
+    let lm = "optim={kind: levenberg_marquardt, base_lr: 5e-4, mu: 0.02, samples: 20}";
+    for words in [&[adamw][..], &[lm, "batch_size=2", "compute.micro_batch=1", "model.init=lecun"]] {
+        let dir = tempfile::tempdir().unwrap();
+        succeed(lenet(dir.path(), hard(&[&["--out", "whole", "-q"], words].concat())));
+        let mut child = quietly(lenet(dir.path(), hard(&[&["--out", "cut"], words].concat())));
+        wait_until("a checkpoint", || checkpoints(&dir.path().join("cut")) > 0);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        succeed(lenet(dir.path(), ["train", "--resume", "cut", "-q"]));
+        assert_eq!(weights_hash(&dir.path().join("cut")), weights_hash(&dir.path().join("whole")), "{words:?}");
+    }
+}
+
+#[test]
 fn a_damaged_checkpoint_is_named_and_the_one_before_is_used() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("run");
