@@ -7,4 +7,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/setup.sh
 scripts/get_data.sh mnist
 unset LIBTORCH # as in run.sh
-exec cargo test --release --workspace "$@"
+exec cargo test --release --workspace --no-fail-fast "$@"

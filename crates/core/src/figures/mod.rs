@@ -6,10 +6,12 @@ mod grid;
 mod plot;
 mod text;
 
+use std::io::Cursor;
 use std::path::Path;
 
 use image::{ImageFormat, Rgb, RgbImage};
 
+use crate::files::write_atomic;
 use crate::{Error, Result};
 
 pub use activations::feature_maps;
@@ -23,27 +25,13 @@ const GREY: Rgb<u8> = Rgb([120, 120, 120]);
 const BLUE: Rgb<u8> = Rgb([24, 84, 160]);
 const RED: Rgb<u8> = Rgb([190, 30, 45]);
 
-/// Writes a picture as PNG. A reader of `path` sees the old file or the whole new one, never a half.
+/// Writes a picture as PNG, whole or not at all.
 pub fn save(picture: &RgbImage, path: &Path) -> Result<()> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .suffix(".png.part")
-        .permissions(readable())
-        .tempfile_in(folder)
-        .map_err(Error::io("create", path))?;
-    let refuse = |error| match error {
-        image::ImageError::IoError(source) => Error::io("write", path)(source),
-        other => Error::Failed(format!("cannot write {}: {other}", path.display())),
-    };
-    picture.write_to(&mut file, ImageFormat::Png).map_err(refuse)?;
-    file.persist(path).map_err(|error| Error::io("write", path)(error.error))?;
-    Ok(())
-}
-
-/// Temporary files are private by default; a figure is readable as far as the umask allows.
-fn readable() -> std::fs::Permissions {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::Permissions::from_mode(0o666)
+    let mut png = Cursor::new(Vec::new());
+    picture
+        .write_to(&mut png, ImageFormat::Png)
+        .map_err(|error| Error::Failed(format!("cannot encode {}: {error}", path.display())))?;
+    write_atomic(path, &[png.get_ref()])
 }
 
 /// The colour a share `t` in [0, 1] of the way from `from` to `to`.
