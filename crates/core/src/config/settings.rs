@@ -101,8 +101,8 @@ pub struct Claim {
     pub row: String,
     /// The metric's name in result.json: `test/error`.
     pub metric: String,
-    /// The published value in the metric's unit; `error` and `accuracy` are fractions.
-    pub value: f64,
+    /// The published value in the metric's unit; `error` and `accuracy` are fractions. `None`: the paper has no such row.
+    pub value: Option<f64>,
 }
 
 impl Settings {
@@ -149,7 +149,7 @@ impl Settings {
             must(micro <= self.batch_size, "compute.micro_batch", &larger);
         }
         if let Some(claim) = &self.paper {
-            must(claim.value.is_finite(), "paper.value", "must be a finite number");
+            must(claim.value.is_none_or(f64::is_finite), "paper.value", "must be a finite number");
         }
         found
     }

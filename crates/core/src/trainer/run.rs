@@ -228,7 +228,7 @@ impl Run {
             status: Status::Running,
             metrics: BTreeMap::new(),
             paper_metric: start.claim.map(|c| c.metric.clone()),
-            paper_value: start.claim.map(|c| c.value),
+            paper_value: start.claim.and_then(|c| c.value),
             steps: 0,
             epochs: 0.0,
             seconds: 0.0,
