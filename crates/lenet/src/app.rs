@@ -50,14 +50,14 @@ fn model(config: &Config, path: &nn::Path) -> Result<Forward> {
                 image.kind()
             ));
         }
-        let logits = net.forward(image);
-        let mut output = Named::from([("logits".to_string(), logits.shallow_clone())]);
+        let outputs = net.outputs(image);
+        let mut output = Named::from([("logits".to_string(), net.logits(&outputs))]);
         if let Some(label) = input.get("label") {
             let fits = label.kind() == Kind::Int64 && label.size() == [size[0]];
             if !fits || label.min().int64_value(&[]) < 0 || label.max().int64_value(&[]) >= classes {
                 return Err(user!("label must be int64 of [{}], each from 0 to {}", size[0], classes - 1));
             }
-            output.insert("loss".into(), loss.mean(&logits, label)?);
+            output.insert("loss".into(), loss.mean(&outputs, label)?);
         }
         Ok(output)
     }))

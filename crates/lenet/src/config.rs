@@ -1,14 +1,15 @@
 //! What LeNet adds to the keys that all papers share.
 
-use repro::config::Settings;
+use repro::config::{Length, Settings};
 use repro::data::Augment;
 use repro::optim::{AdamwConfig, OptimConfig, Schedule, SgdConfig};
 use serde::Deserialize;
 
 use crate::bitmaps;
+use crate::layers::Init;
 use crate::lm::LmConfig;
 use crate::loss::Loss;
-use crate::model::Init;
+use crate::prepare::Prepare;
 
 /// The paper's own part of a configuration. Nothing that the paper fixes has a default.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
@@ -34,10 +35,24 @@ pub struct ModelConfig {
     pub name: Name,
     /// Classes K, at least 2; at most 10 for `lenet5`, which has ten glyphs.
     pub num_classes: i64,
-    /// Edge of the pictures in the data set: 28, if it is given. Both networks pad by themselves.
+    /// Edge of the pictures: 28, if it is given, which the networks pad by themselves; 20 for the middle of them, in networks without
+    /// shared weights.
     pub image_size: Option<i64>,
-    /// How `lenet5` starts; `lenet5_modern` starts as PyTorch's layers do. `None`: as the paper prints it.
+    /// How the networks of 1998 start; `lenet5_modern` starts as PyTorch's layers do. `None`: as the paper prints it.
     pub init: Option<Init>,
+    /// What is done to a picture first. `None`: nothing.
+    pub prepare: Option<Prepare>,
+    /// Neighbours that vote; `knn` only.
+    pub k: Option<i64>,
+    /// Pictures that `knn` has room for, at least the training set; `knn` only.
+    pub memory: Option<u64>,
+}
+
+impl ModelConfig {
+    /// A network with nothing but a name and its classes.
+    pub fn new(name: Name, num_classes: i64) -> Self {
+        ModelConfig { name, num_classes, image_size: None, init: None, prepare: None, k: None, memory: None }
+    }
 }
 
 /// The variants.
@@ -48,6 +63,40 @@ pub enum Name {
     Lenet5,
     /// The network that goes by its name today.
     Lenet5Modern,
+    /// One layer of as many units as classes.
+    Linear,
+    /// One layer of a unit for each pair of classes.
+    Pairwise,
+    /// A hidden layer of 300 units.
+    Mlp300,
+    /// A hidden layer of 1,000 units.
+    Mlp1000,
+    /// Hidden layers of 300 and 100 units.
+    Mlp300_100,
+    /// Hidden layers of 500 and 150 units.
+    Mlp500_150,
+    /// LeNet-1, on digits of 16×16.
+    Lenet1,
+    /// LeNet-4.
+    Lenet4,
+    /// Three LeNet-4, each learning from what those before it find hard.
+    BoostedLenet4,
+    /// K-nearest neighbours.
+    Knn,
+}
+
+impl Name {
+    /// Hidden units, layer by layer, of the networks without shared weights; `None` for the others.
+    pub fn hidden(self) -> Option<&'static [i64]> {
+        match self {
+            Name::Linear | Name::Pairwise => Some(&[]),
+            Name::Mlp300 => Some(&[300]),
+            Name::Mlp1000 => Some(&[1000]),
+            Name::Mlp300_100 => Some(&[300, 100]),
+            Name::Mlp500_150 => Some(&[500, 150]),
+            _ => None,
+        }
+    }
 }
 
 /// Which optimizer, and its numbers.
@@ -60,6 +109,8 @@ pub enum Optim {
     Adamw(AdamwConfig),
     /// The paper's rule; `lenet5` only.
     LevenbergMarquardt(LmConfig),
+    /// Keeps the training pictures; `knn` only.
+    Memorise {},
 }
 
 impl Optim {
@@ -68,7 +119,7 @@ impl Optim {
         match self {
             Optim::Sgd(config) => Some(OptimConfig::Sgd(config.clone())),
             Optim::Adamw(config) => Some(OptimConfig::Adamw(config.clone())),
-            Optim::LevenbergMarquardt(_) => None,
+            Optim::LevenbergMarquardt(_) | Optim::Memorise {} => None,
         }
     }
 
@@ -78,6 +129,7 @@ impl Optim {
             Optim::Sgd(config) => config.base_lr,
             Optim::Adamw(config) => config.base_lr,
             Optim::LevenbergMarquardt(config) => config.base_lr,
+            Optim::Memorise {} => 0.0,
         };
         (base, self.shared().map_or(base, |config| config.lr(batch)))
     }
@@ -98,7 +150,7 @@ pub fn validate(config: &Config, settings: &Settings) -> Vec<(String, String)> {
             found.push((key.to_string(), message));
         }
     };
-    let ModelConfig { name, num_classes, image_size, .. } = config.model;
+    let ModelConfig { name, num_classes, image_size, init, prepare: _, k, memory } = config.model;
     let most = if name == Name::Lenet5 { bitmaps::COUNT as i64 } else { 1000 };
     must(
         (2..=most).contains(&num_classes),
@@ -106,9 +158,54 @@ pub fn validate(config: &Config, settings: &Settings) -> Vec<(String, String)> {
         format!("is {num_classes}; this network takes 2 to {most} classes"),
     );
     must(
-        image_size.is_none_or(|size| size == 28),
+        image_size.is_none_or(|size| size == 28 || size == 20 && name.hidden().is_some()),
         "model.image_size",
-        "must be 28, the edge of the data sets' pictures; the networks pad them to 32 by themselves".into(),
+        "must be 28, the edge of the data sets' pictures, which the networks pad or scale by themselves; 20, their middle, only for linear, pairwise and mlp…"
+            .into(),
+    );
+    must(
+        init.is_none() || !matches!(name, Name::Knn | Name::Lenet5Modern),
+        "model.init",
+        "does nothing for this network; leave the key away".into(),
+    );
+    let knn = name == Name::Knn;
+    must(knn == k.is_some(), "model.k", "belongs to model.name=knn, and only there".into());
+    must(knn == memory.is_some(), "model.memory", "belongs to model.name=knn, and only there".into());
+    must(
+        memory.is_none_or(|m| (1..=1_000_000).contains(&m)),
+        "model.memory",
+        "must be from 1 to 1000000, such as 60000".into(),
+    );
+    must(k.is_none_or(|k| (1..=1000).contains(&k)), "model.k", "must be from 1 to 1000, such as 3".into());
+    must(
+        knn == (config.optim == Optim::Memorise {}),
+        "optim.kind",
+        "memorise belongs to model.name=knn, and only there".into(),
+    );
+    if knn {
+        must(
+            settings.length == Length::Epochs(1.0),
+            "length",
+            "must be `1 epoch`: knn keeps every training picture once".into(),
+        );
+        must(config.ema.is_none(), "ema", "does nothing for knn; leave the key away".into());
+        must(
+            config.schedule == (Schedule::Constant { warmup: None }),
+            "schedule",
+            "does nothing for knn; write `kind: constant`".into(),
+        );
+    }
+    let squared = matches!(config.loss, Loss::Squared {} | Loss::Pairs {});
+    let fits = match name {
+        Name::Pairwise => config.loss == Loss::Pairs {},
+        Name::Lenet5 => !squared,
+        Name::Knn => config.loss == Loss::CrossEntropy {},
+        _ => config.loss != Loss::Pairs {},
+    };
+    must(
+        fits,
+        "loss.kind",
+        "does not fit this network: pairwise takes pairs, lenet5 map or cross_entropy, knn cross_entropy, the others all but pairs".into(),
     );
     must(
         settings.data.workers.is_none(),

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 
 use tch::Tensor;
 
+use crate::layers::{AMPLITUDE, SLOPE, sum_of_four};
 use crate::loss::Loss;
-use crate::model::{AMPLITUDE, Lenet5, SLOPE, sum_of_four};
+use crate::model::Lenet5;
 
 /// Curvature by weights, by biases and by inputs of one layer, the first two summed over the batch.
 #[derive(Debug)]
@@ -158,7 +159,7 @@ mod tests {
         let y = sum_of_four(&x) * w.view([-1, 1, 1]) + b.view([-1, 1, 1]);
         check(y, &x, &w, &b, through_subsampling);
         let a = random(&[2, 7]);
-        let (state, h) = (crate::model::squash(&a), Tensor::rand([2, 7], DOUBLE));
+        let (state, h) = (crate::layers::squash(&a), Tensor::rand([2, 7], DOUBLE));
         close(&through_squash(&state.detach(), &h), &brute(&state, &[&a], &h)[0]);
     }
 
@@ -185,7 +186,7 @@ mod tests {
     fn network() -> (nn::VarStore, Lenet5) {
         tch::manual_seed(4);
         let mut vs = nn::VarStore::new(Device::Cpu);
-        let net = Lenet5::new(&vs.root(), 10, crate::model::Init::Lecun);
+        let net = Lenet5::new(&vs.root(), 10, crate::layers::Init::Lecun);
         vs.double();
         (vs, net)
     }
@@ -219,7 +220,7 @@ mod tests {
                 "c3" => input.conv2d(&(&w * &net.c3.table), Some(&b), 1, 0, 1, 1),
                 _ => input.conv2d(&w, Some(&b), 1, 0, 1, 1),
             };
-            let expected = brute(&crate::model::squash(&sums), &[&w, &b, &input], &h.view(sums.size().as_slice()));
+            let expected = brute(&crate::layers::squash(&sums), &[&w, &b, &input], &h.view(sums.size().as_slice()));
             close(&ours[&format!("{name}.weight")], &expected[0]);
             close(&ours[&format!("{name}.bias")], &expected[1]);
             h = expected[2].detach();

@@ -127,7 +127,7 @@ mod tests {
     fn a_few_steps_on_one_batch_lower_the_loss_and_leave_absent_connections_at_zero() {
         tch::manual_seed(5);
         let vs = nn::VarStore::new(Device::Cpu);
-        let net = Lenet5::new(&vs.root(), 10, crate::model::Init::Lecun);
+        let net = Lenet5::new(&vs.root(), 10, crate::layers::Init::Lecun);
         let names = vs.variables();
         let trainable = names.iter().filter(|(_, t)| t.requires_grad()).map(|(n, t)| (n.as_str(), t));
         let mut lm = LevenbergMarquardt::new(trainable, 0.02).unwrap();

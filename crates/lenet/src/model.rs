@@ -14,13 +14,13 @@
 //! There is no reference code. *Changes against the paper*: the glyphs of Fig. 3 are drawn anew; [`Init::Lecun`] where an experiment asks for it.
 //! Letters: `N` pictures, `K` classes.
 
-use serde::Deserialize;
-use tch::{Kind, Tensor, nn};
+use tch::{Tensor, nn};
 
 use crate::bitmaps;
+use crate::layers::{Convolution, Full, Init, Subsampling, Table, TableConvolution, squash};
 
 /// Which maps of S2 each of the 16 maps of C3 sees (Table I).
-pub const C3_INPUTS: [&[i64]; 16] = [
+pub const C3_INPUTS: &Table = &[
     &[0, 1, 2],
     &[1, 2, 3],
     &[2, 3, 4],
@@ -39,168 +39,9 @@ pub const C3_INPUTS: [&[i64]; 16] = [
     &[0, 1, 2, 3, 4, 5],
 ];
 
-/// Amplitude A of the squashing function (Appendix A): f(±1) = ±1, where its curvature is greatest.
-pub(crate) const AMPLITUDE: f64 = 1.7159;
-/// Slope S of the squashing function at the origin, over A.
-pub(crate) const SLOPE: f64 = 2.0 / 3.0;
-
 /// Pictures `[N, 1, 28, 28]` of 0 (background) to 1 (ink) as the network takes them: `[N, 1, 32, 32]` of −0.1 to 1.175.
 pub fn pixels(images: &Tensor) -> Tensor {
     images.constant_pad_nd([2, 2, 2, 2]) * 1.275 - 0.1
-}
-
-/// f(a) = A tanh(S a) (Eq. 6).
-pub fn squash(a: &Tensor) -> Tensor {
-    (a * SLOPE).tanh() * AMPLITUDE
-}
-
-/// How wide weights and biases start: uniform in ± the bound for a unit of F inputs.
-#[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum Init {
-    /// 2.4 / F, as Appendix A prints it.
-    #[default]
-    Printed,
-    /// √(3 / F), a deviation of 1 / √F ("Efficient BackProp", LeCun, Bottou, Orr and Müller, 1998): one deviation of the weighted
-    /// sums in all layers, which Appendix A gives as its reason. The step sizes that the paper reports for the first pass (7·10⁻⁵ to
-    /// 0.016) need it too: with 2.4 / F curvatures start a hundred times smaller, and Levenberg-Marquardt diverges at the paper's η and μ.
-    Lecun,
-}
-
-impl Init {
-    fn bound(self, fan_in: i64) -> f64 {
-        match self {
-            Init::Printed => 2.4 / fan_in as f64,
-            Init::Lecun => (3.0 / fan_in as f64).sqrt(),
-        }
-    }
-
-    /// A new variable drawn so.
-    fn draw(self, path: &nn::Path, name: &str, shape: &[i64], fan_in: i64) -> Tensor {
-        let bound = self.bound(fan_in);
-        path.var(name, shape, nn::Init::Uniform { lo: -bound, up: bound })
-    }
-}
-
-/// `x` `[N, I, H, W]`, `weight` `[O, I, 5, 5]`, `bias` `[O]` → weighted sums `[N, O, H − 4, W − 4]`.
-fn convolve(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
-    let (shape, maps) = (x.size(), weight.size()[0]);
-    let (height, width) = (shape[2] - 4, shape[3] - 4);
-    if height == 1 && width == 1 {
-        // C5: a single place is a full connection.
-        return x.flatten(1, -1).linear(&weight.view([maps, -1]), Some(bias)).view([-1, maps, 1, 1]);
-    }
-    if shape[0] == 1 {
-        // The paper learns from one picture at a time; there, this product takes half the time of the general convolution.
-        let fields = x.im2col([5, 5], [1, 1], [0, 0], [1, 1]).squeeze_dim(0);
-        return bias.view([-1, 1]).addmm(&weight.view([maps, -1]), &fields).view([1, maps, height, width]);
-    }
-    x.conv2d(weight, Some(bias), 1, 0, 1, 1)
-}
-
-/// 5×5 convolution that sees all maps below (C1, C5).
-#[derive(Debug)]
-pub struct Convolution {
-    pub(crate) weight: Tensor,
-    pub(crate) bias: Tensor,
-}
-
-impl Convolution {
-    fn new(path: &nn::Path, init: Init, inputs: i64, outputs: i64) -> Self {
-        let weight = init.draw(path, "weight", &[outputs, inputs, 5, 5], inputs * 25);
-        let bias = init.draw(path, "bias", &[outputs], inputs * 25);
-        Convolution { weight, bias }
-    }
-
-    /// `[N, inputs, H, W]` → weighted sums `[N, outputs, H − 4, W − 4]`.
-    fn forward(&self, x: &Tensor) -> Tensor {
-        convolve(x, &self.weight, &self.bias)
-    }
-}
-
-/// 5×5 convolution whose maps see only the maps below that [`C3_INPUTS`] lists (C3).
-#[derive(Debug)]
-pub struct TableConvolution {
-    /// `[16, 6, 5, 5]`; what the table leaves out is 0, and stays so: [`Self::masked`] gives it no gradient.
-    pub(crate) weight: Tensor,
-    pub(crate) bias: Tensor,
-    /// 1 where the table has a connection: `[16, 6, 1, 1]`.
-    pub(crate) table: Tensor,
-}
-
-impl TableConvolution {
-    fn new(path: &nn::Path, init: Init) -> Self {
-        let table = Tensor::zeros([16, 6, 1, 1], (Kind::Float, path.device()));
-        let weight = path.zeros("weight", &[16, 6, 5, 5]);
-        let bias = path.zeros("bias", &[16]);
-        tch::no_grad(|| {
-            for (map, inputs) in C3_INPUTS.iter().enumerate() {
-                let bound = init.bound(25 * inputs.len() as i64);
-                let _ = bias.get(map as i64).uniform_(-bound, bound);
-                for &input in *inputs {
-                    let _ = weight.get(map as i64).get(input).uniform_(-bound, bound);
-                    let _ = table.get(map as i64).get(input).fill_(1.0);
-                }
-            }
-        });
-        TableConvolution { weight, bias, table }
-    }
-
-    /// The weights with the table applied.
-    pub(crate) fn masked(&self) -> Tensor {
-        &self.weight * &self.table
-    }
-
-    /// `[N, 6, 14, 14]` → weighted sums `[N, 16, 10, 10]`.
-    fn forward(&self, x: &Tensor) -> Tensor {
-        convolve(x, &self.masked(), &self.bias)
-    }
-}
-
-/// 2×2 sub-sampling with one coefficient and one bias per map (S2, S4).
-#[derive(Debug)]
-pub struct Subsampling {
-    /// The coefficients, `[maps, 1, 1]` in use and `[maps]` in the store.
-    pub(crate) weight: Tensor,
-    pub(crate) bias: Tensor,
-}
-
-impl Subsampling {
-    /// A unit has four inputs, so F = 4, although they share one coefficient.
-    fn new(path: &nn::Path, init: Init, maps: i64) -> Self {
-        Subsampling { weight: init.draw(path, "weight", &[maps], 4), bias: init.draw(path, "bias", &[maps], 4) }
-    }
-
-    /// `[N, maps, H, W]` → coefficient × the sum of four + bias, `[N, maps, H/2, W/2]`.
-    fn forward(&self, x: &Tensor) -> Tensor {
-        self.bias.view([-1, 1, 1]).addcmul(&sum_of_four(x), &self.weight.view([-1, 1, 1]))
-    }
-}
-
-/// Sums over 2×2 blocks: `[N, maps, H, W]` → `[N, maps, H/2, W/2]`.
-pub(crate) fn sum_of_four(x: &Tensor) -> Tensor {
-    x.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, 1)
-}
-
-/// Fully connected layer (F6).
-#[derive(Debug)]
-pub struct Full {
-    pub(crate) weight: Tensor,
-    pub(crate) bias: Tensor,
-}
-
-impl Full {
-    fn new(path: &nn::Path, init: Init, inputs: i64, outputs: i64) -> Self {
-        Full {
-            weight: init.draw(path, "weight", &[outputs, inputs], inputs),
-            bias: init.draw(path, "bias", &[outputs], inputs),
-        }
-    }
-
-    /// `[N, inputs]` → weighted sums `[N, outputs]`.
-    fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, Some(&self.bias))
-    }
 }
 
 /// Euclidean radial basis function units: how far is F6 from the glyph of each class? (Eq. 7)
@@ -261,7 +102,7 @@ impl Lenet5 {
         Lenet5 {
             c1: Convolution::new(&(path / "c1"), init, 1, 6),
             s2: Subsampling::new(&(path / "s2"), init, 6),
-            c3: TableConvolution::new(&(path / "c3"), init),
+            c3: TableConvolution::new(&(path / "c3"), init, 6, C3_INPUTS),
             s4: Subsampling::new(&(path / "s4"), init, 16),
             c5: Convolution::new(&(path / "c5"), init, 16, 120),
             f6: Full::new(&(path / "f6"), init, 120, 84),
@@ -289,7 +130,7 @@ impl Lenet5 {
 
 #[cfg(test)]
 mod tests {
-    use tch::Device;
+    use tch::{Device, Kind};
 
     use super::*;
 
@@ -379,21 +220,6 @@ mod tests {
         let c5 = net.trace(&x);
         let general = squash(&c5.s4.conv2d(&net.c5.weight, Some(&net.c5.bias), 1, 0, 1, 1));
         assert!((general - &c5.c5).abs().max().double_value(&[]) < 1e-12);
-    }
-
-    #[test]
-    fn the_squash_is_the_papers() {
-        let f = |a: f64| squash(&Tensor::from_slice(&[a])).double_value(&[0]);
-        assert!((f(1.0) - 1.0).abs() < 1e-5 && (f(-1.0) + 1.0).abs() < 1e-5);
-        assert!((f(0.3) - 1.7159 * (0.2f64).tanh()).abs() < 1e-12);
-    }
-
-    #[test]
-    fn sub_sampling_weighs_the_sum() {
-        let layer = Subsampling { weight: Tensor::from_slice(&[0.5, -1.0]), bias: Tensor::from_slice(&[0.25, 2.0]) };
-        let x = Tensor::arange(16, (Kind::Double, Device::Cpu)).view([1, 2, 2, 4]);
-        // Blocks of map 0: 0+1+4+5 = 10 and 2+3+6+7 = 18; of map 1: 42 and 50.
-        assert_eq!(layer.forward(&x), Tensor::from_slice(&[5.25, 9.25, -40.0, -48.0]).view([1, 2, 1, 2]));
     }
 
     #[test]

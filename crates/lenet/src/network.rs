@@ -2,17 +2,43 @@
 
 use tch::{Device, Tensor, nn};
 
+use crate::boosting::BoostedLenet4;
 use crate::config::{ModelConfig, Name};
+use crate::early::{LENET1_C3_INPUTS, LENET4_C3_INPUTS, Lenet1, Lenet4};
+use crate::flat::{Flat, one_against_one};
+use crate::knn::Knn;
+use crate::layers::Table;
 use crate::model::{self, C3_INPUTS, Lenet5};
 use crate::modern::{self, Lenet5Modern};
+use crate::prepare::Prepare;
 
-/// A network that a configuration names.
+/// A network that a configuration names, and what is done to a picture before it.
 #[derive(Debug)]
-pub enum Network {
+pub struct Network {
+    prepare: Option<Prepare>,
+    /// The network itself.
+    pub form: Form,
+}
+
+/// The networks.
+#[derive(Debug)]
+pub enum Form {
     /// The network of 1998.
     Lenet5(Lenet5),
     /// The network that goes by its name today.
     Lenet5Modern(Lenet5Modern),
+    /// Linear, or with hidden layers; an output for each class.
+    Flat(Flat),
+    /// Linear; an output for each pair of classes, and what each says of each class.
+    Pairwise(Flat, Tensor),
+    /// LeNet-1.
+    Lenet1(Lenet1),
+    /// LeNet-4.
+    Lenet4(Lenet4),
+    /// Three LeNet-4.
+    BoostedLenet4(BoostedLenet4),
+    /// K-nearest neighbours.
+    Knn(Knn),
 }
 
 /// One layer as the paper counts it.
@@ -33,40 +59,84 @@ pub struct LayerCount {
 impl Network {
     /// Builds the named network into a store; weights are drawn from libtorch's generator.
     pub fn new(path: &nn::Path, config: &ModelConfig) -> Self {
-        match config.name {
-            Name::Lenet5 => Network::Lenet5(Lenet5::new(path, config.num_classes, config.init.unwrap_or_default())),
-            Name::Lenet5Modern => Network::Lenet5Modern(Lenet5Modern::new(path, config.num_classes)),
-        }
+        let ModelConfig { name, num_classes: classes, .. } = *config;
+        let init = config.init.unwrap_or_default();
+        let flat =
+            |units| Flat::new(path, init, config.image_size.unwrap_or(28), name.hidden().unwrap_or_default(), units);
+        let form = match name {
+            Name::Lenet5 => Form::Lenet5(Lenet5::new(path, classes, init)),
+            Name::Lenet5Modern => Form::Lenet5Modern(Lenet5Modern::new(path, classes)),
+            Name::Pairwise => {
+                let says = one_against_one(classes).to_device(path.device());
+                Form::Pairwise(flat(says.size()[1]), says)
+            }
+            Name::Linear | Name::Mlp300 | Name::Mlp1000 | Name::Mlp300_100 | Name::Mlp500_150 => {
+                Form::Flat(flat(classes))
+            }
+            Name::Lenet1 => Form::Lenet1(Lenet1::new(path, init, classes)),
+            Name::Lenet4 => Form::Lenet4(Lenet4::new(path, init, classes)),
+            Name::BoostedLenet4 => Form::BoostedLenet4(BoostedLenet4::new(path, init, classes)),
+            Name::Knn => Form::Knn(Knn::new(path, config.memory.unwrap_or(1) as i64, config.k.unwrap_or(1), classes)),
+        };
+        Network { prepare: config.prepare, form }
     }
 
-    /// Pictures `[N, 1, 28, 28]` of 0 to 1 as [`Self::forward`] takes them.
+    /// Pictures `[N, 1, 28, 28]` of 0 to 1 as [`Self::outputs`] takes them.
     pub fn input(&self, images: &Tensor) -> Tensor {
-        match self {
-            Network::Lenet5(_) => model::pixels(images),
-            Network::Lenet5Modern(_) => modern::normalise(images),
+        let prepared = self.prepare.map(|prepare| prepare.apply(images));
+        let images = prepared.as_ref().unwrap_or(images);
+        match &self.form {
+            Form::Lenet5(_) | Form::Lenet4(_) | Form::BoostedLenet4(_) => model::pixels(images),
+            Form::Lenet5Modern(_) => modern::normalise(images),
+            Form::Flat(net) | Form::Pairwise(net, _) => net.pixels(images),
+            Form::Lenet1(_) => Lenet1::pixels(images),
+            Form::Knn(_) => images.shallow_clone(),
         }
     }
 
-    /// The shape of one picture as [`Self::forward`] takes it.
+    /// The shape of one picture as [`Self::outputs`] takes it.
     pub fn input_shape(&self) -> [i64; 3] {
-        match self {
-            Network::Lenet5(_) => [1, 32, 32],
-            Network::Lenet5Modern(_) => [1, 28, 28],
+        match &self.form {
+            Form::Lenet5(_) | Form::Lenet4(_) | Form::BoostedLenet4(_) => [1, 32, 32],
+            Form::Lenet5Modern(_) | Form::Lenet1(_) | Form::Knn(_) => [1, 28, 28],
+            Form::Flat(net) | Form::Pairwise(net, _) => [1, net.edge(), net.edge()],
+        }
+    }
+
+    /// `[N, 1, H, W]` of [`Self::input_shape`] → what the loss sees: an output for each class `[N, K]`, or for each pair of them.
+    pub fn outputs(&self, image: &Tensor) -> Tensor {
+        match &self.form {
+            Form::Lenet5(net) => net.forward(image),
+            Form::Lenet5Modern(net) => net.forward(image),
+            _ => self.states(image).pop().map(|(_, output)| output).unwrap_or_default(),
+        }
+    }
+
+    /// As [`Self::outputs`], of what learns now: of the boosted network, one of its members.
+    pub fn learning(&self, image: &Tensor) -> Tensor {
+        match &self.form {
+            Form::BoostedLenet4(net) => net.member(net.learner, image),
+            _ => self.outputs(image),
+        }
+    }
+
+    /// Outputs → logits `[N, K]`: of pairs, the sum of what they say of each class.
+    pub fn logits(&self, outputs: &Tensor) -> Tensor {
+        match &self.form {
+            Form::Pairwise(_, says) => outputs.matmul(&says.tr().to_kind(outputs.kind())),
+            _ => outputs.shallow_clone(),
         }
     }
 
     /// `[N, 1, H, W]` of [`Self::input_shape`] → logits `[N, K]`.
     pub fn forward(&self, image: &Tensor) -> Tensor {
-        match self {
-            Network::Lenet5(net) => net.forward(image),
-            Network::Lenet5Modern(net) => net.forward(image),
-        }
+        self.logits(&self.outputs(image))
     }
 
     /// The state of every layer for `[N, 1, H, W]`, from input to output, by the layer's name.
     pub fn states(&self, image: &Tensor) -> Vec<(&'static str, Tensor)> {
-        match self {
-            Network::Lenet5(net) => {
+        match &self.form {
+            Form::Lenet5(net) => {
                 let a = net.trace(image);
                 vec![
                     ("C1", a.c1),
@@ -78,7 +148,7 @@ impl Network {
                     ("output", a.distances),
                 ]
             }
-            Network::Lenet5Modern(net) => {
+            Form::Lenet5Modern(net) => {
                 let a = net.trace(image);
                 vec![
                     ("conv1", a.conv1),
@@ -90,6 +160,21 @@ impl Network {
                     ("fc3", a.logits),
                 ]
             }
+            Form::Flat(net) | Form::Pairwise(net, _) => net.trace(image),
+            Form::Lenet1(net) => net.trace(image),
+            Form::Lenet4(net) => net.trace(image),
+            Form::BoostedLenet4(net) => net.trace(image),
+            Form::Knn(net) => vec![("output", net.forward(image))],
+        }
+    }
+
+    /// Which maps below each map of C3 sees, if it has a table.
+    fn table(&self) -> &'static Table {
+        match &self.form {
+            Form::Lenet5(_) => C3_INPUTS,
+            Form::Lenet1(_) => LENET1_C3_INPUTS,
+            Form::Lenet4(_) => LENET4_C3_INPUTS,
+            _ => &[],
         }
     }
 
@@ -108,15 +193,23 @@ impl Network {
             let places: u64 = output.iter().skip(1).product::<i64>() as u64;
             let key = name.to_lowercase();
             let (weight, bias) = (count(&format!("{key}.weight")), count(&format!("{key}.bias")));
-            let (parameters, connections, multiply_adds) = match name {
-                "C3" => {
-                    let kernels = C3_INPUTS.iter().map(|inputs| inputs.len() as u64).sum::<u64>() * 25;
+            let (parameters, connections, multiply_adds) = match (name, &net.form) {
+                ("C3", _) => {
+                    let kernels = net.table().iter().map(|inputs| inputs.len() as u64).sum::<u64>() * 25;
                     (kernels + bias, (kernels + bias) * places, kernels * places)
                 }
                 // Four inputs and a bias for each unit, but one multiplication only: that of their sum.
-                "S2" | "S4" => (weight + bias, units * 5, units),
-                "pool1" | "pool2" => (0, units * 4, 0),
-                "output" => (0, count("rbf.centers"), count("rbf.centers")),
+                ("S2" | "S4", _) => (weight + bias, units * 5, units),
+                ("pool1" | "pool2", _) => (0, units * 4, 0),
+                ("output", Form::Lenet5(_)) => (0, count("rbf.centers"), count("rbf.centers")),
+                ("output", Form::Knn(knn)) => (0, knn.memory() * 784, knn.memory() * 784),
+                // The sum of the three outputs.
+                ("output", Form::BoostedLenet4(_)) => (0, units * 3, 0),
+                ("first" | "second" | "third", _) => {
+                    let one = Network::layers(&ModelConfig { name: Name::Lenet4, ..config.clone() });
+                    let sum = |part: fn(&LayerCount) -> u64| one.iter().map(part).sum();
+                    (sum(|l| l.parameters), sum(|l| l.connections), sum(|l| l.multiply_adds))
+                }
                 _ => (weight + bias, (weight + bias) * places, weight * places),
             };
             LayerCount { name, output, parameters, connections, multiply_adds }
@@ -131,8 +224,7 @@ mod tests {
 
     #[test]
     fn the_counts_of_the_paper() {
-        let layers =
-            Network::layers(&ModelConfig { name: Name::Lenet5, num_classes: 10, image_size: None, init: None });
+        let layers = Network::layers(&ModelConfig::new(Name::Lenet5, 10));
         let table: Vec<_> = layers.iter().map(|l| (l.name, l.output.clone(), l.parameters, l.connections)).collect();
         let expected = [
             ("C1", vec![6, 28, 28], 156, 122_304),
@@ -150,9 +242,26 @@ mod tests {
 
     #[test]
     fn the_counts_of_the_modern_form() {
-        let layers =
-            Network::layers(&ModelConfig { name: Name::Lenet5Modern, num_classes: 10, image_size: None, init: None });
+        let layers = Network::layers(&ModelConfig::new(Name::Lenet5Modern, 10));
         assert_eq!(layers.iter().map(|l| l.parameters).sum::<u64>(), 61_706);
         assert_eq!(layers[2].multiply_adds, 2_400 * 100);
+    }
+
+    #[test]
+    fn the_counts_of_the_other_networks() {
+        // LeNet-1: 2,578 and 98,442 as published; the others by hand.
+        for (name, parameters, connections) in [
+            (Name::Linear, 7_850, 7_850),
+            (Name::Pairwise, 45 * 785, 45 * 785),
+            (Name::Mlp300, 238_510, 238_510),
+            (Name::Mlp500_150, 500 * 785 + 150 * 501 + 10 * 151, 500 * 785 + 150 * 501 + 10 * 151),
+            (Name::Lenet1, 2_578, 98_442),
+            (Name::Lenet4, 104 + 8 + 916 + 32 + 48_120 + 1_210, 104 * 784 + 3_920 + 91_600 + 2_000 + 48_120 + 1_210),
+            (Name::BoostedLenet4, 3 * 50_390, 3 * 228_386 + 30),
+        ] {
+            let layers = Network::layers(&ModelConfig::new(name, 10));
+            assert_eq!(layers.iter().map(|l| l.parameters).sum::<u64>(), parameters, "{name:?}");
+            assert_eq!(layers.iter().map(|l| l.connections).sum::<u64>(), connections, "{name:?}");
+        }
     }
 }

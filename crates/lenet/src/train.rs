@@ -9,9 +9,10 @@ use repro::{Error, Result, figures, user, weights};
 use tch::{Kind, Tensor, nn};
 
 use crate::bitmaps;
-use crate::config::{Config, Optim};
+use crate::boosting::{self, Filter};
+use crate::config::{Config, Name, Optim};
 use crate::lm::LevenbergMarquardt;
-use crate::network::Network;
+use crate::network::{Form, Network};
 
 /// Pictures per forward pass in evaluation.
 const EVALUATION_BATCH: i64 = 500;
@@ -37,6 +38,8 @@ pub struct Train {
     update: Update,
     lr: f64,
     ema: Option<Ema>,
+    /// For the boosted network: what its members learn from.
+    filter: Filter,
 }
 
 /// The update rule.
@@ -44,6 +47,7 @@ pub struct Train {
 enum Update {
     Shared(Optimizer),
     LevenbergMarquardt { rule: LevenbergMarquardt, samples: u64 },
+    Memorise,
 }
 
 impl Recipe for Train {
@@ -56,6 +60,12 @@ impl Recipe for Train {
         let (name, classes) = (&setup.settings.data.name, splits.train.classes().len() as i64);
         if classes != config.model.num_classes {
             return Err(user!("model.num_classes is {}, but {name} has {classes} classes", config.model.num_classes));
+        }
+        if config.model.memory.is_some_and(|memory| memory < splits.train.len()) {
+            return Err(user!("{name} has {} training pictures; set model.memory to that", splits.train.len()));
+        }
+        if matches!(config.model.name, Name::BoostedLenet4 | Name::Knn) && setup.world > 1 {
+            return Err(user!("knn and boosted_lenet4 learn in one process; leave --processes away"));
         }
         let shared = data::overlap(&splits.train, &splits.test)?;
         if shared > 0 {
@@ -82,17 +92,27 @@ impl Recipe for Train {
                 let named = params.iter().map(|p| (p.name.as_str(), &p.tensor));
                 Update::LevenbergMarquardt { rule: LevenbergMarquardt::new(named, lm.mu)?, samples: lm.samples }
             }
+            Optim::Memorise {} => Update::Memorise,
             Optim::Sgd(sgd) => Update::Shared(repro::optim::OptimConfig::Sgd(sgd.clone()).build(&params)?),
             Optim::Adamw(adamw) => Update::Shared(repro::optim::OptimConfig::Adamw(adamw.clone()).build(&params)?),
         };
         let ema = config.ema.as_ref().map(|ema| Ema::new(&model, ema.decay)).transpose()?;
         let (_, lr) = config.optim.rates(setup.settings.batch_size);
-        Ok(Train { config: config.clone(), net, store, params, update, lr, ema })
+        Ok(Train { config: config.clone(), net, store, params, update, lr, ema, filter: Filter::default() })
     }
 
     fn step(&mut self, batch: Images, data: &Resident, at: &Step) -> Result<Scalars> {
-        let lr = self.lr * self.config.schedule.factor(at.index, at.total, at.steps_per_epoch);
-        if let (Update::LevenbergMarquardt { rule, samples }, Network::Lenet5(net)) = (&mut self.update, &self.net)
+        if let Form::Knn(knn) = &self.net.form {
+            knn.memorise(at.index as i64 * batch.label.numel() as i64, &self.net.input(&batch.image), &batch.label);
+            return Ok(vec![]);
+        }
+        let (mut batch, mut index, mut total) = (batch, at.index, at.total);
+        if let Form::BoostedLenet4(net) = &mut self.net.form {
+            (net.learner, index, total) = boosting::turn(at);
+            batch = self.filter.apply(net, batch, data, at)?;
+        }
+        let lr = self.lr * self.config.schedule.factor(index, total, at.steps_per_epoch);
+        if let (Update::LevenbergMarquardt { rule, samples }, Form::Lenet5(net)) = (&mut self.update, &self.net.form)
             && at.index.is_multiple_of(at.steps_per_epoch)
         {
             // Appendix C: the curvature is estimated anew before each pass.
@@ -103,8 +123,8 @@ impl Recipe for Train {
         let image = self.net.input(&batch.image);
         let mut mean: Option<Tensor> = None;
         for (start, n, share) in at.parts(image.size()[0]) {
-            let logits = at.autocast(|| self.net.forward(&image.narrow(0, start, n)))?;
-            let loss = self.config.loss.mean(&logits, &batch.label.narrow(0, start, n))?;
+            let outputs = at.autocast(|| self.net.learning(&image.narrow(0, start, n)))?;
+            let loss = self.config.loss.mean(&outputs, &batch.label.narrow(0, start, n))?;
             at.micro(&loss, share)?;
             let part = loss.detach() * share;
             mean = Some(mean.map_or_else(|| part.shallow_clone(), |sum| sum + &part));
@@ -113,12 +133,17 @@ impl Recipe for Train {
         match &mut self.update {
             Update::Shared(optimizer) => optimizer.step(lr)?,
             Update::LevenbergMarquardt { rule, .. } => rule.step(lr)?,
+            Update::Memorise => {}
         }
         if let Some(ema) = &mut self.ema {
             ema.update()?;
         }
         let loss = mean.ok_or_else(|| Error::Failed("a batch without pictures".into()))?;
-        Ok(vec![("loss", Scalar::Device(loss)), ("lr", Scalar::Host(lr))])
+        let mut scalars = vec![("loss", Scalar::Device(loss)), ("lr", Scalar::Host(lr))];
+        if let Form::BoostedLenet4(_) = &self.net.form {
+            scalars.push(("hard_patterns", Scalar::Host(self.filter.hard() as f64)));
+        }
+        Ok(scalars)
     }
 
     fn evaluate(&mut self, data: &Resident, _: Split, out: &mut Eval) -> Result<()> {
@@ -140,6 +165,7 @@ impl Recipe for Train {
             match &self.update {
                 Update::Shared(optimizer) => optimizer.state(),
                 Update::LevenbergMarquardt { rule, .. } => rule.state(),
+                Update::Memorise => Named::new(),
             },
         );
         if let Some(ema) = &self.ema {
@@ -154,15 +180,16 @@ impl Train {
     fn measure(&self, data: &Resident, out: &mut Eval) -> Result<()> {
         let mut predictions = Predictions::default();
         for batch in data.test.in_order(EVALUATION_BATCH) {
-            let logits = self.net.forward(&self.net.input(&batch.image));
-            predictions.add(&logits, &batch.label, Some(&self.config.loss.each(&logits, &batch.label)?))?;
+            let outputs = self.net.outputs(&self.net.input(&batch.image));
+            let losses = self.config.loss.each(&outputs, &batch.label)?;
+            predictions.add(&self.net.logits(&outputs), &batch.label, Some(&losses))?;
         }
         out.classification(&predictions.finish()?, &data.test)?;
         out.picture("layers", || {
             let first = data.test.select(&Tensor::f_from_slice(&[0i64])?.f_to_device(data.test.device())?);
             layers(&self.net, &first.image)
         })?;
-        if matches!(self.net, Network::Lenet5(_)) {
+        if matches!(self.net.form, Form::Lenet5(_)) {
             out.picture("glyphs", || Ok(image::DynamicImage::ImageLuma8(bitmaps::picture(8)).to_rgb8()))?;
         }
         Ok(())

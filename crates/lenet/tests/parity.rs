@@ -61,8 +61,7 @@ fn fixture(name: &str) -> Named {
 /// The modern form with the twin's weights, float32.
 fn modern() -> (nn::VarStore, Network) {
     let store = nn::VarStore::new(Device::Cpu);
-    let config = ModelConfig { name: Name::Lenet5Modern, num_classes: 10, image_size: None, init: None };
-    let net = Network::new(&store.root(), &config);
+    let net = Network::new(&store.root(), &ModelConfig::new(Name::Lenet5Modern, 10));
     golden::fill(&store);
     (store, net)
 }
@@ -70,8 +69,7 @@ fn modern() -> (nn::VarStore, Network) {
 /// The network of 1998 with the twin's weights and output codes, float64.
 fn faithful(twin: &Named) -> (nn::VarStore, Network) {
     let mut store = nn::VarStore::new(Device::Cpu);
-    let config = ModelConfig { name: Name::Lenet5, num_classes: 10, image_size: None, init: None };
-    let net = Network::new(&store.root(), &config);
+    let net = Network::new(&store.root(), &ModelConfig::new(Name::Lenet5, 10));
     store.double();
     golden::fill(&store);
     tch::no_grad(|| store.variables()["rbf.centers"].shallow_clone().copy_(&twin["rbf.centers"]));
