@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use crate::program::{lenet, root, run, succeed, text};
 
-fn experiments() -> Vec<PathBuf> {
+/// The YAMLs of lenet's experiments.
+pub(crate) fn experiments() -> Vec<PathBuf> {
     let all = fs::read_dir(root().join("experiments/lenet")).unwrap().map(|e| e.unwrap().path());
     let mut yaml: Vec<_> = all.filter(|p| p.extension().is_some_and(|e| e == "yaml")).collect();
     yaml.sort();

@@ -143,3 +143,67 @@ fn search(net: &BoostedLenet4, learner: usize, data: &Resident, at: &Step) -> Re
     }
     Ok(join(&found))
 }
+
+#[cfg(test)]
+mod tests {
+    use repro::data::{Cursor, Source};
+    use repro::trainer::{Recipe, Setup};
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::train::Train;
+
+    fn surroundings() -> (Config, Setup) {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../experiments/lenet/figure9_boosted_lenet4_dist.yaml");
+        let words = ["data=synthetic", "data.limit_train=200", "compute.device=cpu"].map(String::from);
+        let experiment = repro::config::load::<Config>(&file, &words).unwrap();
+        (experiment.paper, Setup::new(experiment.settings, Device::Cpu).unwrap())
+    }
+
+    fn step(setup: &Setup, index: u64) -> Step<'_> {
+        Step { index, total: 90, steps_per_epoch: 3, setup }
+    }
+
+    #[test]
+    fn each_network_learns_for_a_third() {
+        let (_, setup) = surroundings();
+        let turns = [0, 29, 30, 59, 60, 89].map(|index| turn(&step(&setup, index)));
+        assert_eq!(turns, [(0, 0, 30), (0, 29, 30), (1, 0, 30), (1, 29, 30), (2, 0, 30), (2, 29, 30)]);
+        // A run that three does not divide: the last network gets what is left.
+        let last = turn(&Step { index: 9, total: 10, steps_per_epoch: 3, setup: &setup });
+        assert_eq!(last, (2, 1, 2));
+    }
+
+    #[test]
+    fn learners_see_what_those_before_them_find_hard_and_a_resumed_run_the_same() {
+        let (config, setup) = surroundings();
+        let data = Train::data(&config, &setup).unwrap();
+        let store = nn::VarStore::new(Device::Cpu);
+        tch::manual_seed(4);
+        let net = BoostedLenet4::new(&store.root(), Init::Lecun, 10);
+        let batch = || {
+            let cursor = Cursor { seed: 1, step: 0, rank: 0, world: 1, batch: 64 };
+            data.batches(cursor).next().unwrap().unwrap()
+        };
+        let count = |t: Tensor| t.sum(Kind::Int64).int64_value(&[]);
+        let mut filter = Filter::default();
+        assert_eq!(filter.apply(&net, batch(), &data, &step(&setup, 5)).unwrap().image, batch().image);
+
+        let second = filter.apply(&net, batch(), &data, &step(&setup, 40)).unwrap();
+        let right = count(answers(&net, 0, &second.image).eq_tensor(&second.label));
+        let easy = count(answers(&net, 0, &batch().image).eq_tensor(&batch().label));
+        assert_eq!((second.label.numel(), right), (64, easy.min(32)));
+        assert!(easy > 0 && filter.hard() > 1000, "the test needs both kinds: {easy}, {}", filter.hard());
+
+        let third = filter.apply(&net, batch(), &data, &step(&setup, 70)).unwrap();
+        let differ = count(answers(&net, 0, &third.image).ne_tensor(&answers(&net, 1, &third.image)));
+        assert_eq!((third.label.numel(), differ), (64, 64));
+
+        for (index, before) in [(40, second), (70, third)] {
+            let again = Filter::default().apply(&net, batch(), &data, &step(&setup, index)).unwrap();
+            assert_eq!((again.image, again.label), (before.image, before.label));
+        }
+    }
+}
