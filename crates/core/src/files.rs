@@ -29,15 +29,18 @@ pub fn write_atomic(path: &Path, parts: &[&[u8]]) -> Result<()> {
 
 /// Creates a folder and its parents.
 pub fn create_folder(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(|e| {
-        use std::io::ErrorKind::*;
-        match e.kind() {
-            PermissionDenied | ReadOnlyFilesystem | NotADirectory | AlreadyExists => {
-                crate::user!("cannot create the folder {}: {e}; choose another with --out", path.display())
-            }
-            _ => Error::io("create", path)(e),
+    fs::create_dir_all(path).map_err(|e| cannot_create(path, e))
+}
+
+/// Why a folder could not be created: the user's choice, or the disk.
+pub fn cannot_create(path: &Path, error: std::io::Error) -> Error {
+    use std::io::ErrorKind::*;
+    match error.kind() {
+        PermissionDenied | ReadOnlyFilesystem | NotADirectory | AlreadyExists => {
+            crate::user!("cannot create the folder {}: {error}; choose another with --out", path.display())
         }
-    })
+        _ => Error::io("create", path)(error),
+    }
 }
 
 /// Removes what killed processes left half written in `folder`.
