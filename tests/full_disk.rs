@@ -70,6 +70,37 @@ fn a_checkpoint_that_has_no_room_leaves_the_ones_before() {
 }
 
 #[test]
+fn weights_that_have_no_room_at_the_end_are_written_when_there_is_some() {
+    let Some(disk) = Disk::new("32m") else { return };
+    succeed(lenet(disk.path(), hard(&["--out", "run", "-q"])));
+    let folder = disk.path().join("run");
+    // As if it had been killed after its last checkpoint.
+    let mut before = result(&folder);
+    before["status"] = "running".into();
+    fs::write(folder.join("result.json"), before.to_string()).unwrap();
+    let weights = fs::metadata(folder.join("weights.safetensors")).unwrap().len();
+    for name in ["weights.safetensors", "weights-ema.safetensors"] {
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+    // Room for another TensorBoard file and for a picture more than there are, not for the weights.
+    let events = crate::program::all_files(&folder)
+        .iter()
+        .find(|(p, _)| p.to_string_lossy().contains("tfevents"))
+        .unwrap()
+        .1
+        .len();
+    let used = Command::new("df").args(["-B1", "--output=used"]).arg(disk.path()).output().unwrap();
+    let used: u64 = text(&used.stdout).lines().last().unwrap().trim().parse().unwrap();
+    disk.remount(&format!("size={}", used + events as u64 + weights * 2 / 3));
+    let said = full(lenet(disk.path(), ["train", "--resume", "run"]));
+    assert!(said.contains("cannot write run/weights.safetensors"), "{said}");
+    assert_eq!(result(&folder)["status"], "failed");
+    disk.remount("size=32m");
+    succeed(pasted(disk.path(), &said));
+    assert_eq!(weights_hash(&folder), uninterrupted());
+}
+
+#[test]
 fn logs_that_fill_the_disk_leave_room_to_say_so() {
     let Some(disk) = Disk::new("64k") else { return };
     let said = full(lenet(disk.path(), hard(&["--out", "run", "log.every=1 steps", "checkpoint.every=never"])));

@@ -62,6 +62,10 @@ impl Change {
 const ODD: &[&str] = &[
     "-1",
     "0",
+    "2",
+    "0.5",
+    "2 epochs",
+    "100 steps",
     "1e999",
     "-1e-320",
     "18446744073709551615",
@@ -149,7 +153,7 @@ fn mutated(n: usize) -> impl Iterator<Item = String> {
     let texts: Vec<String> = rows.iter().map(|p| fs::read_to_string(p).unwrap()).collect();
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let mut runner = TestRunner::new_with_rng(ProptestConfig::default(), rng);
-    let one = (any::<Index>(), prop::collection::vec(change(), 1..4));
+    let one = (any::<Index>(), prop::collection::vec(change(), 1..3));
     (0..n).map(move |_| {
         let (row, changes) = one.new_tree(&mut runner).unwrap().current();
         changes.iter().fold(row.get(&texts).clone(), |text, change| change.apply(&text))
@@ -195,24 +199,34 @@ fn a_thousand_mutated_rows_are_accepted_or_refused_in_words() {
 
 #[test]
 fn the_program_takes_mutated_rows_as_the_library_does() {
+    const EACH: usize = 15;
     let dir = experiments();
     let file = dir.path().join("row.yaml");
-    let mut codes = [0; 3];
-    for (n, row) in mutated(40).skip(10).enumerate() {
+    let (mut accepted, mut refused) = (0, 0);
+    for row in mutated(1000) {
+        if (accepted, refused) == (EACH, EACH) {
+            return;
+        }
         fs::write(&file, &row).unwrap();
-        // A step on any accepted row would take as long as its batch; most are printed.
-        let how: &[&str] = if n % 3 == 0 { &["--dry-run", "data=synthetic", "-q"] } else { &["--print-config"] };
-        let mut command = lenet(dir.path(), [&["--config", "row.yaml"], how].concat());
-        let output = run({
-            command.env("REPRO_DATA", "/nowhere");
-            command
-        });
+        let count = if load(&file).is_ok() { &mut accepted } else { &mut refused };
+        if *count == EACH {
+            continue;
+        }
+        *count += 1;
+        // Some of the accepted rows take a step; what the data do not fit is refused only there.
+        let step = *count % 3 == 0;
+        let how: &[&str] = if step { &["--dry-run", "data=synthetic", "-q"] } else { &["--print-config"] };
+        let output = run(lenet(dir.path(), [&["--config", "row.yaml"], how].concat()));
         let said = text(&output.stderr);
         let code = output.status.code().unwrap_or_else(|| panic!("{}: {said}\nof\n{row}", output.status));
-        assert!(code == 0 || code == 2 || code == 1 && said.contains("diverged"), "{code}: {said}\nof\n{row}");
-        assert!(!said.contains("internal error"), "{said}\nof\n{row}");
+        match load(&file) {
+            Ok(_) if step => assert!(code == 0 || code == 2 || said.contains("diverged"), "{code}: {said}\nof\n{row}"),
+            Ok(_) => assert_eq!(code, 0, "{said}\nof\n{row}"),
+            // Where a row lacks its data, `data=synthetic` may mend it.
+            Err(_) => assert!(code == 2 || code == 0 && step, "{code}: {said}\nof\n{row}"),
+        }
         assert!(code == 0 || said.starts_with("error: "), "{code}: {said:?}\nof\n{row}");
-        codes[code as usize] += 1;
+        assert!(!said.contains("internal error"), "{said}\nof\n{row}");
     }
-    assert!(codes[0] > 2 && codes[2] > 2, "{codes:?}");
+    panic!("{accepted} accepted and {refused} refused: too few to tell");
 }

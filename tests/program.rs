@@ -36,13 +36,13 @@ pub(crate) fn smoke(words: &[&str]) -> Vec<String> {
 /// The smoke experiment with everything that makes exactness hard: distortion, averages, accumulation.
 pub(crate) fn hard(words: &[&str]) -> Vec<String> {
     let hard = [
-        "length=150 steps",
+        "length=90 steps",
         "checkpoint.every=20 steps",
         "eval.every=never",
         "log.every=10 steps",
         "ema={decay: 0.9}",
-        "batch_size=64",
-        "compute.micro_batch=24",
+        "batch_size=32",
+        "compute.micro_batch=12",
         "compute.device=cpu",
         "augment=[{kind: affine, rotate: 10, scale: 0.1, squeeze: 0.1, shear: 10, shift: 2}]",
     ];

@@ -99,7 +99,7 @@ pub struct Run {
     lock: File,
 }
 
-/// Bytes that the lock file takes up, given back when a run fails: on a full disk there is then room to write that it did.
+/// Bytes that the lock file takes up until the run ends: on a full disk there is then room to write how it did.
 const RESERVE: usize = 16 << 10;
 
 /// `runs/<paper>/<config>`.
@@ -211,13 +211,13 @@ impl Run {
             ),
             TryLockError::Error(e) => Error::io("lock", &lock_path)(e),
         })?;
+        for left in [".", "checkpoints", "figures"] {
+            remove_partial(&folder.join(left));
+        }
         lock.write_all(&[b' '; RESERVE]).map_err(Error::io("write", &lock_path))?;
         let continued = folder.join("result.json").exists();
         create_folder(&folder.join("checkpoints"))?;
         create_folder(&folder.join("figures"))?;
-        for left in [".", "checkpoints", "figures"] {
-            remove_partial(&folder.join(left));
-        }
         let commit = commit(start.file);
         let env = serde_json::json!({
             "commit": commit,
@@ -389,6 +389,7 @@ impl Run {
     /// Ends a run that is done. Its result is the last thing that is written.
     pub(crate) fn done(&mut self) -> Result<RunResult> {
         self.log.end(true)?;
+        let _ = self.lock.set_len(0);
         self.result.status = Status::Done;
         self.write_result()?;
         Ok(self.result.clone())
