@@ -364,7 +364,7 @@ fn a_file_that_cannot_grow_ends_the_run_in_words_and_it_goes_on_when_it_can() {
                 LIMIT - 600,
             )
         }),
-        ("run/events.out.tfevents.", 20_000, &["checkpoint.every=never", "log.every=1 steps"], |_| {}),
+        ("run/events.out.tfevents.", 16_500, &["checkpoint.every=never", "log.every=1 steps"], |_| {}),
     ];
     for (named, limit, words, prepare) in cases {
         let case = tempfile::tempdir().unwrap();

@@ -17,7 +17,8 @@ pub fn write_atomic(path: &Path, parts: &[&[u8]]) -> Result<()> {
     let fail = || Error::io("write", path);
     let mut file = tempfile::Builder::new().prefix(PARTIAL).tempfile_in(folder).map_err(fail())?;
     for part in parts {
-        file.write_all(part).map_err(fail())?;
+        // Through the file itself: an error of the wrapper names the temporary file, too.
+        file.as_file_mut().write_all(part).map_err(fail())?;
     }
     // A temporary file is made for its owner alone; a result is for everybody.
     file.as_file().set_permissions(Permissions::from_mode(0o644)).map_err(fail())?;
