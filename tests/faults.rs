@@ -67,7 +67,7 @@ fn twenty_kills_at_random_moments_lose_nothing() {
     let mut half_written = 0;
     for kill in 0..KILLS {
         let mut rng = repro::data::rng(1998, kill, 0, "kill");
-        let mut random = || f64::from(uniform(&mut rng, 0.0, 1.0));
+        let mut random = || uniform(&mut rng, 0.0, 1.0);
         let before = step();
         // Moments follow what the run does and not the clock alone, so that a fast machine is hit as often as a slow one. Where it has
         // come far, only its start is hit, so that it cannot end before the last kill.
