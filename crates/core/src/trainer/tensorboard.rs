@@ -21,6 +21,8 @@ use tensorboard_rs::record_writer::RecordWriter;
 
 use crate::{Error, Result};
 
+const PREFIX: &str = "events.out.tfevents.";
+
 /// Writes one event file. Records reach the disk at [`TensorBoard::flush`], at the latest when it is dropped (errors are
 /// then lost, so flush first).
 pub(crate) struct TensorBoard {
@@ -166,13 +168,17 @@ impl HparamValue {
 }
 
 /// Makes a file whose name no other writer has: TensorBoard takes any name with `tfevents` in it and reads the files of a
-/// folder in the order of their names.
+/// folder in the order of their names, so the newest must be the last even where the clock was set back.
 fn unused(folder: &Path) -> Result<(PathBuf, File)> {
-    let seconds = now() as u64;
+    let there = fs::read_dir(folder)
+        .map_err(Error::io("read", folder))?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix(PREFIX)?.split('.').next()?.parse::<u64>().ok());
+    let seconds = there.max().map_or(0, |last| last.saturating_add(1)).max(now() as u64);
     let process = std::process::id();
     let mut number = 0;
     loop {
-        let path = folder.join(format!("events.out.tfevents.{seconds:010}.{process}.{number:04}"));
+        let path = folder.join(format!("{PREFIX}{seconds:010}.{process}.{number:04}"));
         match OpenOptions::new().write(true).create_new(true).open(&path) {
             Ok(file) => return Ok((path, file)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
@@ -320,6 +326,15 @@ mod tests {
             (0..20).map(|_| TensorBoard::create(folder.path(), 0).unwrap().path).collect();
         assert_eq!(paths.len(), 20);
         assert!(paths.iter().all(|path| events(path).len() == 2));
+    }
+
+    #[test]
+    fn a_later_file_has_a_later_name_though_the_clock_was_set_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let ahead = format!("{PREFIX}{}.1.0000", now() as u64 + 86_400);
+        fs::write(folder.path().join(&ahead), b"").unwrap();
+        let later = TensorBoard::create(folder.path(), 0).unwrap().path;
+        assert!(later.file_name().unwrap().to_str().unwrap() > ahead.as_str(), "{}", later.display());
     }
 
     #[test]
