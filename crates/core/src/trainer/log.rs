@@ -118,8 +118,9 @@ fn append(folder: &Path, name: &str) -> Result<File> {
     OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io("write", &path))
 }
 
-/// The rows of a `metrics.jsonl`; a last line cut off by a kill is passed over.
-pub(crate) fn read_metrics(folder: &Path) -> Vec<Map<String, Value>> {
+/// The rows of a run folder's `metrics.jsonl`: `stage`, `step`, `epoch` and scalars by name, such as `train/loss`. None where there
+/// is no such file; a last line cut off by a kill is passed over.
+pub fn read_metrics(folder: &Path) -> Vec<Map<String, Value>> {
     let text = fs::read_to_string(folder.join(METRICS)).unwrap_or_default();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
