@@ -71,7 +71,7 @@ fn of_experiment(root: &Path, evidence: &Evidence) -> Option<String> {
         Err(error) => return Some(error.to_string()),
         Ok(hash) if hash != result.config_sha256 => {
             return Some(format!(
-                "was made with another configuration than {file} (hash {:.8}, now {hash:.8}); run it again, or undo the change",
+                "was made with another configuration than {file} (hash {:.8}, now {hash:.8}); undo the change, or delete this and run the experiment again",
                 result.config_sha256
             ));
         }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use biblatex::{Bibliography, ChunksExt, Entry};
 use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
 use regex::Regex;
 use repro::{Error, Result, user};
@@ -131,11 +130,12 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     crate::files_below(folder).into_iter().filter(|path| path.extension().is_some_and(|e| e == "rs")).collect()
 }
 
-/// The BibTeX blocks of CITATION.md.
+/// The BibTeX entries of CITATION.md. Of a title, braces that keep capitals are taken out.
 fn citations(root: &Path) -> Result<Vec<Citation>> {
     let path = root.join("CITATION.md");
     let text = read(&path)?;
-    let number = pattern(r"^\d{4}\.\d{4,5}")?;
+    let title = pattern(r"\btitle\s*=\s*\{((?:[^{}]|\{[^{}]*\})*)\}")?;
+    let number = pattern(r"(?:arXiv:|eprint\s*=\s*\{)(\d{4}\.\d{4,5})")?;
     let (mut found, mut section, mut in_heading, mut in_bibtex) = (Vec::new(), String::new(), false, false);
     for event in Parser::new(&text) {
         match event {
@@ -145,27 +145,21 @@ fn citations(root: &Path) -> Result<Vec<Citation>> {
             Event::End(TagEnd::CodeBlock) => in_bibtex = false,
             Event::Text(text) if in_heading => section += &text,
             Event::Text(text) if in_bibtex => {
-                let entries = Bibliography::parse(&text)
-                    .map_err(|e| user!("{}: the BibTeX under `## {section}` is damaged: {e}", path.display()))?;
-                for entry in entries.iter() {
-                    let title = entry.title().map_err(|e| user!("{}: {}: {e}", path.display(), entry.key))?;
-                    let arxiv = arxiv_of(entry, &number);
-                    found.push(Citation { section: section.clone(), title: title.format_verbatim(), arxiv });
+                for entry in text.split("\n@") {
+                    let title = title.captures(entry).ok_or_else(|| {
+                        user!("{}: an entry under `## {section}` has no title = {{…}}; add it", path.display())
+                    })?;
+                    found.push(Citation {
+                        section: section.clone(),
+                        title: title[1].replace(['{', '}'], ""),
+                        arxiv: number.captures(entry).map(|id| id[1].to_string()),
+                    });
                 }
             }
             _ => {}
         }
     }
     Ok(found)
-}
-
-/// `eprint = {1708.07747}`, or `arXiv:1708.07747` in another field.
-fn arxiv_of(entry: &Entry, number: &Regex) -> Option<String> {
-    let eprint = entry.get("eprint").map(|chunks| chunks.format_verbatim());
-    let within = entry.fields.values().map(|chunks| chunks.format_verbatim());
-    let after = within.filter_map(|text| Some(text.split_once("arXiv:")?.1.trim().to_string()));
-    let found = eprint.into_iter().chain(after).find_map(|text| Some(number.find(&text)?.as_str().to_string()));
-    found
 }
 
 fn pattern(text: &str) -> Result<Regex> {

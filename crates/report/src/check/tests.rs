@@ -38,7 +38,12 @@ fn pages_that_are_not_what_the_evidence_gives() {
 
 #[test]
 fn evidence_whose_configuration_is_gone_or_changed() {
-    finds("experiments/toy/one.yaml", "2 epochs", "3 epochs", &[EVIDENCE, "another configuration", "run it again"]);
+    finds(
+        "experiments/toy/one.yaml",
+        "2 epochs",
+        "3 epochs",
+        &[EVIDENCE, "another configuration", "run the experiment again"],
+    );
     let checkout = Checkout::new();
     checkout.replace("results/toy.yaml", ", recipes: {one: plainly}", "");
     fs::remove_file(checkout.root().join("experiments/toy/one.yaml")).unwrap();
