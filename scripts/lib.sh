@@ -21,3 +21,28 @@ free_gb() {
     while [ ! -d "$folder" ]; do folder=$(dirname "$folder"); done
     echo $(($(df -Pk "$folder" | awk 'NR == 2 { print $4 }') / 1024 / 1024))
 }
+
+# papers: the crates that train, which have experiments; is_paper NAME: whether this is one.
+papers() { (cd "$root/experiments" && printf '%s\n' */smoke.yaml | xargs dirname | xargs); }
+is_paper() { [ -n "$1" ] && [[ " $(papers) " == *" $1 "* ]]; }
+
+# data_sets ARGUMENT…: the set named by data=… or data.name=…, else by the config (`data/NAME` in its defaults, or its own `name:`
+# under `data:`), if scripts/get_data.sh knows it. The binary reads the config in earnest, and says what is wrong with it.
+data_sets() {
+    local config="" chosen="" before="" argument
+    for argument in "$@"; do
+        case $argument in
+        data=* | data.name=*) chosen=${argument#*=} ;;
+        # The user's own folder: nothing to fetch.
+        data.root=*) return ;;
+        --config=*) config=${argument#*=} ;;
+        *) [ "$before" != --config ] || config=$argument ;;
+        esac
+        before=$argument
+    done
+    if [ -z "$chosen" ] && [ -f "$config" ]; then
+        chosen=$(sed -n '/^defaults:/,/^[^ -]/ s/.*data\/\([a-z0-9_]*\).*/\1/p; /^data:/,/^[^ ]/ s/^ \+name: *\([a-z0-9_]*\).*/\1/p' \
+            "$config" | tail -1)
+    fi
+    [[ " $("$root/scripts/get_data.sh" --list) " != *" $chosen "* ]] || echo "$chosen"
+}

@@ -16,7 +16,12 @@ pub(crate) fn root() -> &'static Path {
 
 /// A command in `folder`, with one thread, so that tests beside each other do not fight for cores.
 pub(crate) fn lenet<S: AsRef<OsStr>>(folder: &Path, words: impl IntoIterator<Item = S>) -> Command {
-    let binary = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("lenet");
+    program("lenet", folder, words)
+}
+
+/// The same, of any of the workspace's binaries.
+pub(crate) fn program<S: AsRef<OsStr>>(name: &str, folder: &Path, words: impl IntoIterator<Item = S>) -> Command {
+    let binary = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join(name);
     assert!(
         binary.exists(),
         "{} is missing: run scripts/test.sh, or cargo build --release --workspace first",

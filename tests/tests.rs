@@ -12,6 +12,7 @@ mod processes;
 mod program;
 mod readme;
 mod refusals;
+mod report;
 mod resume;
 mod run_folder;
 mod subcommands;

@@ -36,7 +36,7 @@ pub enum Form {
     /// LeNet-4.
     Lenet4(Lenet4),
     /// Three LeNet-4.
-    BoostedLenet4(BoostedLenet4),
+    BoostedLenet4(Box<BoostedLenet4>),
     /// K-nearest neighbours.
     Knn(Knn),
 }
@@ -75,7 +75,7 @@ impl Network {
             }
             Name::Lenet1 => Form::Lenet1(Lenet1::new(path, init, classes)),
             Name::Lenet4 => Form::Lenet4(Lenet4::new(path, init, classes)),
-            Name::BoostedLenet4 => Form::BoostedLenet4(BoostedLenet4::new(path, init, classes)),
+            Name::BoostedLenet4 => Form::BoostedLenet4(Box::new(BoostedLenet4::new(path, init, classes))),
             Name::Knn => Form::Knn(Knn::new(path, config.memory.unwrap_or(1) as i64, config.k.unwrap_or(1), classes)),
         };
         Network { prepare: config.prepare, form }

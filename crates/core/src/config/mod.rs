@@ -44,6 +44,15 @@ pub struct Experiment<C> {
     pub file: PathBuf,
 }
 
+/// Puts `file`, its group files and the overrides together without reading them into any paper's types: for programs that
+/// want a configuration's claim and hash, and know no paper. The environment's variables do not act here.
+///
+/// # Errors
+/// [`Error::User`] for what keeps the layers from being put together.
+pub fn resolve(file: &Path, overrides: &[String]) -> Result<Resolved> {
+    layers::compose(file, overrides, [])
+}
+
 /// Reads `file` with its group files, the environment's `REPRO__…` variables and `key=value` overrides.
 ///
 /// # Errors

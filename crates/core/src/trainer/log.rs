@@ -124,8 +124,12 @@ fn append(folder: &Path, name: &str) -> Result<File> {
     OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io("write", &path))
 }
 
-/// The rows of a `metrics.jsonl`; lines that a kill or a power cut has spoilt are passed over.
-pub(crate) fn read_metrics(folder: &Path) -> Result<Vec<Map<String, Value>>> {
+/// The rows of a run folder's `metrics.jsonl`: `stage`, `step`, `epoch` and scalars by name, such as `train/loss`. None where there is no such
+/// file; lines that a kill or a power cut has spoilt are passed over.
+///
+/// # Errors
+/// The disk's.
+pub fn read_metrics(folder: &Path) -> Result<Vec<Map<String, Value>>> {
     let path = folder.join(METRICS);
     match fs::read(&path) {
         Ok(bytes) => Ok(bytes.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()),

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use tch::Tensor;
 
 pub use self::eval::Eval;
-pub(crate) use self::log::read_metrics;
+pub use self::log::read_metrics;
 pub use self::signals::Signals;
 pub use self::stage::{Bench, Plan, Stage};
 pub use self::step::{Setup, Step};

@@ -172,12 +172,14 @@ fn said(command: &str, arguments: &[&str]) -> String {
     output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_string()).unwrap_or_default()
 }
 
-/// The commit of the checkout that holds the config file, `+changes` if it is not clean, `unknown` outside a checkout.
+/// The commit of the checkout that holds the config file, `+changes` if it is not clean, `unknown` outside a checkout. Changes in
+/// `results` act on no run, and come with every run that is taken in there.
 fn commit(config: &Path) -> String {
     let folder = config.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_string_lossy();
+    let changes = ["-C", &folder, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results"];
     match said("git", &["-C", &folder, "rev-parse", "HEAD"]) {
         hash if hash.is_empty() => "unknown".into(),
-        hash if said("git", &["-C", &folder, "status", "--porcelain", "--untracked-files=no"]).is_empty() => hash,
+        hash if said("git", &changes).is_empty() => hash,
         hash => format!("{hash}+changes"),
     }
 }
@@ -413,5 +415,35 @@ fn hyper_parameter(value: &serde_json::Value) -> HparamValue {
         serde_json::Value::Number(n) => HparamValue::Number(n.as_f64().unwrap_or(f64::NAN)),
         serde_json::Value::String(s) => HparamValue::Text(s.clone()),
         other => HparamValue::Text(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_tells_of_changes_but_not_of_those_in_the_results() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("experiments/toy/one.yaml");
+        let results = dir.path().join("results/toy.md");
+        for file in [&config, &results] {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "before\n").unwrap();
+        }
+        assert_eq!(commit(&config), "unknown");
+        let folder = dir.path().to_string_lossy();
+        let git = |words: &[&str]| {
+            said("git", &[&["-C", &folder, "-c", "user.name=a", "-c", "user.email=a@b.c"], words].concat())
+        };
+        git(&["init", "--quiet"]);
+        git(&["add", "."]);
+        git(&["commit", "--quiet", "--message", "a"]);
+        let head = git(&["rev-parse", "HEAD"]);
+        assert_eq!((commit(&config), head.len()), (head.clone(), 40));
+        fs::write(&results, "after\n").unwrap();
+        assert_eq!(commit(&config), head);
+        fs::write(&config, "after\n").unwrap();
+        assert_eq!(commit(&config), format!("{head}+changes"));
     }
 }

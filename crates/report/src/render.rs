@@ -1,0 +1,192 @@
+//! `results/<paper>.md`: the same evidence gives the same bytes.
+
+use repro::Result;
+
+use crate::evidence::Evidence;
+use crate::experiment::is_fraction;
+use crate::paper::{Line, Paper, Table};
+use crate::plots;
+use crate::status::{Spread, Status, rule};
+
+/// The whole page.
+pub(crate) fn page(paper: &Paper) -> Result<String> {
+    let mut text = format!(
+        "# {}\n\n{}\n\nWritten by `report` from [runs/{name}](runs/{name}) and [{name}.yaml]({name}.yaml); not to be edited.\n",
+        paper.layout.title,
+        paper.layout.about.trim(),
+        name = paper.name
+    );
+    for table in &paper.layout.tables {
+        text += "\n";
+        text += &section(paper, table)?;
+    }
+    Ok(text)
+}
+
+/// One table with its plot, its rule and its cost.
+pub(crate) fn section(paper: &Paper, table: &Table) -> Result<String> {
+    let lines = paper.lines(table);
+    let mut parts = vec![format!("## {}", table.title)];
+    parts.extend(table.caption.as_ref().map(|caption| caption.trim().to_string()));
+    if table.curves.is_some() || table.points.is_some() {
+        parts.push(match plots::of(paper, table) {
+            Some(_) => format!(
+                "![{}](figures/{})\n\nLines: means over seeds. Bands: one standard deviation to each side.",
+                table.title,
+                plots::file_name(paper, table)
+            ),
+            None => "Nothing to draw yet: none of its experiments was run.".into(),
+        });
+    }
+    // A plot over epochs shows runs whose numbers stand in other tables.
+    if table.curves.is_none() {
+        let header = "| row | paper | ours | status | epochs | parameters | seconds | device | commit | config |\n\
+                      |---|---|---|---|---|---|---|---|---|---|";
+        let rows = lines.iter().map(|line| row(paper, table, line)).collect::<Result<Vec<_>>>()?;
+        parts.push(format!("{header}\n{}", rows.join("\n")));
+    }
+    if lines.iter().any(|line| line.paper.is_some()) {
+        parts.push(rule(&table.metric, table.test_examples));
+    }
+    parts.push(cost(paper, table, &lines));
+    Ok(parts.join("\n\n") + "\n")
+}
+
+fn row(paper: &Paper, table: &Table, line: &Line) -> Result<String> {
+    let number = |value: f64| number(&table.metric, value);
+    let folder = |config: &str| format!("runs/{}/{config}", paper.name);
+    let ours = match (line.spread(), line.experiment) {
+        (Some(spread), Some(e)) => {
+            format!("{} ([{}]({}))", mean(&table.metric, spread), seeds(spread.n), folder(&e.name))
+        }
+        _ => "–".into(),
+    };
+    let status = match line.status(table)? {
+        Status::NoExperiment => "no experiment".into(),
+        Status::NotRun => "not run".into(),
+        Status::NoNumber => "no number in the paper".into(),
+        Status::Reproduced => "**reproduced**".into(),
+        Status::OneSeed => "partial: one seed".into(),
+        Status::Outside(band) => format!("partial: outside the band of ±{}", number(band)),
+    };
+    let average = |of: &dyn Fn(&Evidence) -> f64| {
+        Spread::of(&line.evidence.iter().map(of).collect::<Vec<_>>()).map(|spread| spread.mean)
+    };
+    let config = line.experiment.map(|e| format!("[{0}](../experiments/{1}/{0}.yaml)", e.name, paper.name));
+    let cells = [
+        line.label.clone(),
+        line.paper.map_or("–".into(), number),
+        ours,
+        status,
+        average(&|e| e.result.epochs).map_or("–".into(), |epochs| format!("{}", (epochs * 100.0).round() / 100.0)),
+        distinct(line.evidence, |e| thousands(e.result.parameters)),
+        average(&|e| e.result.seconds).map_or("–".into(), |seconds| thousands(seconds.round() as u64)),
+        distinct(line.evidence, device),
+        distinct(line.evidence, |e| commit(&e.result.commit)),
+        config.unwrap_or("–".into()),
+    ];
+    Ok(format!("| {} |", cells.map(|cell| cell.replace('|', "\\|")).join(" | ")))
+}
+
+/// The different answers of the seeds, in their order.
+fn distinct(evidence: &[Evidence], of: impl Fn(&Evidence) -> String) -> String {
+    let mut found: Vec<String> = Vec::new();
+    for text in evidence.iter().map(of) {
+        if !found.contains(&text) {
+            found.push(text);
+        }
+    }
+    if found.is_empty() { "–".into() } else { found.join(", ") }
+}
+
+fn device(evidence: &Evidence) -> String {
+    let env = &evidence.env;
+    match env.device.as_str() {
+        "cpu" => format!("{}, {}", env.cpu, count(env.threads as usize, "thread")),
+        gpu => format!("{gpu}, {}", env.cpu),
+    }
+}
+
+/// A commit's first seven digits, and whether the checkout had changes.
+fn commit(hash: &str) -> String {
+    let (hash, changes) = hash.split_once('+').map_or((hash, ""), |(hash, _)| (hash, " with changes"));
+    format!("{}{changes}", hash.get(..7).unwrap_or(hash))
+}
+
+/// What running the table again costs, by what it cost.
+fn cost(paper: &Paper, table: &Table, lines: &[Line]) -> String {
+    let command = format!("`scripts/reproduce.sh {}/{}`", paper.name, table.name);
+    let runs: usize = lines.iter().map(|line| line.evidence.len()).sum();
+    let seconds: f64 = lines.iter().flat_map(|line| line.evidence).map(|e| e.result.seconds).sum();
+    let idle = lines.iter().filter(|line| line.experiment.is_some() && line.evidence.is_empty()).count();
+    let idle = match idle {
+        0 => String::new(),
+        n => format!(" Not counted: {} without a run.", count(n, "experiment")),
+    };
+    match runs {
+        0 => format!("Cost to verify: not known; none of its experiments was run. {command} runs them."),
+        _ => format!(
+            "Cost to verify: {} of training for {} as above ({command}).{idle}",
+            duration(seconds),
+            count(runs, "run")
+        ),
+    }
+}
+
+/// `0.92 ± 0.03 %`; of one seed, `0.92 %`.
+pub(crate) fn mean(metric: &str, spread: Spread) -> String {
+    let plain = number(metric, spread.mean);
+    if spread.n < 2 {
+        return plain;
+    }
+    match plain.strip_suffix(" %") {
+        Some(mean) => format!("{mean} ± {}", number(metric, spread.sd)),
+        None => format!("{plain} ± {}", number(metric, spread.sd)),
+    }
+}
+
+/// A value of the metric as printed: errors and accuracies in per cent.
+pub(crate) fn number(metric: &str, value: f64) -> String {
+    if is_fraction(metric) { format!("{:.2} %", 100.0 * value) } else { format!("{value:.4}") }
+}
+
+pub(crate) fn seeds(n: usize) -> String {
+    count(n, "seed")
+}
+
+fn count(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
+/// `60000` → `60,000`.
+pub(crate) fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
+}
+
+/// `42 s`, `6 min`, `1 h 12 min`.
+fn duration(seconds: f64) -> String {
+    match seconds.round() as u64 {
+        s @ ..90 => format!("{s} s"),
+        s @ ..3600 => format!("{} min", (s + 30) / 60),
+        s => format!("{} h {} min", (s + 30) / 3600, (s + 30) % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_as_people_read_them() {
+        assert_eq!([0, 999, 1000, 60_000, 1_234_567].map(thousands), ["0", "999", "1,000", "60,000", "1,234,567"]);
+        assert_eq!([0.4, 89.0, 363.0, 3599.0, 4320.0].map(duration), ["0 s", "89 s", "6 min", "60 min", "1 h 12 min"]);
+        let spread = Spread { n: 3, mean: 0.00917, sd: 0.00031 };
+        assert_eq!(mean("test/error", spread), "0.92 ± 0.03 %");
+        assert_eq!(mean("test/error", Spread { n: 1, ..spread }), "0.92 %");
+        assert_eq!(mean("test/loss", spread), "0.0092 ± 0.0003");
+        assert_eq!(commit("f37d6aace3a19d32+changes"), "f37d6aa with changes");
+        assert_eq!(commit("unknown"), "unknown");
+    }
+}
