@@ -44,8 +44,9 @@ pub fn reset_peak_memory(device: Device) -> Result<()> {
 
 /// From now on the process keeps the memory of freed tensors of up to 32 MB for the next ones, up to `bytes` in all.
 ///
-/// glibc otherwise hands the large tensors of a training step back to the system at its end, and each page of the next step's costs
-/// a fault: a fifth of a LeNet-5 step of 256 pictures. Other C libraries have no such setting, and nothing changes there.
+/// glibc otherwise may hand the large tensors of a training step back to the system at its end, and each page of the next step's
+/// costs a fault: 3,900 faults and a fifth of the time of a LeNet-5 step of 256 pictures on one thread, or none, as the heap happens
+/// to lie (an environment variable more decides it). Other C libraries have no such setting, and nothing changes there.
 pub fn keep_freed_memory(bytes: i32) {
     #[cfg(target_env = "gnu")]
     // SAFETY: plain numbers; glibc allows the call at any time. A refused number leaves things as they were.
