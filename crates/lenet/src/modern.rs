@@ -3,6 +3,7 @@
 //! *Changes against the paper*: C3 sees all maps, pooling has no coefficient, bias or squash, tanh is unscaled, the output units
 //! are linear instead of radial. State-dict names are those of the usual PyTorch port.
 
+use repro::nn::avg_pool_2x2;
 use tch::{Tensor, nn};
 
 /// `in` → `out` maps by a square kernel; PyTorch's initialisation: weights and biases from U(±1/√fan-in).
@@ -59,7 +60,7 @@ pub struct Lenet5Modern {
 
 /// Pictures `[N, 1, 28, 28]` of 0 (background) to 1 (ink) as the network takes them: minus MNIST's mean, over its deviation.
 pub fn normalise(images: &Tensor) -> Tensor {
-    (images - 0.1307) / 0.3081
+    (images - 0.1307).g_div_scalar_(0.3081)
 }
 
 impl Lenet5Modern {
@@ -76,12 +77,12 @@ impl Lenet5Modern {
 
     /// `[N, 1, 28, 28]`, normalised → the state of every layer.
     pub fn trace(&self, image: &Tensor) -> ModernActivations {
-        let conv1 = self.conv1.convolve(image, 2).tanh();
-        let pool1 = conv1.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None);
-        let conv2 = self.conv2.convolve(&pool1, 0).tanh();
-        let pool2 = conv2.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None);
-        let fc1 = self.fc1.multiply(&pool2.flatten(1, -1)).tanh();
-        let fc2 = self.fc2.multiply(&fc1).tanh();
+        let conv1 = self.conv1.convolve(image, 2).tanh_();
+        let pool1 = avg_pool_2x2(&conv1);
+        let conv2 = self.conv2.convolve(&pool1, 0).tanh_();
+        let pool2 = avg_pool_2x2(&conv2);
+        let fc1 = self.fc1.multiply(&pool2.flatten(1, -1)).tanh_();
+        let fc2 = self.fc2.multiply(&fc1).tanh_();
         let logits = self.fc3.multiply(&fc2);
         ModernActivations { conv1, pool1, conv2, pool2, fc1, fc2, logits }
     }

@@ -9,13 +9,15 @@ mod ffi;
 mod format;
 mod list;
 mod memory;
+mod pool;
 
 pub use autocast::Autocast;
 pub use cuda::load_cuda;
 pub use distributed::ProcessGroup;
 pub use format::{channels_last, is_channels_last};
 pub use list::{Adamw, Sgd, TensorList};
-pub use memory::{peak_memory, reset_peak_memory};
+pub use memory::{keep_freed_memory, peak_memory, reset_peak_memory};
+pub use pool::avg_pool_2x2;
 
 /// The libtorch that this was compiled against, such as `2.11.0`.
 pub const LIBTORCH_VERSION: &str = env!("LIBTORCH_VERSION");

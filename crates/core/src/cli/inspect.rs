@@ -123,7 +123,7 @@ pub(super) fn bench<C: DeserializeOwned>(app: &App<C>, args: &BenchArgs) -> Resu
     let stage = app.stages.first().ok_or_else(|| Error::Failed("this program has no stage".into()))?;
     let plan = (stage.plan)(&experiment.paper, &experiment.settings);
     torch_ext::reset_peak_memory(setup.device)?;
-    let seconds = (stage.measure)(&experiment.paper, &setup, &plan, args.steps.max(1) + 1)?;
+    let (seconds, scalars) = (stage.measure)(&experiment.paper, &setup, &plan, args.steps.max(1) + 1)?;
     let total = begun.elapsed().as_secs_f64();
     let timed: f64 = seconds[1..].iter().sum();
     let mut sorted = seconds[1..].to_vec();
@@ -139,6 +139,7 @@ pub(super) fn bench<C: DeserializeOwned>(app: &App<C>, args: &BenchArgs) -> Resu
         median_step_seconds: sorted[sorted.len() / 2],
         examples_per_second: plan.batch_size as f64 * (seconds.len() - 1) as f64 / timed,
         peak_memory_bytes: torch_ext::peak_memory(setup.device)?,
+        scalars,
     })
 }
 

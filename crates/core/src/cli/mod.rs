@@ -20,6 +20,9 @@ use crate::config::{self, Experiment, Settings};
 use crate::trainer::{Named, Setup, Signals, Stage};
 use crate::{Error, Result, user};
 
+/// Bytes of freed memory that the process keeps for its next tensors.
+const KEPT: i32 = 1 << 30;
+
 /// What identifies a paper.
 #[derive(Debug, Clone, Copy)]
 pub struct Paper {
@@ -181,6 +184,7 @@ fn config_name(file: &Path) -> String {
 
 /// Starts libtorch as the settings ask: threads and device.
 fn setup(settings: &Settings) -> Result<Setup> {
+    torch_ext::keep_freed_memory(KEPT);
     if let Some(threads) = settings.compute.threads {
         tch::set_num_threads(threads as i32);
     }

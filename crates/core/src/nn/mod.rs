@@ -6,12 +6,14 @@
 mod conv;
 mod linear;
 mod norm;
+mod pool;
 
 use tch::nn::{Init, VarStore};
 
 pub use conv::{Conv2d, Conv2dConfig};
 pub use linear::Linear;
 pub use norm::{BatchNorm2d, LayerNorm};
+pub use pool::avg_pool_2x2;
 
 use crate::{Error, Result};
 

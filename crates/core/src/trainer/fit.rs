@@ -106,14 +106,14 @@ pub(super) fn evaluate_into<R: Recipe>(mut out: Eval, recipe: &mut R, data: &R::
 
 /// Scalars of steps that have not been read from the device yet.
 #[derive(Default)]
-struct Pending {
+pub(super) struct Pending {
     steps: Vec<(u64, Scalars)>,
     /// Sums and counts since the last log, by name.
     sums: BTreeMap<&'static str, (f64, u64)>,
 }
 
 impl Pending {
-    fn push(&mut self, step: u64, scalars: Scalars) {
+    pub(super) fn push(&mut self, step: u64, scalars: Scalars) {
         self.steps.push((step, scalars));
     }
 
@@ -122,7 +122,7 @@ impl Pending {
     }
 
     /// Reads all device values in one copy; the first value that is no number ends the run.
-    fn read(&mut self) -> Result<()> {
+    pub(super) fn read(&mut self) -> Result<()> {
         let on_device: Vec<Tensor> = self
             .steps
             .iter()
@@ -161,7 +161,7 @@ impl Pending {
     }
 
     /// The mean of every scalar over the steps since the last call.
-    fn means(&mut self) -> BTreeMap<&'static str, f64> {
+    pub(super) fn means(&mut self) -> BTreeMap<&'static str, f64> {
         std::mem::take(&mut self.sums).into_iter().map(|(n, (sum, count))| (n, sum / count as f64)).collect()
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::fit::{Progressed, evaluate_into, fit};
+use super::fit::{Pending, Progressed, evaluate_into, fit};
 use super::run::Run;
 use super::{Eval, Named, Recipe, Setup, Split, Step, checkpoint};
 use crate::config::Length;
@@ -52,11 +52,16 @@ pub struct Bench {
     pub median_step_seconds: f64,
     pub examples_per_second: f64,
     pub peak_memory_bytes: u64,
+    /// Means over all steps.
+    pub scalars: BTreeMap<&'static str, f64>,
 }
+
+/// What [`Stage::measure`] finds: seconds of each step, and the means of the scalars.
+pub(crate) type Measured = (Vec<f64>, BTreeMap<&'static str, f64>);
 
 type Train<C> = fn(&C, &Setup, &Plan, Option<&Named>, &mut Run) -> Result<Named>;
 type Evaluate<C> = fn(&C, &Setup, &Named) -> Result<(BTreeMap<String, f64>, String)>;
-type Measure<C> = fn(&C, &Setup, &Plan, u64) -> Result<Vec<f64>>;
+type Measure<C> = fn(&C, &Setup, &Plan, u64) -> Result<Measured>;
 
 /// One stage of a paper's program.
 pub struct Stage<C> {
@@ -198,22 +203,28 @@ fn evaluate<R: Recipe>(config: &R::Config, setup: &Setup, weights: &Named) -> Re
     Ok((found.named("test"), data.sha256()))
 }
 
-/// Seconds of each of `steps` training steps, on the configuration's own data and device, the first being the warm-up.
-fn measure<R: Recipe>(config: &R::Config, setup: &Setup, plan: &Plan, steps: u64) -> Result<Vec<f64>> {
+/// Times each of `steps` training steps on the configuration's own data and device, the first being the warm-up. Scalars are read
+/// as often as in training.
+fn measure<R: Recipe>(config: &R::Config, setup: &Setup, plan: &Plan, steps: u64) -> Result<Measured> {
     let (data, mut recipe) = prepare::<R>(config, setup, plan, None)?;
     let steps_per_epoch = data.len() / plan.batch_size;
     let mut batches = data.batches(plan.cursor(setup, 0));
+    let log_every = setup.settings.log.every.steps(steps_per_epoch).max(1);
+    let mut pending = Pending::default();
     let mut seconds = Vec::new();
     for index in 0..steps {
         let clock = Instant::now();
         let at = Step { index, total: steps, steps_per_epoch, setup };
         at.reseed();
         let batch = batches.next().ok_or_else(|| user!("the data hold no batch of {}", plan.batch_size))??;
-        recipe.step(batch, &data, &at)?;
+        pending.push(index, recipe.step(batch, &data, &at)?);
+        if (index + 1).is_multiple_of(log_every) || index + 1 == steps {
+            pending.read()?;
+        }
         if let tch::Device::Cuda(i) = setup.device {
             tch::Cuda::synchronize(i as i64);
         }
         seconds.push(clock.elapsed().as_secs_f64());
     }
-    Ok(seconds)
+    Ok((seconds, pending.means()))
 }

@@ -1,0 +1,138 @@
+"""Runs ours and the peers in turn, round after round, and writes what they did: called by run.sh, which builds and fetches first."""
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIG = "experiments/lenet/lenet5_modern.yaml"
+THREADS = "2"
+# The peers' own choices of how to hold the pictures and lay them out; the fastest is the peer.
+CHOICES = [["--store", s, "--layout", l] for s in ("float", "bytes") for l in ("contiguous", "channels_last")]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": THREADS}
+
+
+def run(command):
+    """Wall time in seconds, peak memory in bytes of this process alone, and the last line of its output as JSON."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE)
+    said = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status != 0:
+        sys.exit(f"error: {' '.join(command)} failed, see above")
+    return seconds, usage.ru_maxrss * 1024, json.loads(said.splitlines()[-1])
+
+
+def ours(batch, steps):
+    return ["target/release/lenet", "bench", "--config", CONFIG, "--device", "cpu", "--steps", str(steps),
+            f"compute.threads={THREADS}", f"batch_size={batch}"]  # fmt: skip
+
+
+def peer(args, kind, batch, steps, choice=()):
+    return [sys.executable, "scripts/bench/lenet.py", kind, "--data", str(args.data), "--batch", str(batch),
+            "--steps", str(steps), *choice]  # fmt: skip
+
+
+def idle(batch):
+    """Seconds per step of core's loop around a recipe that does nothing, with logs and checkpoints as in a real run."""
+
+    def train(epochs):
+        with tempfile.TemporaryDirectory() as folder:
+            wall, _, said = run(["target/release/examples/idle", "train", "--config", "scripts/bench/idle.yaml", "--json",
+                                 "--quiet", "--out", f"{folder}/run", f"batch_size={batch}", f"length={epochs} epochs"])  # fmt: skip
+            return wall, said["steps"]
+
+    # The difference of two lengths leaves out the start and the end of the process.
+    (short, few), (long, many) = train(1), train(21)
+    return (long - short) / (many - few)
+
+
+def ratio(left, right):
+    return statistics.median(a / b for a, b in zip(left, right))
+
+
+def measure(name, config, unit, better, bar, sides, note):
+    sides = [{"name": side, "values": values} for side, values in sides.items()]
+    if len(sides) == 2:
+        print(f"{config}, {name}: {ratio(sides[0]['values'], sides[1]['values']):.3f} of {sides[1]['name']}", file=sys.stderr)
+    return {"name": name, "config": config, "unit": unit, "better": better, "bar": bar, "sides": sides, "note": note}
+
+
+def bench(args, batch):
+    """The measures of one batch size."""
+    speed = lambda said: said[2]["examples_per_second"]
+    warm = 8192 // batch
+    fastest = max(CHOICES, key=lambda c: max(speed(run(peer(args, "resident", batch, 2 * warm, c))) for _ in range(3)))
+    sides = {
+        "repro": lambda steps: ours(batch, steps),
+        "PyTorch, in memory": lambda steps: peer(args, "resident", batch, steps, fastest),
+        "PyTorch, DataLoader": lambda steps: peer(args, "loader", batch, steps),
+    }
+    # Ours and the first peer do the same number of steps, so that their losses can be compared.
+    quick, slow = (int(args.seconds * speed(run(sides[name](warm))) / batch) + 1 for name in list(sides)[1:])
+    steps = dict(zip(sides, (quick + quick // 3, quick + quick // 3, slow)))
+    speeds, starts, peaks, losses, shares = ({name: [] for name in sides} for _ in range(5))
+    for at in range(args.rounds):
+        for name, command in sides.items():
+            _, peak, said = run(command(steps[name]))
+            speeds[name].append(said["examples_per_second"])
+            peaks[name].append(peak)
+            losses[name].append(said["scalars"]["loss"] if name == "repro" else said["loss"])
+            # One step and, on both sides, the step that warms up.
+            starts[name].append(run(command(1))[0])
+        shares["repro"].append(100 * idle(batch) * speeds["repro"][-1] / batch)
+        print(f"batch {batch}, round {at + 1} of {args.rounds}", file=sys.stderr)
+    config = f"lenet5_modern, batch {batch}"
+    found = []
+    for name, bar in (("PyTorch, in memory", 1.2), ("PyTorch, DataLoader", 8)):
+        means = {side: statistics.fmean(losses[side]) for side in ("repro", name)}
+        note = f"Mean training loss over {steps['repro']} steps of ours: {means['repro']:.3f}; over {steps[name]} of the peer's: {means[name]:.3f}."
+        if name == "PyTorch, in memory":
+            note += f" The peer's pictures and layout: {fastest[1]}, {fastest[3]}, the fastest of {len(CHOICES)}."
+        pick = lambda values: {side: values[side] for side in ("repro", name)}
+        found += [
+            measure("training speed", config, "images/s", "higher", bar, pick(speeds), note),
+            measure("start to second step", config, "s", "lower", None, pick(starts), "Wall time of a process that takes two steps."),
+            measure("peak memory", config, "bytes", "lower", 1, pick(peaks), "Largest resident size of the process, without the DataLoader's workers."),
+        ]  # fmt: skip
+    note = "Percent of a step that core's loop takes around a recipe that does nothing (crates/core/examples/idle.rs); bar: at most 1."
+    found.append(measure("loop around the step", config, "%", "lower", 1, {"repro": shares["repro"]}, note))
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=pathlib.Path, required=True)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=3, help="of each measurement, at least")
+    parser.add_argument("--batches", type=int, nargs="*", default=[64, 256])
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "results/benchmarks/lenet.json")
+    args = parser.parse_args()
+
+    git = lambda *words: subprocess.check_output(["git", *words], cwd=ROOT, text=True).strip()
+    changes = "+changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+    cpu = next(l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name"))
+    report = {
+        "paper": "lenet",
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "commit": git("rev-parse", "HEAD") + changes,
+        "command": "scripts/bench/run.sh lenet",
+        "machine": {"cpu": cpu, "cores": os.cpu_count(), "threads": int(THREADS)},
+        "libtorch": "2.11.0",
+        "peer": f"PyTorch {run(peer(args, 'resident', 64, 1))[2]['torch']}, eager, fused SGD",
+        "measures": [found for batch in args.batches for found in bench(args, batch)],
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    print(args.out)
+
+
+main()
