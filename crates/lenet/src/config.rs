@@ -150,7 +150,7 @@ pub fn validate(config: &Config, settings: &Settings) -> Vec<(String, String)> {
             found.push((key.to_string(), message));
         }
     };
-    let ModelConfig { name, num_classes, image_size, init, prepare: _, k, memory } = config.model;
+    let ModelConfig { name, num_classes, image_size, k, memory, .. } = config.model;
     let most = if name == Name::Lenet5 { bitmaps::COUNT as i64 } else { 1000 };
     must(
         (2..=most).contains(&num_classes),
@@ -162,11 +162,6 @@ pub fn validate(config: &Config, settings: &Settings) -> Vec<(String, String)> {
         "model.image_size",
         "must be 28, the edge of the data sets' pictures, which the networks pad or scale by themselves; 20, their middle, only for linear, pairwise and mlp…"
             .into(),
-    );
-    must(
-        init.is_none() || !matches!(name, Name::Knn | Name::Lenet5Modern),
-        "model.init",
-        "does nothing for this network; leave the key away".into(),
     );
     let knn = name == Name::Knn;
     must(knn == k.is_some(), "model.k", "belongs to model.name=knn, and only there".into());
