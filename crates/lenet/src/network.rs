@@ -61,18 +61,17 @@ impl Network {
     pub fn new(path: &nn::Path, config: &ModelConfig) -> Self {
         let ModelConfig { name, num_classes: classes, .. } = *config;
         let init = config.init.unwrap_or_default();
-        let flat =
-            |units| Flat::new(path, init, config.image_size.unwrap_or(28), name.hidden().unwrap_or_default(), units);
+        let edge = config.image_size.unwrap_or(28);
+        let squashing = |units| Flat::squashing(path, init, edge, name.hidden().unwrap_or_default(), units);
         let form = match name {
             Name::Lenet5 => Form::Lenet5(Lenet5::new(path, classes, init)),
             Name::Lenet5Modern => Form::Lenet5Modern(Lenet5Modern::new(path, classes)),
             Name::Pairwise => {
                 let says = one_against_one(classes).to_device(path.device());
-                Form::Pairwise(flat(says.size()[1]), says)
+                Form::Pairwise(squashing(says.size()[1]), says)
             }
-            Name::Linear | Name::Mlp300 | Name::Mlp1000 | Name::Mlp300_100 | Name::Mlp500_150 => {
-                Form::Flat(flat(classes))
-            }
+            Name::Linear => Form::Flat(Flat::linear(path, init, edge, classes)),
+            Name::Mlp300 | Name::Mlp1000 | Name::Mlp300_100 | Name::Mlp500_150 => Form::Flat(squashing(classes)),
             Name::Lenet1 => Form::Lenet1(Lenet1::new(path, init, classes)),
             Name::Lenet4 => Form::Lenet4(Lenet4::new(path, init, classes)),
             Name::BoostedLenet4 => Form::BoostedLenet4(Box::new(BoostedLenet4::new(path, init, classes))),
