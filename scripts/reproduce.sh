@@ -56,4 +56,5 @@ done <<<"$todo"
 "$report" write
 echo
 "$report" show "$table"
-[ -z "$failed" ] || stop 1 "these failed (see above), and the same command tries them again:$failed"
+[ -z "$failed" ] || stop 1 "these failed (see above), and the same command tries them again:$failed; where the configuration has changed" \
+    "since a run began, delete its folder runs/$paper/CONFIG/seedN first"

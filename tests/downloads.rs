@@ -41,9 +41,7 @@ impl Server {
             for connection in listener.incoming() {
                 let answer: Option<Answer> = of_thread.lock().unwrap().pop_front();
                 // A client that leaves early is its own business.
-                if let Ok(done) = serve(connection.unwrap(), path, &file, answer) {
-                    seen_there.lock().unwrap().push(done);
-                }
+                let _ = serve(connection.unwrap(), path, &file, answer, &seen_there);
             }
         });
         Self { address, answers, seen }
@@ -63,7 +61,8 @@ fn serve(
     path: &str,
     file: &[u8],
     answer: Option<Answer>,
-) -> std::io::Result<(usize, usize)> {
+    seen: &Mutex<Vec<(usize, usize)>>,
+) -> std::io::Result<()> {
     let head: Vec<String> =
         BufReader::new(&connection).lines().map_while(Result::ok).take_while(|l| !l.is_empty()).collect();
     let range = head.iter().find_map(|l| l.strip_prefix("Range: bytes=")?.trim_end_matches('-').parse::<usize>().ok());
@@ -82,10 +81,11 @@ fn serve(
     } else {
         String::new()
     };
-    write!(connection, "HTTP/1.1 {status} -\r\nContent-Length: {}\r\n{place}Connection: close\r\n\r\n", body.len())?;
     let sent = if let Some(Answer::Cut(bytes)) = answer { &body[..bytes] } else { body };
-    connection.write_all(sent)?;
-    Ok((from, sent.len()))
+    // Before the answer: once the client has it, the test may look.
+    seen.lock().unwrap().push((from, sent.len()));
+    write!(connection, "HTTP/1.1 {status} -\r\nContent-Length: {}\r\n{place}Connection: close\r\n\r\n", body.len())?;
+    connection.write_all(sent)
 }
 
 const FILE: &str = "t10k-images-idx3-ubyte";

@@ -67,6 +67,8 @@ fn a_checkpoint_that_has_no_room_leaves_the_ones_before() {
     disk.remount("size=32m");
     succeed(pasted(disk.path(), &said));
     assert_eq!(weights_hash(&folder), uninterrupted());
+    let rows = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    assert_eq!(rows.matches("\"test/error\"").count(), 1, "the final test stands there once:\n{rows}");
 }
 
 #[test]

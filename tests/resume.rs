@@ -1,6 +1,5 @@
 //! One run of a config, cut anywhere and resumed, ends in the hash of the uninterrupted run.
 
-use std::time::Duration;
 
 use crate::program::{
     checkpoints, files, hard, lenet, pasted, quietly, result, run, signal, succeed, text, uninterrupted, wait_until,
@@ -31,25 +30,6 @@ fn ctrl_c_saves_and_tells_how_to_go_on() {
         succeed(pasted(dir.path(), &text(&output.stderr)));
         assert_eq!(weights_hash(&folder), uninterrupted());
     }
-}
-
-#[test]
-fn a_second_ctrl_c_leaves_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    // A batch so large that a step takes long.
-    let words = hard(&["--out", "run", "batch_size=2000", "compute.micro_batch=1", "length=1000 steps"]);
-    let mut child = quietly(lenet(dir.path(), words));
-    wait_until("the stage to start", || dir.path().join("run/metrics.jsonl").exists());
-    std::thread::sleep(Duration::from_millis(300));
-    signal(&child, "INT");
-    std::thread::sleep(Duration::from_millis(50));
-    signal(&child, "INT");
-    let begun = std::time::Instant::now();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
-    // It left without saving: a single signal would have written a checkpoint and said interrupted.
-    assert_eq!(result(&dir.path().join("run"))["status"], "running");
-    assert!(checkpoints(&dir.path().join("run")).is_empty());
 }
 
 #[test]

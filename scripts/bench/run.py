@@ -12,6 +12,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).parents[2]
+BUILT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 CONFIG = "experiments/lenet/lenet5_modern.yaml"
 THREADS = "2"
 # The peers' own choices of how to hold the pictures and lay them out; the fastest is the peer.
@@ -32,7 +33,7 @@ def run(command):
 
 
 def ours(batch, steps):
-    return ["target/release/lenet", "bench", "--config", CONFIG, "--device", "cpu", "--steps", str(steps),
+    return [str(BUILT / "lenet"), "bench", "--config", CONFIG, "--device", "cpu", "--steps", str(steps),
             f"compute.threads={THREADS}", f"batch_size={batch}"]  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def idle(batch):
 
     def train(epochs):
         with tempfile.TemporaryDirectory() as folder:
-            wall, _, said = run(["target/release/examples/idle", "train", "--config", "scripts/bench/idle.yaml", "--json",
+            wall, _, said = run([str(BUILT / "examples/idle"), "train", "--config", "scripts/bench/idle.yaml", "--json",
                                  "--quiet", "--out", f"{folder}/run", f"batch_size={batch}", f"length={epochs} epochs"])  # fmt: skip
             return wall, said["steps"]
 

@@ -2,7 +2,8 @@
 //! that those before it find hard, and their outputs are added.
 //!
 //! *Chosen here, since the paper leaves it open*: each network learns for a third of the run, with the schedule anew. The hard patterns are
-//! found among [`DRAWS`] distorted copies of the training set, at the start of the second and of the third network's time.
+//! found among [`DRAWS`] distorted copies of the training set, at the start of the second and of the third network's time; as many as the
+//! training set has pictures are enough.
 
 use repro::Result;
 use repro::data::{Images, Resident, below, rng};
@@ -64,9 +65,10 @@ pub struct Filter {
 
 /// Which network learns at a step, and where in its own training that is: (member, step of it, steps of it).
 pub fn turn(at: &Step) -> (usize, u64, u64) {
-    let each = at.total.div_ceil(MEMBERS as u64);
-    let member = at.index / each;
-    (member as usize, at.index % each, each.min(at.total - member * each))
+    let members = MEMBERS as u64;
+    let member = at.index * members / at.total;
+    let start = |member: u64| (member * at.total).div_ceil(members);
+    (member as usize, at.index - start(member), start(member + 1) - start(member))
 }
 
 impl Filter {
@@ -128,9 +130,12 @@ fn answers(net: &BoostedLenet4, member: usize, images: &Tensor) -> Tensor {
 fn search(net: &BoostedLenet4, learner: usize, data: &Resident, at: &Step) -> Result<Images> {
     let seed = at.setup.settings.seed;
     let everything: Vec<i64> = (0..data.set.len() as i64).collect();
-    let mut found = Vec::new();
+    let (mut found, mut count) = (Vec::new(), 0);
     for draw in 0..DRAWS {
         for samples in everything.chunks(SEARCH_BATCH) {
+            if count >= everything.len() {
+                return Ok(join(&found));
+            }
             let mut images = data.set.select(&Tensor::f_from_slice(samples)?.f_to_device(data.set.device())?);
             for augment in &data.augment {
                 images.image =
@@ -138,7 +143,9 @@ fn search(net: &BoostedLenet4, learner: usize, data: &Resident, at: &Step) -> Re
             }
             let first = answers(net, 0, &images.image);
             let reference = if learner == 1 { images.label.shallow_clone() } else { answers(net, 1, &images.image) };
-            found.push(pick(&images, &first.ne_tensor(&reference).nonzero().view([-1])));
+            let hard = pick(&images, &first.ne_tensor(&reference).nonzero().view([-1]));
+            count += hard.label.numel();
+            found.push(hard);
         }
     }
     Ok(join(&found))
@@ -171,9 +178,17 @@ mod tests {
         let (_, setup) = surroundings();
         let turns = [0, 29, 30, 59, 60, 89].map(|index| turn(&step(&setup, index)));
         assert_eq!(turns, [(0, 0, 30), (0, 29, 30), (1, 0, 30), (1, 29, 30), (2, 0, 30), (2, 29, 30)]);
-        // A run that three does not divide: the last network gets what is left.
-        let last = turn(&Step { index: 9, total: 10, steps_per_epoch: 3, setup: &setup });
-        assert_eq!(last, (2, 1, 2));
+        // Runs that three does not divide: every network has its turn, and every step belongs to one.
+        for total in [3, 4, 5, 10] {
+            let turns: Vec<_> =
+                (0..total).map(|index| turn(&Step { index, total, steps_per_epoch: 3, setup: &setup })).collect();
+            for member in 0..MEMBERS {
+                let own: Vec<_> = turns.iter().filter(|turn| turn.0 == member).collect();
+                assert!(
+                    !own.is_empty() && own.iter().enumerate().all(|(k, t)| t.1 == k as u64 && t.2 == own.len() as u64)
+                );
+            }
+        }
     }
 
     #[test]
@@ -195,7 +210,7 @@ mod tests {
         let right = count(answers(&net, 0, &second.image).eq_tensor(&second.label));
         let easy = count(answers(&net, 0, &batch().image).eq_tensor(&batch().label));
         assert_eq!((second.label.numel(), right), (64, easy.min(32)));
-        assert!(easy > 0 && filter.hard() > 1000, "the test needs both kinds: {easy}, {}", filter.hard());
+        assert!(easy > 0 && filter.hard() >= 200, "the test needs both kinds: {easy}, {}", filter.hard());
 
         let third = filter.apply(&net, batch(), &data, &step(&setup, 70)).unwrap();
         let differ = count(answers(&net, 0, &third.image).ne_tensor(&answers(&net, 1, &third.image)));

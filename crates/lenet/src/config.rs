@@ -1,6 +1,6 @@
 //! What LeNet adds to the keys that all papers share.
 
-use repro::config::{Length, Settings};
+use repro::config::{Length, Precision, Settings};
 use repro::data::Augment;
 use repro::optim::{AdamwConfig, OptimConfig, Schedule, SgdConfig};
 use serde::Deserialize;
@@ -179,6 +179,11 @@ pub fn validate(config: &Config, settings: &Settings) -> Vec<(String, String)> {
     );
     if knn {
         must(
+            settings.compute.micro_batch.is_none() && settings.compute.precision == Precision::F32,
+            "compute",
+            "knn computes no gradients: leave micro_batch away, and precision at f32".into(),
+        );
+        must(
             settings.length == Length::Epochs(1.0),
             "length",
             "must be `1 epoch`: knn keeps every training picture once".into(),
@@ -233,6 +238,12 @@ pub fn validate(config: &Config, settings: &Settings) -> Vec<(String, String)> {
         );
         must(base_lr > 0.0 && base_lr.is_finite(), "optim.base_lr", format!("is {base_lr}; it must be greater than 0"));
         must(mu > 0.0 && mu.is_finite(), "optim.mu", format!("is {mu}; it must be greater than 0, such as 0.02"));
+        must(
+            config.model.prepare.is_none(),
+            "model.prepare",
+            "cannot act with levenberg_marquardt, which estimates its curvature on plain pictures; leave the key away"
+                .into(),
+        );
         must(samples >= 1, "optim.samples", "must be at least 1, such as 500".into());
     }
     found

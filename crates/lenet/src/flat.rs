@@ -1,4 +1,4 @@
-//! The networks of Figure 9 without shared weights: linear, pairwise linear, and one or two hidden layers (§III.C.1 to 6).
+//! The networks of Figure 9 without shared weights: linear, pairwise, and one or two hidden layers (§III.C.1 to 6).
 //!
 //! *Chosen here, since the paper leaves it open*: pixels run from −0.1 to 1.175 as in LeNet-5, all units squash as LeNet-5's do, but
 //! those of the linear classifier (of plain sums, each pair's far-off opinions of the other classes would add up: 15.2 % instead of 11.5 % after

@@ -49,7 +49,7 @@ impl Knn {
         let k = self.k.min(self.labels.numel() as i64);
         let worth = Tensor::arange(k, (Kind::Float, memory.device())) * -NEARER + 1.0;
         let votes = |asked: Tensor| {
-            // |a − b|² = |a|² + |b|² − 2ab, whole numbers below 2²⁶; |a|² is the same for all of the memory.
+            // |a − b|² = |a|² + |b|² − 2ab, rounded to float32, as it would be anywhere else; |a|² is the same for all of the memory.
             let distance = squares.addmm(&(asked.to_kind(Kind::Float) * -2.0), &memory.tr());
             let (_, nearest) = distance.topk(k, 1, false, true);
             let classes = self.labels.index_select(0, &nearest.view([-1])).view([-1, k, 1]).eq_tensor(&names);

@@ -29,7 +29,7 @@ pub enum Form {
     Lenet5Modern(Lenet5Modern),
     /// Linear, or with hidden layers; an output for each class.
     Flat(Flat),
-    /// Linear; an output for each pair of classes, and what each says of each class.
+    /// One layer; a squashed output for each pair of classes, and what each says of each class.
     Pairwise(Flat, Tensor),
     /// LeNet-1.
     Lenet1(Lenet1),

@@ -71,9 +71,17 @@ impl Recipe for Train {
         if shared > 0 {
             setup.note(format!("{shared} pictures of the test set stand in the training set of {name}, too"));
         }
-        let steps_per_epoch = splits.train.len() / setup.settings.batch_size;
+        let (len, batch) = (splits.train.len(), setup.settings.batch_size);
+        if config.model.name == Name::Knn && !len.is_multiple_of(batch) {
+            return Err(user!(
+                "knn keeps whole batches: choose a batch_size that divides the {len} training pictures, such as 1"
+            ));
+        }
+        let steps_per_epoch = len / batch;
         if steps_per_epoch > 0 {
-            config.schedule.check(setup.settings.length.steps(steps_per_epoch), steps_per_epoch)?;
+            // Each member of the boosted network has the schedule for itself.
+            let turns = if config.model.name == Name::BoostedLenet4 { boosting::MEMBERS as u64 } else { 1 };
+            config.schedule.check(setup.settings.length.steps(steps_per_epoch) / turns, steps_per_epoch)?;
         }
         Resident::new(splits, config.augment.clone())
     }
@@ -103,7 +111,8 @@ impl Recipe for Train {
 
     fn step(&mut self, batch: Images, data: &Resident, at: &Step) -> Result<Scalars> {
         if let Form::Knn(knn) = &self.net.form {
-            knn.memorise(at.index as i64 * batch.label.numel() as i64, &self.net.input(&batch.image), &batch.label);
+            let place = (at.index % at.steps_per_epoch) as i64;
+            knn.memorise(place * batch.label.numel() as i64, &self.net.input(&batch.image), &batch.label);
             return Ok(vec![]);
         }
         let (mut batch, mut index, mut total) = (batch, at.index, at.total);
@@ -140,7 +149,11 @@ impl Recipe for Train {
         }
         let loss = mean.ok_or_else(|| Error::Failed("a batch without pictures".into()))?;
         let mut scalars = vec![("loss", Scalar::Device(loss)), ("lr", Scalar::Host(lr))];
-        if let Form::BoostedLenet4(_) = &self.net.form {
+        if let Form::BoostedLenet4(net) = &mut self.net.form {
+            if at.index + 1 == at.total {
+                // However short the run was, its result is of all three, as `eval` of its weights is.
+                net.learner = boosting::MEMBERS - 1;
+            }
             scalars.push(("hard_patterns", Scalar::Host(self.filter.hard() as f64)));
         }
         Ok(scalars)

@@ -138,12 +138,18 @@ pub fn read_metrics(folder: &Path) -> Result<Vec<Map<String, Value>>> {
     }
 }
 
-/// Drops the rows of a stage behind `step`, which a resumed run writes again.
+/// Whether a name such as `test/error`, `test-ema/error` or `probe/test/error` is of the evaluation that ends a stage.
+fn of_final_test(name: &str) -> bool {
+    name.split('/').any(|part| part == "test" || part == "test-ema")
+}
+
+/// Drops the rows of a stage that a resumed run writes again: those behind `step`, and the final test's.
 fn rewind(folder: &Path, stage: &str, step: u64) -> Result<()> {
     let rows = read_metrics(folder)?.into_iter();
     let stays = |row: &Map<String, Value>| {
         row.get("stage").and_then(Value::as_str) != Some(stage)
             || row.get("step").and_then(Value::as_u64).is_some_and(|s| s <= step)
+                && !row.keys().any(|name| of_final_test(name))
     };
     let kept: String = rows.filter(stays).map(|row| format!("{}\n", Value::Object(row))).collect();
     crate::files::write_atomic(&folder.join(METRICS), &[kept.as_bytes()])
