@@ -1,6 +1,5 @@
 //! One run of a config, cut anywhere and resumed, ends in the hash of the uninterrupted run.
 
-
 use crate::program::{
     checkpoints, files, hard, lenet, pasted, quietly, result, run, signal, succeed, text, uninterrupted, wait_until,
     weights_hash,
