@@ -13,6 +13,10 @@ if ! is_paper "$paper" || [[ $table != */?* ]]; then
     exit 2
 fi
 
+# Said before minutes are spent on building; `report` says what else is wrong.
+tables=$(sed -n 's/^  - name: //p' "$root/results/$paper.yaml" | xargs)
+[[ " $tables " == *" ${table#*/} "* ]] || stop 2 "there is no table $table; tables of $paper: $tables"
+
 command="scripts/reproduce.sh $*"
 # cut_off CODE: what is trained is saved by then.
 cut_off() {

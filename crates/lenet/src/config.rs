@@ -164,8 +164,10 @@ pub fn validate(config: &Config, settings: &Settings) -> Vec<(String, String)> {
             .into(),
     );
     let knn = name == Name::Knn;
-    must(knn == k.is_some(), "model.k", "belongs to model.name=knn, and only there".into());
-    must(knn == memory.is_some(), "model.memory", "belongs to model.name=knn, and only there".into());
+    for (key, given, example) in [("model.k", k.is_some(), "3"), ("model.memory", memory.is_some(), "60000")] {
+        must(given || !knn, key, format!("is missing: knn needs it, such as {example}"));
+        must(!given || knn, key, "acts with model.name=knn only; leave the key away".into());
+    }
     must(
         memory.is_none_or(|m| (1..=1_000_000).contains(&m)),
         "model.memory",
@@ -175,7 +177,7 @@ pub fn validate(config: &Config, settings: &Settings) -> Vec<(String, String)> {
     must(
         knn == (config.optim == Optim::Memorise {}),
         "optim.kind",
-        "memorise belongs to model.name=knn, and only there".into(),
+        "does not fit this network: knn takes memorise, and no other does".into(),
     );
     if knn {
         must(
