@@ -6,7 +6,7 @@
 //! training set has pictures are enough.
 
 use repro::Result;
-use repro::data::{Images, Resident, below, rng};
+use repro::data::{Draws, Images, Resident, below, rng};
 use repro::trainer::Step;
 use tch::{Tensor, nn};
 
@@ -113,12 +113,12 @@ impl Filter {
 }
 
 fn pick(images: &Images, index: &Tensor) -> Images {
-    Images { image: images.image.index_select(0, index), label: images.label.index_select(0, index) }
+    Images { image: images.image.index_select(0, index), label: images.label.index_select(0, index), mix: None }
 }
 
 fn join(parts: &[Images]) -> Images {
     let all = |part: fn(&Images) -> &Tensor| Tensor::cat(&parts.iter().map(part).collect::<Vec<_>>(), 0);
-    Images { image: all(|part| &part.image), label: all(|part| &part.label) }
+    Images { image: all(|part| &part.image), label: all(|part| &part.label), mix: None }
 }
 
 /// The classes that one network names, `[N]`.
@@ -136,11 +136,9 @@ fn search(net: &BoostedLenet4, learner: usize, data: &Resident, at: &Step) -> Re
             if count >= everything.len() {
                 return Ok(join(&found));
             }
-            let mut images = data.set.select(&Tensor::f_from_slice(samples)?.f_to_device(data.set.device())?);
-            for augment in &data.augment {
-                images.image =
-                    augment.apply(&images.image, seed, FIRST_DRAW + draw * MEMBERS as u64 + learner as u64, samples)?;
-            }
+            let images = data.set.select(&Tensor::f_from_slice(samples)?.f_to_device(data.set.device())?);
+            let epoch = FIRST_DRAW + draw * MEMBERS as u64 + learner as u64;
+            let images = data.pipeline.apply(images, Draws { seed, epoch, step: at.index, samples })?;
             let first = answers(net, 0, &images.image);
             let reference = if learner == 1 { images.label.shallow_clone() } else { answers(net, 1, &images.image) };
             let hard = pick(&images, &first.ne_tensor(&reference).nonzero().view([-1]));

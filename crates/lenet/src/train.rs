@@ -83,7 +83,7 @@ impl Recipe for Train {
             let turns = if config.model.name == Name::BoostedLenet4 { boosting::MEMBERS as u64 } else { 1 };
             config.schedule.check(setup.settings.length.steps(steps_per_epoch) / turns, steps_per_epoch)?;
         }
-        Resident::new(splits, config.augment.clone())
+        Resident::new(splits, config.augment.clone(), None)
     }
 
     fn build(config: &Config, setup: &Setup, init: Option<&Named>) -> Result<Self> {

@@ -38,6 +38,8 @@ pub struct DataConfig {
     pub root: Option<String>,
     /// Threads that decode. `None`: as many as the machine has.
     pub workers: Option<u64>,
+    /// Training examples that are held out to choose by, the last N of a fixed permutation; at least 1. `None`: none.
+    pub validation: Option<u64>,
     /// Only the first N training examples of a fixed permutation, the same for every seed; at least 1. `None`: all.
     pub limit_train: Option<u64>,
     /// Only the first N test examples of a fixed permutation; at least 1. `None`: all.
@@ -137,6 +139,11 @@ impl Settings {
             self.data.limit_train != Some(0),
             "data.limit_train",
             "must be at least 1; for all examples leave the key away",
+        );
+        must(
+            self.data.validation != Some(0),
+            "data.validation",
+            "must be at least 1; to hold nothing out leave the key away",
         );
         must(
             self.data.limit_test != Some(0),

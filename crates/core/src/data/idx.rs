@@ -31,7 +31,7 @@ pub(super) fn splits(name: &str, root: &Path, classes: &[&str]) -> Result<Splits
             folder.remedy()
         ));
     }
-    Ok(Splits { train, test })
+    Ok(Splits { train, validation: None, test })
 }
 
 struct Folder<'a> {

@@ -15,6 +15,17 @@ pub struct Images {
     pub image: Tensor,
     /// `[N]`, int64 in `0..K`, on the set's device.
     pub label: Tensor,
+    /// Of pictures that mixup or cutmix made: what else is in them.
+    pub mix: Option<Mix>,
+}
+
+/// The second label of pictures that are blended of two.
+#[derive(Debug)]
+pub struct Mix {
+    /// `[N]`, int64 in `0..K`.
+    pub label: Tensor,
+    /// λ, the share of [`Images::label`] in the loss; that of the second label is 1 − λ.
+    pub share: f64,
 }
 
 /// A set of labelled pictures of one size, on a device as bytes.
@@ -33,6 +44,8 @@ pub struct ImageSet {
 pub struct Splits {
     /// What is trained on.
     pub train: ImageSet,
+    /// What was held out of it to choose by.
+    pub validation: Option<ImageSet>,
     /// What is tested on.
     pub test: ImageSet,
 }
@@ -90,8 +103,29 @@ impl ImageSet {
                 self.len()
             ));
         }
-        let first = &permutation(&mut rng(0, 0, 0, "limit"), self.len())[..n as usize];
-        let index = Tensor::f_from_slice(first)?.f_to_device(self.device())?;
+        self.part(&permutation(&mut rng(0, 0, 0, "limit"), self.len())[..n as usize])
+    }
+
+    /// Two parts: all but the last `n` of the permutation that [`Self::limit`] takes the first of, and those `n`.
+    ///
+    /// # Errors
+    /// Nothing would be held out, or nothing left.
+    pub fn hold_out(&self, n: u64) -> Result<(Self, Self)> {
+        if n == 0 || n >= self.len() {
+            return Err(user!(
+                "{n} pictures cannot be held out of a set of {}; choose 1 to {}",
+                self.len(),
+                self.len() - 1
+            ));
+        }
+        let order = permutation(&mut rng(0, 0, 0, "limit"), self.len());
+        let (left, out) = order.split_at((self.len() - n) as usize);
+        Ok((self.part(left)?, self.part(out)?))
+    }
+
+    /// The set of the pictures at these places.
+    fn part(&self, places: &[i64]) -> Result<Self> {
+        let index = Tensor::f_from_slice(places)?.f_to_device(self.device())?;
         Self::hashed(
             self.pixels.f_index_select(0, &index)?,
             self.labels.f_index_select(0, &index)?,
@@ -141,7 +175,11 @@ impl ImageSet {
 
     /// The pictures at `index`: `[n]`, int64 in `0..N`, on the set's device.
     pub fn select(&self, index: &Tensor) -> Images {
-        Images { image: unit(&self.pixels.index_select(0, index)), label: self.labels.index_select(0, index) }
+        Images {
+            image: unit(&self.pixels.index_select(0, index)),
+            label: self.labels.index_select(0, index),
+            mix: None,
+        }
     }
 
     /// All pictures in the set's own order, `batch` at a time; the last batch holds what is left.
@@ -149,8 +187,18 @@ impl ImageSet {
         let (n, batch) = (self.len() as i64, batch.max(1));
         (0..n).step_by(batch as usize).map(move |start| {
             let size = batch.min(n - start);
-            Images { image: unit(&self.pixels.narrow(0, start, size)), label: self.labels.narrow(0, start, size) }
+            Images {
+                image: unit(&self.pixels.narrow(0, start, size)),
+                label: self.labels.narrow(0, start, size),
+                mix: None,
+            }
         })
+    }
+
+    /// Labels and pixels in row-major order.
+    pub(super) fn host(&self) -> Result<(Vec<u8>, Vec<u8>)> {
+        let labels = Vec::<i64>::try_from(&self.labels)?.into_iter().map(|label| label as u8).collect();
+        Ok((labels, bytes(&self.pixels)?))
     }
 
     /// Pictures of each class, by label.
@@ -163,6 +211,16 @@ impl ImageSet {
             counts[label as usize] += 1;
         }
         Ok(counts)
+    }
+
+    /// The mean picture `[1, C, H, W]`, float32 in [0, 1].
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn mean_picture(&self) -> Result<Tensor> {
+        // Sums of bytes are exact in integers.
+        let sum = self.pixels.f_sum_dim_intlist([0_i64].as_slice(), true, Kind::Int64)?;
+        Ok((sum.f_to_kind(Kind::Double)? / (255.0 * self.len() as f64)).f_to_kind(Kind::Float)?)
     }
 
     /// Mean and standard deviation (over all pixels, not their sample estimate) of each channel, of values in [0, 1].
@@ -270,6 +328,21 @@ mod tests {
         assert_eq!(set.limit(10).unwrap().sha256(), set.limit(10).unwrap().sha256());
         for n in [0, 101] {
             assert!(matches!(set.limit(n), Err(Error::User(_))));
+        }
+    }
+
+    #[test]
+    fn what_is_held_out_is_the_rest_and_the_same_for_all() {
+        let pixels: Vec<u8> = (0..100).collect();
+        let set = ImageSet::new(&pixels, [1, 1, 1], &[0; 100], &["a"]).unwrap();
+        let (left, out) = set.hold_out(10).unwrap();
+        let mut both = [bytes(&left.pixels).unwrap(), bytes(&out.pixels).unwrap()].concat();
+        assert_eq!((left.len(), out.len()), (90, 10));
+        assert_eq!(both, bytes(&set.limit(100).unwrap().pixels).unwrap());
+        both.sort_unstable();
+        assert_eq!(both, pixels);
+        for n in [0, 100] {
+            assert!(matches!(set.hold_out(n), Err(Error::User(_))));
         }
     }
 

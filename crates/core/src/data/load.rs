@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use tch::Device;
 
-use super::{DataConfig, ImageSet, Splits, idx, synthetic};
+use super::{DataConfig, ImageSet, Splits, cifar, idx, synthetic};
 use crate::{Result, user};
 
 /// The sets that [`load`] knows.
-const NAMES: [&str; 3] = ["mnist", "fashion_mnist", "synthetic"];
+const NAMES: [&str; 6] = ["mnist", "fashion_mnist", "cifar10", "cifar100", "synthetic", "synthetic_colour"];
 
 const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
@@ -37,22 +37,35 @@ pub fn load(config: &DataConfig, device: Device) -> Result<Splits> {
         }
     }
     let splits = match name {
-        "synthetic" if config.root.is_some() => {
-            return Err(user!("data.root cannot act on synthetic, which is drawn by code; remove the key"));
+        "synthetic" | "synthetic_colour" if config.root.is_some() => {
+            return Err(user!("data.root cannot act on {name}, which is drawn by code; remove the key"));
         }
         "synthetic" => synthetic::splits()?,
+        "synthetic_colour" => synthetic::colour_splits()?,
         _ => {
             let root = root(
                 config,
                 std::env::var_os("REPRO_DATA").map(PathBuf::from),
                 &std::env::current_dir().unwrap_or_default(),
             )?;
-            let classes = if name == "mnist" { &DIGITS } else { &FASHION };
-            idx::splits(name, &root, classes)?
+            match name {
+                "cifar10" => cifar::ten(&root)?,
+                "cifar100" => cifar::hundred(&root)?,
+                "mnist" => idx::splits(name, &root, &DIGITS)?,
+                _ => idx::splits(name, &root, &FASHION)?,
+            }
         }
     };
+    let (train, validation) = match config.validation {
+        Some(n) => {
+            let (train, out) = splits.train.hold_out(n).map_err(|e| user!("data.validation: {e}"))?;
+            (train, Some(out.to_device(device)?))
+        }
+        None => (splits.train, None),
+    };
     Ok(Splits {
-        train: limited(splits.train, config.limit_train, "limit_train")?.to_device(device)?,
+        train: limited(train, config.limit_train, "limit_train")?.to_device(device)?,
+        validation,
         test: limited(splits.test, config.limit_test, "limit_test")?.to_device(device)?,
     })
 }
@@ -92,7 +105,15 @@ mod tests {
     use crate::data::overlap;
 
     fn config(name: &str) -> DataConfig {
-        DataConfig { name: name.into(), root: None, workers: None, limit_train: None, limit_test: None, max_bad: None }
+        DataConfig {
+            name: name.into(),
+            root: None,
+            workers: None,
+            validation: None,
+            limit_train: None,
+            limit_test: None,
+            max_bad: None,
+        }
     }
 
     fn assert_refused(config: &DataConfig, words: &[&str]) {
@@ -108,7 +129,7 @@ mod tests {
     fn an_unknown_name_lists_the_known() {
         assert_refused(
             &config("fashion-mnist"),
-            &["mnist, fashion_mnist, synthetic", "the nearest is `fashion_mnist`"],
+            &["mnist, fashion_mnist, cifar10, cifar100, synthetic", "the nearest is `fashion_mnist`"],
         );
     }
 

@@ -1,19 +1,22 @@
 //! Data sets, order, augmentation.
 
-mod affine;
 mod augment;
+mod cifar;
 mod idx;
 mod images;
 mod load;
+mod normalise;
+mod pictures;
 mod random;
 mod resident;
 mod synthetic;
 
 pub use crate::config::DataConfig;
-pub use affine::Affine;
-pub use augment::{Augment, Crop, Flip};
-pub use images::{ImageSet, Images, Splits, overlap};
+pub use augment::{Affine, Augment, Crop, Draws, Flip, Pipeline};
+pub use images::{ImageSet, Images, Mix, Splits, overlap};
 pub use load::load;
+pub use normalise::{Normalise, Normaliser};
+pub use pictures::{Form, Pictures};
 pub use random::{below, order, rng, uniform};
 pub use resident::Resident;
 

@@ -3,7 +3,8 @@
 use sha2::{Digest, Sha256};
 use tch::Tensor;
 
-use super::augment::Augment;
+use super::augment::{Augment, Draws, Pipeline};
+use super::normalise::{Normalise, Normaliser};
 use super::random::order;
 use super::{Cursor, ImageSet, Images, Source, Splits};
 use crate::Result;
@@ -13,20 +14,28 @@ use crate::Result;
 pub struct Resident {
     /// What is trained on.
     pub set: ImageSet,
+    /// What is held out of it, never augmented.
+    pub validation: Option<ImageSet>,
     /// What is tested on, never augmented.
     pub test: ImageSet,
-    /// Applied to each training batch, in this order.
-    pub augment: Vec<Augment>,
+    /// Applied to each training batch.
+    pub pipeline: Pipeline,
 }
 
 impl Resident {
-    /// A source over `splits`.
+    /// A source over `splits`; the pictures stay in [0, 1] without `normalise`.
     ///
     /// # Errors
-    /// An augmentation with parameters out of range (see [`Augment::check_all`]).
-    pub fn new(splits: Splits, augment: Vec<Augment>) -> Result<Self> {
-        Augment::check_all(&augment, splits.train.shape())?;
-        Ok(Self { set: splits.train, test: splits.test, augment })
+    /// An augmentation with parameters out of range (see [`Augment::check_all`]), numbers that do not fit the channels.
+    pub fn new(splits: Splits, augment: Vec<Augment>, normalise: Option<&Normalise>) -> Result<Self> {
+        let Splits { train, validation, test } = splits;
+        let [channels, ..] = train.shape();
+        let normaliser = match normalise {
+            Some(kind) => kind.of(Some(&train), channels, train.device())?,
+            None => Normaliser::none(),
+        };
+        let pipeline = Pipeline::new(augment, normaliser, train.shape())?;
+        Ok(Self { set: train, validation, test, pipeline })
     }
 }
 
@@ -44,10 +53,13 @@ impl Source for Resident {
         }
     }
 
-    /// SHA-256 in hexadecimal over the hashes of both splits, as text.
+    /// SHA-256 in hexadecimal over the hashes of training and test split, and of what was held out if anything was, as text.
     fn sha256(&self) -> String {
-        let both = Sha256::new().chain_update(self.set.sha256()).chain_update(self.test.sha256());
-        both.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        let mut all = Sha256::new().chain_update(self.set.sha256()).chain_update(self.test.sha256());
+        if let Some(validation) = &self.validation {
+            all.update(validation.sha256());
+        }
+        all.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
@@ -83,10 +95,8 @@ impl Batches<'_> {
         let share = batch / world;
         let start = (step % steps) * batch + rank * share;
         let samples = &order.samples[start as usize..(start + share) as usize];
-        let mut images = set.select(&order.index.f_narrow(0, start as i64, share as i64)?);
-        for augment in &self.source.augment {
-            images.image = augment.apply(&images.image, seed, epoch, samples)?;
-        }
+        let images = set.select(&order.index.f_narrow(0, start as i64, share as i64)?);
+        let images = self.source.pipeline.apply(images, Draws { seed, epoch, step, samples })?;
         self.order = Some(order);
         Ok(images)
     }
@@ -108,6 +118,7 @@ mod tests {
     use crate::Error;
     use crate::data::{Affine, Crop, Flip};
     use proptest::prelude::*;
+    use tch::{Device, Kind};
 
     const BATCH: u64 = 8;
 
@@ -120,7 +131,7 @@ mod tests {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             ImageSet::new(&pixels, [1, 5, 6], &labels, &names).unwrap()
         };
-        Resident::new(Splits { train: set(29), test: set(3) }, augment).unwrap()
+        Resident::new(Splits { train: set(29), validation: None, test: set(3) }, augment, None).unwrap()
     }
 
     fn all_augmentations() -> Vec<Augment> {
@@ -165,7 +176,14 @@ mod tests {
         assert_ne!(labels(&a), labels(&b));
         // The same picture in another epoch or under another seed is distorted otherwise.
         let image = source.set.select(&Tensor::from_slice(&[4_i64])).image;
-        let apply = |seed, epoch| all_augmentations()[0].apply(&image, seed, epoch, &[4]).unwrap();
+        let apply = |seed, epoch| {
+            let images = Images {
+                image: image.shallow_clone(),
+                label: Tensor::zeros([1], (Kind::Int64, Device::Cpu)),
+                mix: None,
+            };
+            source.pipeline.apply(images, Draws { seed, epoch, step: 0, samples: &[4] }).unwrap().image
+        };
         assert_eq!(apply(1, 0), apply(1, 0));
         assert_ne!(apply(1, 0), apply(2, 0));
         assert_ne!(apply(1, 0), apply(1, 1));

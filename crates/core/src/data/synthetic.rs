@@ -47,7 +47,31 @@ pub(super) fn splits() -> Result<Splits> {
         }
         ImageSet::new(&pixels, [1, SIDE, SIDE], &labels, &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"])
     };
-    Ok(Splits { train: set(0, TRAIN)?, test: set(TRAIN, TEST)? })
+    Ok(Splits { train: set(0, TRAIN)?, validation: None, test: set(TRAIN, TEST)? })
+}
+
+/// The same digits as colour pictures of 32×32, `[3, 32, 32]`: each with an ink and a paper of its own colour.
+pub(super) fn colour_splits() -> Result<Splits> {
+    let grey = splits()?;
+    let coloured = |set: &ImageSet, first: u64| {
+        let (labels, grey) = set.host()?;
+        let mut pixels = Vec::with_capacity(labels.len() * 3 * 1024);
+        for (place, digit) in grey.chunks_exact(SIDE * SIDE).enumerate() {
+            let rng = &mut rng(0, 0, first + place as u64, "synthetic colours");
+            for _ in 0..3 {
+                let (paper, ink) = (uniform(rng, 0.0, 110.0), uniform(rng, 145.0, 255.0));
+                // The digit's 28×28 stand in the middle of 32×32.
+                for (y, x) in (0..32_usize).flat_map(|y| (0..32_usize).map(move |x| (y, x))) {
+                    let inside = (2..30).contains(&y) && (2..30).contains(&x);
+                    let grey = if inside { f64::from(digit[(y - 2) * SIDE + x - 2]) / 255.0 } else { 0.0 };
+                    pixels.push((paper + (ink - paper) * grey) as u8);
+                }
+            }
+        }
+        let classes: Vec<&str> = set.classes().iter().map(String::as_str).collect();
+        ImageSet::new(&pixels, [3, 32, 32], &labels, &classes)
+    };
+    Ok(Splits { train: coloured(&grey.train, 0)?, validation: None, test: coloured(&grey.test, TRAIN)? })
 }
 
 /// Appends one picture: the stroke at a random place, size, slant, width and brightness, on noise.
@@ -99,7 +123,7 @@ mod tests {
     /// Learnable, but not by templates alone: the nearest class mean does far better than chance and far from perfectly.
     #[test]
     fn the_task_is_neither_hopeless_nor_trivial() {
-        let Splits { train, test } = splits().unwrap();
+        let Splits { train, test, .. } = splits().unwrap();
         let (train, test) = (train.in_order(2_000).next().unwrap(), test.in_order(500).next().unwrap());
         let means: Vec<Tensor> = (0..10)
             .map(|class| {

@@ -17,6 +17,24 @@ pub use pool::avg_pool_2x2;
 
 use crate::{Error, Result};
 
+/// What a layer that behaves differently in training is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Batch statistics, which move the running ones; dropout acts.
+    Train,
+    /// As [`Mode::Train`], but running statistics stay: the second pass over a batch (arXiv:2010.01412, Algorithm 1).
+    TrainAgain,
+    /// Running statistics; nothing is dropped.
+    Eval,
+}
+
+impl Mode {
+    /// Whether this is a pass of training.
+    pub fn trains(self) -> bool {
+        self != Mode::Eval
+    }
+}
+
 /// PyTorch's default for weights and biases: U(±1/√fan_in), which is what its `kaiming_uniform_(a=√5)` comes to.
 fn default_init(fan_in: i64) -> Init {
     let bound = 1.0 / (fan_in as f64).sqrt();

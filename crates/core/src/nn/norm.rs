@@ -2,6 +2,8 @@
 
 use tch::{Kind, Tensor, nn};
 
+use super::Mode;
+
 /// Normalises each channel over batch and positions (arXiv:1502.03167), as `torch.nn.BatchNorm2d` with its defaults.
 #[derive(Debug)]
 pub struct BatchNorm2d {
@@ -34,14 +36,16 @@ impl BatchNorm2d {
         }
     }
 
-    /// `[N, C, H, W]` → the same. In training by the batch's statistics, which move the running ones; else by the running ones.
-    pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
-        if train {
+    /// `[N, C, H, W]` → the same. In training by the batch's statistics, else by the running ones.
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+        if mode == Mode::Train {
             let _ = self.num_batches_tracked.shallow_clone().g_add_scalar_(1);
         }
         let (weight, bias) = (Some(&self.weight), Some(&self.bias));
-        let (mean, var) = (Some(&self.running_mean), Some(&self.running_var));
-        x.batch_norm(weight, bias, mean, var, train, Self::MOMENTUM, Self::EPS, true)
+        // Without running statistics there are none to move.
+        let running = mode != Mode::TrainAgain;
+        let (mean, var) = (running.then_some(&self.running_mean), running.then_some(&self.running_var));
+        x.batch_norm(weight, bias, mean, var, mode.trains(), Self::MOMENTUM, Self::EPS, true)
     }
 }
 

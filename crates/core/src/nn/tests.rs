@@ -128,13 +128,16 @@ fn batch_norm_is_its_formula_and_counts_training_batches() {
         }
         running.push((run_mean, run_var));
     }
-    close(&norm.forward(&x, true), &by_batch);
+    close(&norm.forward(&x, Mode::TrainAgain), &by_batch);
+    assert_eq!(norm.num_batches_tracked.int64_value(&[]), 0);
+    close(&norm.running_mean, &[0.0, 0.0]);
+    close(&norm.forward(&x, Mode::Train), &by_batch);
     close(&norm.running_mean, &[running[0].0, running[1].0]);
     close(&norm.running_var, &[running[0].1, running[1].1]);
-    close(&norm.forward(&x, false), &by_running);
+    close(&norm.forward(&x, Mode::Eval), &by_running);
     close(&norm.running_mean, &[running[0].0, running[1].0]);
     assert_eq!(norm.num_batches_tracked.int64_value(&[]), 1);
-    let _ = norm.forward(&x, true);
+    let _ = norm.forward(&x, Mode::Train);
     assert_eq!(norm.num_batches_tracked.int64_value(&[]), 2);
 }
 

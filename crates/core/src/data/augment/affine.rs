@@ -4,8 +4,8 @@ use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 use tch::Tensor;
 
-use super::random::uniform;
 use crate::Result;
+use crate::data::random::uniform;
 
 /// The planar distortions of the LeNet paper (section III): each parameter is uniform in plus or minus what is given here.
 ///

@@ -1,10 +1,18 @@
 //! Augmentation of a batch on its device. The parameters of each picture are drawn on the host from its own stream.
 
-use rand_chacha::ChaCha8Rng;
-use serde::Deserialize;
-use tch::{Kind, Tensor};
+mod affine;
+mod spatial;
 
-use super::affine::{Affine, Distortion, distort};
+use serde::Deserialize;
+use tch::Tensor;
+
+pub use affine::Affine;
+pub use spatial::{Crop, Flip};
+
+use self::affine::{Distortion, distort};
+use self::spatial::{mirror, padded_crop};
+use super::Images;
+use super::normalise::Normaliser;
 use super::random::{below, rng};
 use crate::{Result, user};
 
@@ -20,19 +28,70 @@ pub enum Augment {
     Flip(Flip),
 }
 
-/// Zeros around the picture, then a crop of the first size at a uniform place.
-#[derive(Debug, Clone, Deserialize, PartialEq)]
-pub struct Crop {
-    /// Pixels on each side.
-    pub pad: u64,
+/// What a kind acts on. A list is in this order, so that its reader sees what happens to a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// Colours in [0, 1], before centring.
+    Colour,
+    /// Places of pixels, after centring, so that the zeros that come in are the mean.
+    Space,
 }
 
-/// Left and right exchanged with probability one half.
-#[derive(Debug, Clone, Deserialize, PartialEq)]
-pub struct Flip {}
+/// What is done to the pictures of each training batch: colours, centring, places.
+#[derive(Debug)]
+pub struct Pipeline {
+    list: Vec<Augment>,
+    normaliser: Normaliser,
+}
+
+/// Where the randomness of a batch comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Draws<'a> {
+    /// The run's seed.
+    pub seed: u64,
+    /// The epoch that the batch belongs to.
+    pub epoch: u64,
+    /// The training step, counted from the start of the run.
+    pub step: u64,
+    /// The place of each picture in the set.
+    pub samples: &'a [i64],
+}
+
+impl Pipeline {
+    /// For pictures `[C, H, W]`.
+    ///
+    /// # Errors
+    /// What [`Augment::check_all`] finds.
+    pub fn new(list: Vec<Augment>, normaliser: Normaliser, shape: [i64; 3]) -> Result<Self> {
+        Augment::check_all(&list, shape)?;
+        Ok(Self { list, normaliser })
+    }
+
+    /// Augments and centres pictures in [0, 1].
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn apply(&self, mut images: Images, draws: Draws) -> Result<Images> {
+        let (colour, space): (Vec<_>, Vec<_>) = self.list.iter().partition(|augment| augment.phase() == Phase::Colour);
+        for augment in colour {
+            images.image = augment.apply(&images.image, draws)?;
+        }
+        images.image = self.normaliser.apply(&images.image)?;
+        for augment in space {
+            images.image = augment.apply(&images.image, draws)?;
+        }
+        Ok(images)
+    }
+
+    /// Centring alone, as evaluation has it.
+    pub fn normaliser(&self) -> &Normaliser {
+        &self.normaliser
+    }
+}
 
 impl Augment {
-    /// Refuses what cannot act on pictures `[C, H, W]`, and a kind that stands twice (both would draw the same numbers).
+    /// Refuses what cannot act on pictures `[C, H, W]`, a kind that stands twice (both would draw the same numbers), and a list that is not
+    /// in the order in which its kinds act.
     ///
     /// # Errors
     /// Names the parameter and its range.
@@ -41,6 +100,12 @@ impl Augment {
             let kind = augment.operation();
             if list[..place].iter().any(|other| other.operation() == kind) {
                 return Err(user!("augment: `{kind}` stands twice; keep one"));
+            }
+            if let Some(later) = list[..place].iter().find(|other| other.phase() > augment.phase()) {
+                return Err(user!(
+                    "augment: `{kind}` acts before `{}`; put it before that in the list",
+                    later.operation()
+                ));
             }
             let range = |name: &str, value: f64, limit: f64| {
                 let fits = (0.0..limit).contains(&value);
@@ -74,11 +139,14 @@ impl Augment {
         }
     }
 
-    /// Augments `image` (`[N, C, H, W]`, float32), whose pictures are those at `samples` of the set, in `epoch`.
-    ///
-    /// # Errors
-    /// libtorch's.
-    pub fn apply(&self, image: &Tensor, seed: u64, epoch: u64, samples: &[i64]) -> Result<Tensor> {
+    fn phase(&self) -> Phase {
+        match self {
+            Augment::Affine(_) | Augment::Crop(_) | Augment::Flip(_) => Phase::Space,
+        }
+    }
+
+    /// Augments `image`, `[N, C, H, W]`, float32.
+    fn apply(&self, image: &Tensor, Draws { seed, epoch, samples, .. }: Draws) -> Result<Tensor> {
         let draws = samples.iter().map(|sample| rng(seed, epoch, *sample as u64, self.operation()));
         match self {
             Augment::Affine(affine) => {
@@ -97,76 +165,9 @@ impl Augment {
     }
 }
 
-impl Crop {
-    /// Row and column of the crop's corner in the padded picture.
-    fn draw(&self, rng: &mut ChaCha8Rng) -> [i64; 2] {
-        let mut place = || below(rng, 2 * self.pad + 1) as i64;
-        [place(), place()]
-    }
-}
-
-fn padded_crop(image: &Tensor, pad: i64, corners: &[[i64; 2]]) -> Result<Tensor> {
-    let (n, c, h, w) = image.size4()?;
-    let padded = image.f_constant_pad_nd([pad, pad, pad, pad])?;
-    let stride = w + 2 * pad;
-    let corners: Vec<i64> = corners.iter().map(|[row, column]| row * stride + column).collect();
-    let corners = Tensor::f_from_slice(&corners)?.f_view([n, 1, 1, 1])?.f_to_device(image.device())?;
-    let options = (Kind::Int64, image.device());
-    let rows = Tensor::f_arange(h, options)?.f_view([h, 1])? * stride;
-    let index = corners + rows + Tensor::f_arange(w, options)?;
-    let index = index.f_view([n, 1, h * w])?.f_expand([n, c, h * w], false)?;
-    Ok(padded.f_flatten(2, 3)?.f_gather(2, &index, false)?.f_view([n, c, h, w])?)
-}
-
-fn mirror(image: &Tensor, mirrored: &[bool]) -> Result<Tensor> {
-    let mask = Tensor::f_from_slice(mirrored)?.f_view([-1, 1, 1, 1])?.f_to_device(image.device())?;
-    Ok(image.f_flip([3])?.f_where_self(&mask, image)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn pictures(height: i64, width: i64) -> Tensor {
-        let count = 4 * height * width;
-        let values: Vec<f32> = (0..count).map(|i| (i * 37 % 101) as f32 / 101.0).collect();
-        Tensor::from_slice(&values).view([2, 2, height, width])
-    }
-
-    #[test]
-    fn a_crop_is_a_window_of_the_padded_picture() {
-        let image = pictures(5, 7);
-        let padded = image.constant_pad_nd([2, 2, 2, 2]);
-        let corners = [[0, 4], [3, 1]];
-        let cropped = padded_crop(&image, 2, &corners).unwrap();
-        for (i, [row, column]) in corners.into_iter().enumerate() {
-            let window = padded.get(i as i64).narrow(1, row, 5).narrow(2, column, 7);
-            assert_eq!(cropped.get(i as i64), window);
-        }
-        assert_eq!(padded_crop(&image, 2, &[[2, 2]; 2]).unwrap(), image);
-    }
-
-    #[test]
-    fn crops_and_flips_are_uniform() {
-        let mut places = [0_i64; 25];
-        let mut flips = 0_i64;
-        for sample in 0..10_000 {
-            let [row, column] = Crop { pad: 2 }.draw(&mut rng(5, 0, sample, "crop"));
-            places[(row * 5 + column) as usize] += 1;
-            flips += below(&mut rng(5, 0, sample, "flip"), 2) as i64;
-        }
-        // Expected 400 with a standard deviation of 20, and 5000 with one of 50.
-        assert!(places.iter().all(|count| (count - 400).abs() < 90), "{places:?}");
-        assert!((flips - 5000).abs() < 200, "{flips}");
-    }
-
-    #[test]
-    fn a_flip_mirrors_those_that_are_drawn() {
-        let image = pictures(3, 4);
-        let mirrored = mirror(&image, &[true, false]).unwrap();
-        assert_eq!(mirrored.get(0), image.get(0).flip([2]));
-        assert_eq!(mirrored.get(1), image.get(1));
-    }
 
     #[test]
     fn what_cannot_act_is_refused() {

@@ -1,0 +1,149 @@
+//! Labelled pictures to train and test a classifier on, whatever they lie in.
+
+use tch::Tensor;
+
+use super::{Augment, Cursor, ImageSet, Images, Normalise, Normaliser, Resident, Source, load, overlap};
+use crate::trainer::{Setup, Split};
+use crate::{Result, user};
+
+/// A training source with the splits that go with it.
+#[derive(Debug)]
+pub enum Pictures {
+    /// A small set, on the device as a whole.
+    Resident(Resident),
+}
+
+/// How pictures become what a network takes.
+#[derive(Debug)]
+pub struct Form<'a> {
+    /// Edge of the network's input, in pixels.
+    pub edge: i64,
+    /// Classes K that it tells apart.
+    pub classes: i64,
+    /// What is done to training pictures, in this order.
+    pub augment: &'a [Augment],
+    /// What pixels are centred by.
+    pub normalise: &'a Normalise,
+}
+
+impl Pictures {
+    /// The set that `setup.settings.data` names.
+    ///
+    /// # Errors
+    /// Files that are missing or damaged; pictures, classes or augmentations that do not fit.
+    pub fn open(form: &Form, setup: &Setup) -> Result<Self> {
+        let config = &setup.settings.data;
+        let splits = load(config, setup.device)?;
+        let (name, shape, classes) = (&config.name, splits.train.shape(), splits.train.classes().len() as i64);
+        if classes != form.classes {
+            return Err(user!("model.num_classes is {}, but {name} has {classes} classes", form.classes));
+        }
+        if shape != [3, form.edge, form.edge] {
+            return Err(user!(
+                "model.image_size is {}, but {name} has pictures of {shape:?}; this network takes [3, {}, {}]",
+                form.edge,
+                form.edge,
+                form.edge
+            ));
+        }
+        let shared = overlap(&splits.train, &splits.test)?;
+        if shared > 0 {
+            setup.note(format!("{shared} pictures of the test set stand in the training set of {name}, too"));
+        }
+        Ok(Self::Resident(Resident::new(splits, form.augment.to_vec(), Some(form.normalise))?))
+    }
+
+    /// The pictures of a split in its own order, centred, `batch` at a time; the last batch holds what is left.
+    pub fn in_order(&self, split: Split, batch: i64) -> Box<dyn Iterator<Item = Result<Images>> + '_> {
+        match self {
+            Self::Resident(data) => Box::new(part(data, split).in_order(batch).map(|mut images| {
+                images.image = data.pipeline.normaliser().apply(&images.image)?;
+                Ok(images)
+            })),
+        }
+    }
+
+    /// The pictures at these places of a split, in [0, 1], for looking at: `[n, C, H, W]`.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn show(&self, split: Split, places: &[i64]) -> Result<Tensor> {
+        match self {
+            Self::Resident(data) => {
+                let set = part(data, split);
+                Ok(set.select(&Tensor::f_from_slice(places)?.f_to_device(set.device())?).image)
+            }
+        }
+    }
+
+    /// The names of the K classes, by label.
+    pub fn classes(&self) -> &[String] {
+        match self {
+            Self::Resident(data) => data.set.classes(),
+        }
+    }
+
+    /// Training and test pictures of each class, by label.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn class_counts(&self) -> Result<Vec<(u64, u64)>> {
+        match self {
+            Self::Resident(data) => Ok(data.set.class_counts()?.into_iter().zip(data.test.class_counts()?).collect()),
+        }
+    }
+
+    /// Mean and standard deviation of each channel of the training pictures, in [0, 1], before augmentation.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn mean_std(&self) -> Result<Vec<(f64, f64)>> {
+        match self {
+            Self::Resident(data) => data.set.mean_std(),
+        }
+    }
+
+    /// What centres the pictures.
+    pub fn normaliser(&self) -> &Normaliser {
+        match self {
+            Self::Resident(data) => data.pipeline.normaliser(),
+        }
+    }
+
+    /// Whether a part of the training set is held out.
+    pub fn has_validation(&self) -> bool {
+        match self {
+            Self::Resident(data) => data.validation.is_some(),
+        }
+    }
+}
+
+/// The split itself; of a set without validation split, the test split.
+fn part(data: &Resident, split: Split) -> &ImageSet {
+    match (split, &data.validation) {
+        (Split::Validation, Some(validation)) => validation,
+        _ => &data.test,
+    }
+}
+
+impl Source for Pictures {
+    type Batch = Images;
+
+    fn len(&self) -> u64 {
+        match self {
+            Self::Resident(data) => data.len(),
+        }
+    }
+
+    fn batches(&self, from: Cursor) -> Box<dyn Iterator<Item = Result<Images>> + '_> {
+        match self {
+            Self::Resident(data) => data.batches(from),
+        }
+    }
+
+    fn sha256(&self) -> String {
+        match self {
+            Self::Resident(data) => data.sha256(),
+        }
+    }
+}
