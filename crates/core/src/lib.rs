@@ -3,12 +3,14 @@
 //! The data flows one way: YAML and overrides → [`config`] → [`trainer::Setup`] → [`data::Source`] → [`trainer::Recipe::step`]
 //! → [`trainer::Scalars`] → log → [`trainer::Recipe::evaluate`] → `result.json`. The core knows no paper.
 
+pub mod classifier;
 pub mod cli;
 pub mod config;
 pub mod data;
 pub mod error;
 pub mod figures;
 pub mod files;
+pub mod golden;
 pub mod loss;
 pub mod metrics;
 pub mod nn;

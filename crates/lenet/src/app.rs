@@ -64,7 +64,13 @@ fn model(config: &Config, path: &nn::Path) -> Result<Forward> {
 }
 
 /// The classes of pictures by probability, and a picture of every layer's state for each.
-fn predict(config: &Config, given: &Named, images: &[PathBuf], folder: &Path) -> Result<Vec<Prediction>> {
+fn predict(
+    config: &Config,
+    given: &Named,
+    _: Option<&str>,
+    images: &[PathBuf],
+    folder: &Path,
+) -> Result<Vec<Prediction>> {
     let store = nn::VarStore::new(Device::Cpu);
     let net = Network::new(&store.root(), &config.model);
     weights::copy_into(&store.variables().into_iter().collect(), given, "the weights file")?;

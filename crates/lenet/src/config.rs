@@ -2,7 +2,7 @@
 
 use repro::config::{Length, Precision, Settings};
 use repro::data::Augment;
-use repro::optim::{AdamwConfig, OptimConfig, Schedule, SgdConfig};
+use repro::optim::{AdamwConfig, EmaConfig, OptimConfig, Schedule, SgdConfig};
 use serde::Deserialize;
 
 use crate::bitmaps;
@@ -133,13 +133,6 @@ impl Optim {
         };
         (base, self.shared().map_or(base, |config| config.lr(batch)))
     }
-}
-
-/// Averages of the weights.
-#[derive(Debug, Clone, Deserialize, PartialEq)]
-pub struct EmaConfig {
-    /// Part of the average that each step keeps, in [0, 1).
-    pub decay: f64,
 }
 
 /// Refuses what cannot act or contradicts itself: (key, what is wrong and what to do).

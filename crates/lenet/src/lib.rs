@@ -6,8 +6,6 @@ pub mod boosting;
 pub mod config;
 pub mod early;
 pub mod flat;
-#[cfg(test)]
-mod golden;
 pub mod hessian;
 pub mod knn;
 pub mod layers;

@@ -114,7 +114,7 @@ mod tests {
     use tch::{Device, Kind};
 
     use super::*;
-    use crate::golden;
+    use repro::golden;
 
     #[test]
     fn names_shapes_and_parameters() {

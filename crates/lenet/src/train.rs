@@ -197,7 +197,7 @@ impl Train {
             let losses = self.config.loss.each(&outputs, &batch.label)?;
             predictions.add(&self.net.logits(&outputs), &batch.label, Some(&losses))?;
         }
-        out.classification(&predictions.finish()?, &data.test)?;
+        out.classification(&predictions.finish()?, data.test.classes(), |places| data.test.show(places))?;
         out.picture("layers", || {
             let first = data.test.select(&Tensor::f_from_slice(&[0i64])?.f_to_device(data.test.device())?);
             layers(&self.net, &first.image)

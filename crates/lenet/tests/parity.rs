@@ -2,9 +2,6 @@
 //!
 //! Both sides fill the weights from the tensors' names ([`golden`]); the fixtures hold the inputs and what the twins made of them.
 
-#[path = "../src/golden.rs"]
-mod golden;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -13,6 +10,7 @@ use lenet::config::{ModelConfig, Name};
 use lenet::loss::Loss;
 use lenet::model::C3_INPUTS;
 use lenet::network::Network;
+use repro::golden;
 use repro::optim::{AdamwConfig, Group, LrScaling, OptimConfig, Params, SgdConfig};
 use repro::trainer::Named;
 use repro::weights;

@@ -89,14 +89,14 @@ fn output_folder(file: &Path) -> Result<()> {
 
 pub(super) fn predict<C: DeserializeOwned>(app: &App<C>, args: &PredictArgs) -> Result<()> {
     let Some(experiment) = experiment(app, &args.common)? else { return Ok(()) };
-    let (given, _) = weights::read(&weights::locate(&args.weights)?)?;
+    let (given, card) = weights::read(&weights::locate(&args.weights)?)?;
     let images: Vec<_> = args.common.words.iter().filter(|w| !w.contains('=')).map(Into::into).collect();
     if images.is_empty() {
         return Err(user!("no picture given; name one or more PNG or JPEG files"));
     }
     setup(&experiment.settings)?;
     files::create_folder(&args.out)?;
-    let predictions = (app.predict)(&experiment.paper, &given, &images, &args.out)?;
+    let predictions = (app.predict)(&experiment.paper, &given, card.as_deref(), &images, &args.out)?;
     if args.common.json {
         return say_json(&predictions);
     }

@@ -75,8 +75,8 @@ pub struct Look {
     pub std: Vec<f64>,
 }
 
-/// Weights and pictures in, answers out; pictures it draws go into the folder.
-pub type Predict<C> = fn(&C, &Named, &[PathBuf], &Path) -> Result<Vec<Prediction>>;
+/// Weights, their card ([`crate::trainer::Recipe::card`]) and pictures in, answers out; pictures it draws go into the folder.
+pub type Predict<C> = fn(&C, &Named, Option<&str>, &[PathBuf], &Path) -> Result<Vec<Prediction>>;
 
 /// Tensors in, tensors out; the flag is training mode.
 pub type Forward = Box<dyn Fn(&Named, bool) -> Result<Named>>;

@@ -182,6 +182,14 @@ impl ImageSet {
         }
     }
 
+    /// The pictures at these places, to be looked at: `[n, C, H, W]` in [0, 1].
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn show(&self, places: &[i64]) -> Result<Tensor> {
+        Ok(self.select(&Tensor::f_from_slice(places)?.f_to_device(self.device())?).image)
+    }
+
     /// All pictures in the set's own order, `batch` at a time; the last batch holds what is left.
     pub fn in_order(&self, batch: i64) -> impl Iterator<Item = Images> + '_ {
         let (n, batch) = (self.len() as i64, batch.max(1));

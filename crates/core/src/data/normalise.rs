@@ -110,6 +110,23 @@ impl Normaliser {
     }
 }
 
+impl Normaliser {
+    /// Centred pictures as they were, in [0, 1] but for what augmentation moved out of it.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn undo(&self, image: &Tensor) -> Result<Tensor> {
+        let scaled = match &self.std {
+            Some(std) => image.f_mul(std)?,
+            None => image.shallow_clone(),
+        };
+        match &self.mean {
+            Some(mean) => Ok(scaled.f_add(mean)?),
+            None => Ok(scaled),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -69,10 +69,7 @@ impl Pictures {
     /// libtorch's.
     pub fn show(&self, split: Split, places: &[i64]) -> Result<Tensor> {
         match self {
-            Self::Resident(data) => {
-                let set = part(data, split);
-                Ok(set.select(&Tensor::f_from_slice(places)?.f_to_device(set.device())?).image)
-            }
+            Self::Resident(data) => part(data, split).show(places),
         }
     }
 

@@ -3,6 +3,7 @@
 mod activations;
 mod confusion;
 mod grid;
+mod heat;
 mod plot;
 mod text;
 
@@ -17,6 +18,7 @@ use crate::{Error, Result};
 pub use activations::feature_maps;
 pub use confusion::confusion;
 pub use grid::grid;
+pub use heat::heat;
 pub use plot::{Curve, Plot, plot};
 
 const WHITE: Rgb<u8> = Rgb([255, 255, 255]);

@@ -47,6 +47,15 @@ impl BatchNorm2d {
         let (mean, var) = (running.then_some(&self.running_mean), running.then_some(&self.running_var));
         x.batch_norm(weight, bias, mean, var, mode.trains(), Self::MOMENTUM, Self::EPS, true)
     }
+
+    /// As [`Self::forward`], then the sum with `shortcut` (of the same shape) if there is one, then max(0, ·) if `relu`.
+    pub fn forward_act(&self, x: &Tensor, mode: Mode, shortcut: Option<&Tensor>, relu: bool) -> Tensor {
+        let mut y = self.forward(x, mode);
+        if let Some(shortcut) = shortcut {
+            y = y.g_add_(shortcut);
+        }
+        if relu { y.relu_() } else { y }
+    }
 }
 
 /// Normalises over the last dimension (arXiv:1607.06450), as `torch.nn.LayerNorm`.

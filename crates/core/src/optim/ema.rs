@@ -2,10 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
 use tch::Tensor;
 use torch_ext::TensorList;
 
-use crate::{Error, Result, user};
+use crate::{Result, user};
+
+/// Numbers of [`Ema`].
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+pub struct EmaConfig {
+    /// Part of the average that each step keeps, in [0, 1).
+    pub decay: f64,
+}
 
 /// Averages of tensors: a ← decay·a + (1 − decay)·w after each step. They start as copies of the tensors.
 #[derive(Debug)]
@@ -13,30 +21,31 @@ pub struct Ema {
     decay: f64,
     live: Vec<Tensor>,
     averages: BTreeMap<String, Tensor>,
+    /// Whole numbers, such as `num_batches_tracked`, which have no average and belong to a complete state all the same.
+    counters: BTreeMap<String, Tensor>,
     live_list: TensorList,
     average_list: TensorList,
 }
 
 impl Ema {
-    /// Averages of floating-point tensors; leave counters such as `num_batches_tracked` out.
+    /// Averages of the floating-point tensors.
     /// # Errors
-    /// A decay outside [0, 1); a tensor of whole numbers.
+    /// A decay outside [0, 1).
     pub fn new(tensors: &BTreeMap<String, Tensor>, decay: f64) -> Result<Self> {
         if !(0.0..1.0).contains(&decay) {
             return Err(user!("ema.decay is {decay}; it must be at least 0 and below 1, such as 0.999"));
         }
-        if let Some(name) = tensors.iter().find(|(_, tensor)| !tensor.is_floating_point()).map(|(name, _)| name) {
-            return Err(Error::Failed(format!("{name} has no average: it holds whole numbers")));
-        }
-        let live: Vec<Tensor> = tensors.values().map(Tensor::detach).collect();
-        let averages: BTreeMap<_, _> =
-            tensors.iter().map(|(name, tensor)| (name.clone(), tensor.detach().copy())).collect();
+        let named = |floating: bool| tensors.iter().filter(move |(_, tensor)| tensor.is_floating_point() == floating);
+        let live: Vec<Tensor> = named(true).map(|(_, tensor)| tensor.detach()).collect();
+        let averages: BTreeMap<_, _> = named(true).map(|(name, t)| (name.clone(), t.detach().copy())).collect();
+        let counters = named(false).map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
         Ok(Self {
             decay,
             live_list: TensorList::new(&live)?,
             average_list: TensorList::new(&averages.values().collect::<Vec<_>>())?,
             live,
             averages,
+            counters,
         })
     }
 
@@ -47,9 +56,13 @@ impl Ema {
         Ok(self.average_list.foreach_lerp(&self.live_list, 1.0 - self.decay)?)
     }
 
-    /// Handles to the averages, by the names of their tensors: copying into them restores a checkpoint.
+    /// Handles to the averages, and to the counters themselves, by the names of their tensors: copying into them restores a checkpoint.
     pub fn state(&self) -> BTreeMap<String, Tensor> {
-        self.averages.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+        self.averages
+            .iter()
+            .chain(&self.counters)
+            .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
+            .collect()
     }
 
     /// Runs `body` with the averages in place of the tensors' values, which are back afterwards to the bit, even after a panic.
@@ -88,6 +101,7 @@ impl Drop for Restore<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
     use tch::{Device, Kind};
 
     fn weights() -> BTreeMap<String, Tensor> {
@@ -138,10 +152,15 @@ mod tests {
     }
 
     #[test]
-    fn bad_decays_and_counters_are_refused() {
+    fn bad_decays_are_refused_and_counters_kept() {
         assert!(matches!(Ema::new(&weights(), 1.0), Err(Error::User(_))));
         assert!(matches!(Ema::new(&weights(), f64::NAN), Err(Error::User(_))));
-        let counter = BTreeMap::from([("n".to_string(), Tensor::from(3i64))]);
-        assert!(Ema::new(&counter, 0.9).is_err());
+        let mut tensors = weights();
+        tensors.insert("n".to_string(), Tensor::from(3i64));
+        let mut ema = Ema::new(&tensors, 0.9).unwrap();
+        let _ = tensors["n"].shallow_clone().g_add_scalar_(1);
+        ema.update().unwrap();
+        assert_eq!(ema.state().len(), 3);
+        assert_eq!(ema.state()["n"].int64_value(&[]), 4);
     }
 }

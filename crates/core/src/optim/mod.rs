@@ -7,6 +7,7 @@ mod adamw;
 mod clip;
 mod ema;
 mod params;
+mod sam;
 mod schedule;
 mod sgd;
 
@@ -17,8 +18,9 @@ use tch::{Device, Kind, Tensor};
 
 pub use adamw::{Adamw, AdamwConfig};
 pub use clip::clip_grad_norm;
-pub use ema::Ema;
+pub use ema::{Ema, EmaConfig};
 pub use params::{Group, Param, Params};
+pub use sam::{Sam, SamConfig};
 pub use schedule::Schedule;
 pub use sgd::{Sgd, SgdConfig};
 

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use image::RgbImage;
 use tch::{Device, Tensor};
 
-use crate::data::ImageSet;
 use crate::metrics::Classification;
 use crate::{Result, figures};
 
@@ -46,12 +45,18 @@ impl Eval {
         Ok(())
     }
 
-    /// Adds all that is known of a classifier on `set`: `error`, `accuracy`, `top5_accuracy`, `loss`, `class/<name>` (accuracy within
-    /// the class), and pictures of the confusion matrix and of the wrong answers given with the most confidence (`truth: answer`).
+    /// Adds all that is known of a classifier of `names` (by label): `error`, `accuracy`, `top5_accuracy`, `loss`, `class/<name>`
+    /// (accuracy within the class), and pictures of the confusion matrix and of the wrong answers given with the most confidence
+    /// (`truth: answer`). `show` gives the pictures at places of the set, `[n, C, H, W]` in [0, 1].
     ///
     /// # Errors
-    /// Those of drawing.
-    pub fn classification(&mut self, found: &Classification, set: &ImageSet) -> Result<()> {
+    /// Those of `show` and of drawing.
+    pub fn classification(
+        &mut self,
+        found: &Classification,
+        names: &[String],
+        show: impl Fn(&[i64]) -> Result<Tensor>,
+    ) -> Result<()> {
         self.scalar("error", found.error());
         self.scalar("accuracy", found.accuracy());
         for (name, value) in [("top5_accuracy", found.top5_accuracy()), ("loss", found.loss)] {
@@ -59,7 +64,6 @@ impl Eval {
                 self.scalar(name, value);
             }
         }
-        let names = set.classes();
         for (name, accuracy) in names.iter().zip(found.class_accuracy()) {
             if let Some(accuracy) = accuracy {
                 self.scalar(format!("class/{name}"), accuracy);
@@ -73,7 +77,7 @@ impl Eval {
         if !found.mistakes.is_empty() {
             self.picture("mistakes", || {
                 let index: Vec<i64> = found.mistakes.iter().map(|m| m.index as i64).collect();
-                let images = set.select(&Tensor::f_from_slice(&index)?.f_to_device(set.device())?).image;
+                let images = show(&index)?;
                 let name = |class: i64| names.get(class as usize).map_or("?", String::as_str);
                 let captions: Vec<_> =
                     found.mistakes.iter().map(|m| format!("{}: {}", name(m.truth), name(m.predicted))).collect();

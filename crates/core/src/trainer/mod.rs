@@ -66,6 +66,10 @@ pub trait Recipe: Sized {
     fn evaluate(&mut self, data: &Self::Data, split: Split, out: &mut Eval) -> Result<()>;
     /// `model.*`, `ema.*`, `optim.*`: handles to everything that a resumed run needs, complete and fixed from `build` on.
     fn state(&self) -> Named;
+    /// What a user of the weights must know beside them, as JSON: kept in the weights file, handed to `predict`.
+    fn card(&self, _data: &Self::Data) -> Option<String> {
+        None
+    }
     /// Whether the data hold out a validation split; without one, the curve on the test set is logged as `monitor/…`.
     fn has_validation(_data: &Self::Data) -> bool {
         false

@@ -160,10 +160,11 @@ fn train<R: Recipe>(
     run.evaluated(&plan.prefix("test"), &last, &found, true)?;
     let suffix = if plan.later { format!("-{}", plan.stage) } else { String::new() };
     let model = weights::below(&state, "model.");
-    weights::write(&run.folder.join(format!("weights{suffix}.safetensors")), &model, None)?;
+    let card = recipe.card(&data);
+    weights::write(&run.folder.join(format!("weights{suffix}.safetensors")), &model, card.as_deref())?;
     let averages = weights::below(&state, "ema.");
     if !averages.is_empty() {
-        weights::write(&run.folder.join(format!("weights-ema{suffix}.safetensors")), &averages, None)?;
+        weights::write(&run.folder.join(format!("weights-ema{suffix}.safetensors")), &averages, card.as_deref())?;
     }
     if !plan.later {
         run.result.weights_sha256 = Some(weights::hash(&model)?);

@@ -21,16 +21,18 @@ fn uniform(key: &str, n: usize) -> Vec<f64> {
 }
 
 /// An input in [−1, 1), float64.
-pub(crate) fn input(key: &str, shape: &[i64]) -> Tensor {
+pub fn input(key: &str, shape: &[i64]) -> Tensor {
     Tensor::from_slice(&uniform(key, shape.iter().product::<i64>() as usize)).view(shape) * 2.0
 }
 
-/// Fills every weight and bias of a store; matrices and kernels get variance 1 / fan-in.
-pub(crate) fn fill(vs: &nn::VarStore) {
+/// Fills every weight and buffer of a store; matrices and kernels get variance 1 / fan-in, counters 0.
+pub fn fill(vs: &nn::VarStore) {
     for (name, mut tensor) in vs.variables() {
         let shape = tensor.size();
         let u = Tensor::from_slice(&uniform(&name, tensor.numel())).view(shape.as_slice()).to_kind(Kind::Double);
         let value = match shape.as_slice() {
+            _ if name.ends_with("running_var") => u * 0.2 + 1.0,
+            _ if name.ends_with("running_mean") => u * 0.2,
             [_] if name.ends_with("weight") => u * 0.2 + 1.0,
             [_] => u * 0.1,
             [_, rest @ ..] => u * (12.0 / rest.iter().product::<i64>() as f64).sqrt(),

@@ -1,0 +1,220 @@
+//! What the papers that classify pictures share, beside the network and the step: evaluation, `forward`, `predict`, `data`.
+
+use std::path::{Path, PathBuf};
+
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use crate::cli::{Forward, Look, Prediction};
+use crate::data::{Cursor, Normalise, Normaliser, Pictures, Source};
+use crate::metrics::Predictions;
+use crate::nn::Mode;
+use crate::trainer::{Eval, Named, Setup, Split};
+use crate::{Error, Result, figures, loss, user};
+
+/// The 1,000 classes of ImageNet by label, a name a line; see the licence beside the file.
+const IMAGENET: &str = include_str!("../assets/imagenet_classes.txt");
+
+/// Pictures per forward pass in evaluation.
+pub const EVALUATION_BATCH: i64 = 256;
+
+/// Pictures that `data` shows.
+const LOOK: u64 = 40;
+
+/// Classifies a split: `logits` takes centred pictures `[N, 3, H, W]` and gives `[N, K]`. Adds error, loss, confusion, worst mistakes.
+///
+/// # Errors
+/// Those of the data, libtorch's.
+pub fn measure(data: &Pictures, split: Split, logits: impl Fn(&Tensor) -> Tensor, out: &mut Eval) -> Result<()> {
+    let mut predictions = Predictions::default();
+    for images in data.in_order(split, EVALUATION_BATCH) {
+        let images = images?;
+        let logits = logits(&images.image).to_kind(Kind::Double);
+        let losses =
+            -logits.log_softmax(1, Kind::Double).f_gather(1, &images.label.unsqueeze(1), false)?.squeeze_dim(1);
+        predictions.add(&logits, &images.label, Some(&losses))?;
+    }
+    out.classification(&predictions.finish()?, data.classes(), |places| data.show(split, places))
+}
+
+/// The share of wrong answers in a batch of training, left on the device.
+pub fn batch_error(logits: &Tensor, label: &Tensor) -> Tensor {
+    logits.detach().argmax(1, false).ne_tensor(label).to_kind(Kind::Float).mean(Kind::Float)
+}
+
+/// `image` `[N, 3, H, W]`, H and W at least `least` [, `label`] → `logits` [, `loss`], for [`crate::cli::App::model`].
+pub fn forward(least: i64, classes: i64, net: impl Fn(&Tensor, Mode) -> Tensor + 'static) -> Forward {
+    Box::new(move |input: &Named, train| {
+        if let Some(name) = input.keys().find(|name| !["image", "label"].contains(&name.as_str())) {
+            return Err(user!("input tensor {name} is not known; give image and, for the loss, label"));
+        }
+        let image = input.get("image").ok_or_else(|| user!("the input has no tensor named image"))?;
+        let size = image.size();
+        let fits = matches!(size[..], [n, 3, h, w] if n > 0 && h >= least && w >= least);
+        if !fits || !image.is_floating_point() {
+            return Err(user!(
+                "image is {:?} of {size:?}; this model takes floating point of [N, 3, H, W] with H and W at least {least}",
+                image.kind()
+            ));
+        }
+        let logits = net(image, if train { Mode::Train } else { Mode::Eval });
+        let mut output = Named::from([("logits".to_string(), logits.shallow_clone())]);
+        if let Some(label) = input.get("label") {
+            let fits = label.kind() == Kind::Int64 && label.size() == [size[0]];
+            if !fits || label.min().int64_value(&[]) < 0 || label.max().int64_value(&[]) >= classes {
+                return Err(user!("label must be int64 of [{}], each from 0 to {}", size[0], classes - 1));
+            }
+            output.insert("loss".into(), loss::cross_entropy(&logits, label, 0.0));
+        }
+        Ok(output)
+    })
+}
+
+/// The first training pictures of the run, augmented, in the colours of the files.
+///
+/// # Errors
+/// Those of the data.
+pub fn look(data: &Pictures, setup: &Setup) -> Result<Look> {
+    let batch = LOOK.min(data.len());
+    // An even number, so that mixup has its pairs.
+    let batch = batch - batch % 2;
+    let cursor = Cursor { seed: setup.settings.seed, step: 0, rank: 0, world: 1, batch };
+    let shown = data.batches(cursor).next().ok_or_else(|| Error::Failed("no training pictures".into()))??;
+    let labels: Vec<i64> = Vec::try_from(shown.label.to_device(Device::Cpu))?;
+    let names = data.classes();
+    let counts = names.iter().zip(data.class_counts()?);
+    let (mean, std) = data.mean_std()?.into_iter().unzip();
+    Ok(Look {
+        images: Tensor::to_device(&data.normaliser().undo(&shown.image)?, Device::Cpu),
+        captions: labels.iter().map(|&label| names[label as usize].clone()).collect(),
+        classes: counts.map(|(name, (train, test))| (name.clone(), train, test)).collect(),
+        mean,
+        std,
+    })
+}
+
+/// What a user of trained weights must know beside them; kept in their file.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Card {
+    /// Names of the K classes, by label.
+    pub classes: Vec<String>,
+    /// Shape and numbers of what is subtracted from pixels in [0, 1].
+    mean: Option<(Vec<i64>, Vec<f32>)>,
+    /// Shape and numbers of what they are divided by.
+    std: Option<(Vec<i64>, Vec<f32>)>,
+}
+
+impl Card {
+    /// The card of a network that was trained on `data`.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn of(data: &Pictures) -> Result<Self> {
+        let (mean, std) = data.normaliser().numbers();
+        let kept = |tensor: Option<&Tensor>| -> Result<_> {
+            tensor.map(|t| Ok((t.size(), Vec::try_from(t.f_to_device(Device::Cpu)?.f_reshape([-1])?)?))).transpose()
+        };
+        Ok(Self { classes: data.classes().to_vec(), mean: kept(mean)?, std: kept(std)? })
+    }
+
+    /// The card of a weights file; for public weights without one, ImageNet's names where there are 1,000 classes, else numbers.
+    ///
+    /// # Errors
+    /// A damaged card; a mean picture, which only a card has.
+    pub fn given_or(text: Option<&str>, classes: i64, normalise: &Normalise) -> Result<Self> {
+        if let Some(text) = text {
+            return serde_json::from_str(text).map_err(|e| user!("the card in the weights file cannot be read: {e}"));
+        }
+        let names = (0..classes).map(|class| match IMAGENET.lines().nth(class as usize) {
+            Some(name) if classes == 1000 => name.to_string(),
+            _ => class.to_string(),
+        });
+        match normalise {
+            Normalise::Channels { mean, std } => {
+                let row = |numbers: &[f64]| Some((vec![1, 3, 1, 1], numbers.iter().map(|x| *x as f32).collect()));
+                Ok(Self { classes: names.collect(), mean: row(mean), std: row(std) })
+            }
+            Normalise::PixelMean {} => Err(user!(
+                "these weights have no card with the mean picture that normalise.kind=pixel_mean needs; give a run folder, or write kind: channels"
+            )),
+        }
+    }
+
+    /// As it stands in the file.
+    pub fn text(&self) -> Option<String> {
+        serde_json::to_string(self).ok()
+    }
+
+    /// What centres pictures for this network.
+    ///
+    /// # Errors
+    /// Numbers that do not fit their shape.
+    pub fn normaliser(&self) -> Result<Normaliser> {
+        let tensor = |kept: &Option<(Vec<i64>, Vec<f32>)>| -> Result<Option<Tensor>> {
+            kept.as_ref().map(|(shape, numbers)| Ok(Tensor::f_from_slice(numbers)?.f_reshape(shape)?)).transpose()
+        };
+        Ok(match tensor(&self.mean)? {
+            Some(mean) => Normaliser::given(mean, tensor(&self.std)?),
+            None => Normaliser::none(),
+        })
+    }
+}
+
+/// Where in a picture the evidence for a class lies: `[h, w]` in [0, 1], of the map's size (Grad-CAM, arXiv:1610.02391, Eq. 1 and 2).
+///
+/// `map` `[1, C, h, w]` is a convolutional map from which `logits` `[1, K]` were computed, with gradients on.
+///
+/// # Errors
+/// libtorch's.
+pub fn grad_cam(map: &Tensor, logits: &Tensor, class: i64) -> Result<Tensor> {
+    let gradient = Tensor::f_run_backward(&[logits.get(0).get(class)], &[map], true, false)?.remove(0);
+    let weight = gradient.mean_dim([2_i64, 3].as_slice(), true, Kind::Float);
+    let heat = (weight * map.detach()).sum_dim_intlist([1_i64].as_slice(), false, Kind::Float).relu().squeeze_dim(0);
+    let most = heat.max().double_value(&[]);
+    Ok(if most > 0.0 { heat / most } else { heat })
+}
+
+/// Answers for pictures: classes by probability, and a picture of where the evidence for the first of them lies.
+///
+/// `read` gives a file as the network sees it, without centring; `net` takes `[1, 3, H, W]` and gives (map, logits).
+///
+/// # Errors
+/// Those of `read`, of drawing, libtorch's.
+pub fn predict(
+    card: &Card,
+    images: &[PathBuf],
+    folder: &Path,
+    read: impl Fn(&Path) -> Result<RgbImage>,
+    net: impl Fn(&Tensor) -> (Tensor, Tensor),
+) -> Result<Vec<Prediction>> {
+    let normaliser = card.normaliser()?;
+    let answer = |(place, path): (usize, &PathBuf)| -> Result<Prediction> {
+        let picture = read(path)?;
+        let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
+        let pixels = Tensor::f_from_data_size(picture.as_raw(), &[1, height, width, 3], Kind::Uint8)?;
+        let image = pixels.permute([0, 3, 1, 2]).to_kind(Kind::Float) / 255.0;
+        let (map, logits) = net(&normaliser.apply(&image)?);
+        let probability: Vec<f64> =
+            Vec::try_from(logits.detach().to_kind(Kind::Double).softmax(1, Kind::Double).squeeze_dim(0))?;
+        if probability.len() != card.classes.len() {
+            return Err(user!(
+                "the weights know {} classes, and the network has {}; set model.num_classes",
+                card.classes.len(),
+                probability.len()
+            ));
+        }
+        let best =
+            (0..probability.len()).max_by(|a, b| probability[*a].total_cmp(&probability[*b])).unwrap_or_default();
+        let heat = grad_cam(&map, &logits, best as i64)?;
+        let mut classes: Vec<_> = card.classes.iter().cloned().zip(probability).collect();
+        classes.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        // Two pictures may have the same name in different folders.
+        let twin = images[..place].iter().any(|other| other.file_stem() == path.file_stem());
+        let drawn = folder.join(if twin { format!("{stem}-{place}-cam.png") } else { format!("{stem}-cam.png") });
+        figures::save(&figures::heat(&picture, &heat)?, &drawn)?;
+        Ok(Prediction { image: path.clone(), classes, pictures: vec![drawn] })
+    };
+    images.iter().enumerate().map(answer).collect()
+}

@@ -1,0 +1,78 @@
+//! What this paper hands to the command line that all papers share.
+
+use std::path::{Path, PathBuf};
+
+use image::RgbImage;
+use repro::classifier::{self, Card};
+use repro::cli::{App, Forward, Look, Paper, Prediction, Row};
+use repro::nn::Mode;
+use repro::trainer::{Named, Recipe, Setup, Stage};
+use repro::{Result, user, weights};
+use tch::{Device, Tensor, nn};
+
+use crate::config::{Config, validate};
+use crate::model::Network;
+use crate::train::{Train, plan};
+
+/// The program.
+pub fn app() -> App<Config> {
+    App {
+        paper: Paper {
+            name: "resnet",
+            title: "Deep Residual Learning for Image Recognition",
+            authors: "He, Zhang, Ren and Sun, 2016",
+        },
+        validate,
+        stages: vec![Stage::of::<Train>(plan)],
+        model,
+        predict,
+        summary,
+        look,
+    }
+}
+
+/// `image` `[N, 3, H, W]`, centred [, `label`] → `logits` [, `loss`].
+fn model(config: &Config, path: &nn::Path) -> Result<Forward> {
+    let net = Network::new(path, config.variant()?, config.model.num_classes);
+    Ok(classifier::forward(8, config.model.num_classes, move |image, mode| net.forward(image, mode).logits))
+}
+
+fn look(config: &Config, setup: &Setup) -> Result<Look> {
+    classifier::look(&Train::data(config, setup)?, setup)
+}
+
+/// Classes by probability, and a picture of where in each photo the first of them is seen (Grad-CAM).
+fn predict(
+    config: &Config,
+    given: &Named,
+    card: Option<&str>,
+    images: &[PathBuf],
+    folder: &Path,
+) -> Result<Vec<Prediction>> {
+    let variant = config.variant()?;
+    let store = nn::VarStore::new(Device::Cpu);
+    let net = Network::new(&store.root(), variant, config.model.num_classes);
+    weights::copy_into(&store.variables().into_iter().collect(), given, "the weights file")?;
+    let card = Card::given_or(card, config.model.num_classes, &config.normalise)?;
+    let edge = config.edge(variant) as u32;
+    let read = |path: &Path| -> Result<RgbImage> { photo(path, edge) };
+    classifier::predict(&card, images, folder, read, |image: &Tensor| {
+        let output = net.forward(image, Mode::Eval);
+        (output.map, output.logits)
+    })
+}
+
+/// A photo as a square of `edge` pixels: its short side resized to 8/7 of that (256 for 224), the middle cut out.
+fn photo(path: &Path, edge: u32) -> Result<RgbImage> {
+    let reader = image::ImageReader::open(path).and_then(|r| r.with_guessed_format());
+    let picture = reader.map_err(|e| user!("{}: cannot be read: {e}", path.display()))?;
+    let picture = picture
+        .decode()
+        .map_err(|e| user!("{}: is not a picture that can be read (PNG or JPEG): {e}", path.display()))?;
+    Ok(picture.resize_to_fill(edge, edge, image::imageops::FilterType::Triangle).to_rgb8())
+}
+
+/// A line for the stem, for each block and for the classifier.
+fn summary(config: &Config) -> Result<Vec<Row>> {
+    crate::model::rows(config.variant()?, config.model.num_classes, config.edge(config.variant()?))
+}

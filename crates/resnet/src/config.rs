@@ -1,0 +1,114 @@
+//! What ResNet adds to the keys that all papers share.
+
+use repro::config::Settings;
+use repro::data::{Augment, Normalise};
+use repro::optim::{EmaConfig, OptimConfig, SamConfig, Schedule};
+use serde::Deserialize;
+
+use crate::model::Variant;
+
+/// The paper's own part of a configuration. Nothing that the paper fixes has a default.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+pub struct Config {
+    /// The network.
+    pub model: ModelConfig,
+    /// What pixels in [0, 1] are centred by.
+    pub normalise: Normalise,
+    /// What is done to training pictures, in this order; an empty list for nothing.
+    pub augment: Vec<Augment>,
+    /// Part of each label that is spread over all classes, in [0, 1). `None`: 0.
+    pub label_smoothing: Option<f64>,
+    /// The update rule.
+    pub optim: OptimConfig,
+    /// Sharpness-aware minimisation around it. `None`: the rule alone.
+    pub sam: Option<SamConfig>,
+    /// The factor on the learning rate.
+    pub schedule: Schedule,
+    /// Averages of the weights, evaluated beside them. `None`: none.
+    pub ema: Option<EmaConfig>,
+}
+
+/// The network.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+pub struct ModelConfig {
+    /// Which one; see [`Variant::named`].
+    pub name: String,
+    /// Classes K, at least 2.
+    pub num_classes: i64,
+    /// Edge of the pictures in pixels. `None`: what the network is made for, 224 or 32.
+    pub image_size: Option<i64>,
+    /// Whether the last norm of each block starts at 0, so that the block is its shortcut (arXiv:1706.02677, §5.1). `None`: no.
+    pub zero_init: Option<bool>,
+}
+
+impl Config {
+    /// The named network; `validate` has refused names that there are not.
+    ///
+    /// # Errors
+    /// Lists the names.
+    pub fn variant(&self) -> repro::Result<Variant> {
+        Variant::named(&self.model.name)
+    }
+
+    /// Edge of the pictures, in pixels.
+    pub fn edge(&self, variant: Variant) -> i64 {
+        self.model.image_size.unwrap_or(variant.edge())
+    }
+}
+
+/// Refuses what cannot act or contradicts itself: (key, what is wrong and what to do).
+pub fn validate(config: &Config, _: &Settings) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut must = |holds: bool, key: &str, message: String| {
+        if !holds {
+            found.push((key.to_string(), message));
+        }
+    };
+    let ModelConfig { num_classes, zero_init, .. } = config.model;
+    let variant = match config.variant() {
+        Ok(variant) => variant,
+        Err(error) => {
+            must(false, "model.name", error.to_string());
+            return found;
+        }
+    };
+    must(
+        (2..=100_000).contains(&num_classes),
+        "model.num_classes",
+        format!("is {num_classes}; at least 2 classes are needed"),
+    );
+    let edge = config.edge(variant);
+    must(
+        (8..=4096).contains(&edge),
+        "model.image_size",
+        format!("is {edge}; it must be from 8 to 4096 pixels, such as {}", variant.edge()),
+    );
+    must(
+        zero_init != Some(true) || !matches!(variant, Variant::Cifar { residual: false, .. }),
+        "model.zero_init",
+        "would make a plain network constant: it has no shortcuts; leave the key away".into(),
+    );
+    if let Err(error) = Augment::check_all(&config.augment, [3, edge, edge]) {
+        must(false, "augment", error.to_string());
+    }
+    if let Err(error) = config.normalise.check(3) {
+        must(false, "normalise", error.to_string());
+    }
+    let smoothing = config.label_smoothing.unwrap_or(0.0);
+    must(
+        (0.0..1.0).contains(&smoothing),
+        "label_smoothing",
+        format!("is {smoothing}; it must be at least 0 and below 1, such as 0.1"),
+    );
+    if let Some(EmaConfig { decay }) = config.ema {
+        must(
+            (0.0..1.0).contains(&decay),
+            "ema.decay",
+            format!("is {decay}; it must be at least 0 and below 1, such as 0.999"),
+        );
+    }
+    if let Some(SamConfig { rho, .. }) = config.sam {
+        must(rho > 0.0 && rho.is_finite(), "sam.rho", format!("is {rho}; it must be greater than 0, such as 0.05"));
+    }
+    found
+}

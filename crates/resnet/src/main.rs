@@ -1,0 +1,7 @@
+//! `resnet`: see the crate's README.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    repro::cli::main(resnet::app::app())
+}

@@ -1,0 +1,350 @@
+//! "Deep Residual Learning for Image Recognition" (arXiv:1512.03385).
+//!
+//! | section | here |
+//! |---|---|
+//! | §3.2, §3.3, Fig. 5: blocks and shortcuts | [`crate::blocks`] |
+//! | Table 1: networks for photos | [`PHOTO`], [`Resnet`] |
+//! | §4.2: networks for CIFAR-10, residual and plain | [`Cifar`] |
+//!
+//! References: pytorch/vision 0.26.0 (`torchvision/models/resnet.py`, BSD-3-Clause) for the networks for photos,
+//! akamaster/pytorch_resnet_cifar10 (BSD-2-Clause) for those for CIFAR-10. State-dict names are theirs.
+//!
+//! *Changes against the references*: none in the arithmetic. `…_cifar` (a 3×3 convolution without pooling in front of Table 1's stages)
+//! and `…_v1` (the paper's place of the stride) are named variants.
+
+use std::collections::BTreeMap;
+
+use repro::cli::Row;
+use repro::nn::{BatchNorm2d, Conv2d, Linear, Mode};
+use repro::{Result, user};
+use tch::{Kind as Numbers, Tensor, nn};
+
+use crate::blocks::{BasicBlock, Bottleneck, Kind, Stride, conv};
+
+/// Table 1: name, blocks of each of the four stages, whether they are bottlenecks.
+pub const PHOTO: [(&str, [usize; 4], bool); 5] = [
+    ("resnet18", [2, 2, 2, 2], false),
+    ("resnet34", [3, 4, 6, 3], false),
+    ("resnet50", [3, 4, 6, 3], true),
+    ("resnet101", [3, 4, 23, 3], true),
+    ("resnet152", [3, 8, 36, 3], true),
+];
+
+/// §4.2: depths 6n + 2 for which there is a row or a figure.
+pub const CIFAR_DEPTHS: [usize; 6] = [20, 32, 44, 56, 110, 1202];
+
+/// What comes before the first stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stem {
+    /// A 7×7 convolution of stride 2 and a 3×3 pooling of stride 2 (Table 1): a quarter of the edge is left.
+    Photo,
+    /// A 3×3 convolution of stride 1: for pictures of 32 pixels; not in the paper.
+    Small,
+}
+
+/// A network by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variant {
+    /// Four stages (Table 1).
+    Photo {
+        /// Blocks of each stage.
+        blocks: [usize; 4],
+        /// Where bottlenecks halve the picture; `None`: basic blocks.
+        bottleneck: Option<Stride>,
+        /// What comes first.
+        stem: Stem,
+    },
+    /// Three stages of n blocks (§4.2).
+    Cifar {
+        /// n
+        blocks: usize,
+        /// Whether there are shortcuts.
+        residual: bool,
+    },
+}
+
+impl Variant {
+    /// `resnet50`, `resnet50_v1`, `resnet18_cifar`, `cifar_resnet20`, `cifar_plain20`, ….
+    ///
+    /// # Errors
+    /// Lists the names.
+    pub fn named(name: &str) -> Result<Self> {
+        for (photo, blocks, deep) in PHOTO {
+            let variant = |place, stem| Variant::Photo { blocks, bottleneck: deep.then_some(place), stem };
+            match name.strip_prefix(photo) {
+                Some("") => return Ok(variant(Stride::Middle, Stem::Photo)),
+                Some("_v1") if deep => return Ok(variant(Stride::First, Stem::Photo)),
+                Some("_cifar") if photo.len() == 8 && photo <= "resnet50" => {
+                    return Ok(variant(Stride::Middle, Stem::Small));
+                }
+                _ => {}
+            }
+        }
+        for depth in CIFAR_DEPTHS {
+            for (family, residual) in [("cifar_resnet", true), ("cifar_plain", false)] {
+                if name.strip_prefix(family).is_some_and(|rest| rest == depth.to_string()) {
+                    return Ok(Variant::Cifar { blocks: (depth - 2) / 6, residual });
+                }
+            }
+        }
+        Err(user!(
+            "there is no network {name}; there are resnet18, 34, 50, 101 and 152, resnet50_v1, 101_v1 and 152_v1 (stride where the paper has \
+             it), resnet18_cifar, 34_cifar and 50_cifar (for pictures of 32 pixels), cifar_resnet20, 32, 44, 56, 110 and 1202, and \
+             cifar_plain20 to 1202"
+        ))
+    }
+
+    /// Edge of the pictures that the network is made for, in pixels.
+    pub fn edge(self) -> i64 {
+        match self {
+            Variant::Photo { stem: Stem::Photo, .. } => 224,
+            _ => 32,
+        }
+    }
+}
+
+/// What a forward pass leaves.
+#[derive(Debug)]
+pub struct Output {
+    /// The last convolutional map, `[N, C, h, w]`.
+    pub map: Tensor,
+    /// `[N, K]`
+    pub logits: Tensor,
+}
+
+/// Global average pooling and the classifier.
+fn classify(map: Tensor, fc: &Linear) -> Output {
+    let pooled = map.mean_dim([2_i64, 3].as_slice(), false, None::<Numbers>);
+    let logits = fc.forward(&pooled);
+    Output { map, logits }
+}
+
+#[derive(Debug)]
+enum Block {
+    Basic(BasicBlock),
+    Bottleneck(Bottleneck),
+}
+
+impl Block {
+    fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+        match self {
+            Block::Basic(block) => block.forward(x, mode),
+            Block::Bottleneck(block) => block.forward(x, mode),
+        }
+    }
+}
+
+/// A network of Table 1.
+#[derive(Debug)]
+pub struct Resnet {
+    conv1: Conv2d,
+    bn1: BatchNorm2d,
+    stem: Stem,
+    stages: Vec<Block>,
+    fc: Linear,
+}
+
+impl Resnet {
+    fn new(path: &nn::Path, blocks: [usize; 4], bottleneck: Option<Stride>, stem: Stem, classes: i64) -> Self {
+        let conv1 = match stem {
+            Stem::Photo => conv(&(path / "conv1"), 3, 64, 7, 2),
+            Stem::Small => conv(&(path / "conv1"), 3, 64, 3, 1),
+        };
+        let bn1 = BatchNorm2d::new(&(path / "bn1"), 64);
+        let mut stages = Vec::new();
+        let mut input = 64;
+        for (stage, count) in blocks.into_iter().enumerate() {
+            let width = 64 << stage;
+            for place in 0..count {
+                let path = path / format!("layer{}", stage + 1) / place;
+                let stride = if stage > 0 && place == 0 { 2 } else { 1 };
+                stages.push(match bottleneck {
+                    None => Block::Basic(BasicBlock::new(&path, Kind::B, input, width, stride)),
+                    Some(at) => Block::Bottleneck(Bottleneck::new(&path, at, input, width, stride)),
+                });
+                input = if bottleneck.is_some() { width * Bottleneck::EXPANSION } else { width };
+            }
+        }
+        Resnet { conv1, bn1, stem, stages, fc: Linear::new(&(path / "fc"), input, classes) }
+    }
+
+    /// `[N, 3, H, W]` → the map `[N, C, H/32, W/32]` (small stem: H/8) and logits `[N, K]`.
+    fn forward(&self, image: &Tensor, mode: Mode) -> Output {
+        let mut x = self.bn1.forward_act(&self.conv1.forward(image), mode, None, true);
+        if self.stem == Stem::Photo {
+            x = x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
+        }
+        for block in &self.stages {
+            x = block.forward(&x, mode);
+        }
+        classify(x, &self.fc)
+    }
+}
+
+/// A network of §4.2: three stages of n blocks with 16, 32 and 64 filters, residual (option A) or plain.
+#[derive(Debug)]
+pub struct Cifar {
+    conv1: Conv2d,
+    bn1: BatchNorm2d,
+    stages: Vec<BasicBlock>,
+    linear: Linear,
+}
+
+impl Cifar {
+    fn new(path: &nn::Path, blocks: usize, residual: bool, classes: i64) -> Self {
+        let option = if residual { Kind::A } else { Kind::Plain };
+        let conv1 = conv(&(path / "conv1"), 3, 16, 3, 1);
+        let bn1 = BatchNorm2d::new(&(path / "bn1"), 16);
+        let mut stages = Vec::new();
+        let mut input = 16;
+        for (stage, width) in [16, 32, 64].into_iter().enumerate() {
+            for place in 0..blocks {
+                let path = path / format!("layer{}", stage + 1) / place;
+                let stride = if stage > 0 && place == 0 { 2 } else { 1 };
+                stages.push(BasicBlock::new(&path, option, input, width, stride));
+                input = width;
+            }
+        }
+        Cifar { conv1, bn1, stages, linear: Linear::new(&(path / "linear"), input, classes) }
+    }
+
+    /// `[N, 3, H, W]` → the map `[N, 64, H/4, W/4]` and logits `[N, K]`.
+    fn forward(&self, image: &Tensor, mode: Mode) -> Output {
+        let mut x = self.bn1.forward_act(&self.conv1.forward(image), mode, None, true);
+        for block in &self.stages {
+            x = block.forward(&x, mode);
+        }
+        classify(x, &self.linear)
+    }
+}
+
+/// Any of them.
+#[derive(Debug)]
+pub enum Network {
+    /// For photos.
+    Photo(Resnet),
+    /// For CIFAR-10.
+    Cifar(Cifar),
+}
+
+impl Network {
+    /// A network of `classes` outputs, as PyTorch's layers start; see [`initialise`].
+    pub fn new(path: &nn::Path, variant: Variant, classes: i64) -> Self {
+        match variant {
+            Variant::Photo { blocks, bottleneck, stem } => {
+                Network::Photo(Resnet::new(path, blocks, bottleneck, stem, classes))
+            }
+            Variant::Cifar { blocks, residual } => Network::Cifar(Cifar::new(path, blocks, residual, classes)),
+        }
+    }
+
+    /// `[N, 3, H, W]`, centred → the last map and the logits.
+    pub fn forward(&self, image: &Tensor, mode: Mode) -> Output {
+        match self {
+            Network::Photo(net) => net.forward(image, mode),
+            Network::Cifar(net) => net.forward(image, mode),
+        }
+    }
+}
+
+/// The layers as Table 1 counts them: a line for the stem, for each block, and for the classifier. `edge`: of the pictures, in pixels.
+///
+/// # Errors
+/// libtorch's.
+pub fn rows(variant: Variant, classes: i64, edge: i64) -> Result<Vec<Row>> {
+    let store = nn::VarStore::new(tch::Device::Cpu);
+    Network::new(&store.root(), variant, classes);
+    let mut layers: BTreeMap<String, Vec<(String, Vec<i64>)>> = BTreeMap::new();
+    for (name, tensor) in store.variables().into_iter().filter(|(_, t)| t.requires_grad()) {
+        // `layer1.0.conv1.weight` belongs to `layer1.0`, `bn1.bias` to the stem.
+        let parts: Vec<_> = name.split('.').collect();
+        let layer = match parts[0] {
+            first if first.starts_with("layer") => format!("{first}.{}", parts[1]),
+            "bn1" => "conv1".into(),
+            first => first.into(),
+        };
+        layers.entry(layer).or_default().push((name, tensor.size()));
+    }
+    // In the order of the tensor: stem, blocks by number, classifier.
+    let place = |name: &String| -> (u64, u64, u64) {
+        match name.strip_prefix("layer").and_then(|rest| rest.split_once('.')) {
+            Some((stage, block)) => (1, stage.parse().unwrap_or(0), block.parse().unwrap_or(0)),
+            None => (if name == "conv1" { 0 } else { 2 }, 0, 0),
+        }
+    };
+    let mut names: Vec<_> = layers.keys().cloned().collect();
+    names.sort_by_key(place);
+    let halved = |edge: i64| (edge + 1) / 2;
+    let mut edge = edge;
+    let mut rows = Vec::new();
+    for name in names {
+        let tensors = &layers[&name];
+        let (_, stage, block) = place(&name);
+        let before = edge;
+        let photo_stem = matches!(variant, Variant::Photo { stem: Stem::Photo, .. });
+        if (name == "conv1" && photo_stem) || (stage > 1 && block == 0) {
+            edge = halved(edge);
+        }
+        let width = tensors.iter().filter(|(_, s)| s.len() != 1).map(|(_, s)| s[0]).max().unwrap_or(0);
+        let first_at = match variant {
+            // The first 1×1 convolution sees the whole picture where the 3×3 halves it.
+            Variant::Photo { bottleneck: Some(Stride::Middle), .. } if stage > 0 => before,
+            _ => edge,
+        };
+        let adds = tensors.iter().filter(|(_, s)| s.len() != 1).map(|(tensor, shape)| {
+            let at = match shape.len() {
+                2 => 1,
+                _ if stage > 0 && tensor.ends_with(".conv1.weight") => first_at,
+                _ => edge,
+            };
+            (shape.iter().product::<i64>() * at * at) as u64
+        });
+        let multiply_adds = adds.sum();
+        if name == "conv1" && photo_stem {
+            edge = halved(edge);
+        }
+        let classifier = place(&name).0 == 2;
+        rows.push(Row {
+            name,
+            output: if classifier { vec![width] } else { vec![width, edge, edge] },
+            parameters: tensors.iter().map(|(_, shape)| shape.iter().product::<i64>() as u64).sum(),
+            multiply_adds,
+            connections: None,
+        });
+    }
+    Ok(rows)
+}
+
+/// Where training starts, drawn from libtorch's generator. Norms keep their 1 and 0.
+///
+/// # Errors
+/// libtorch's.
+pub fn initialise(store: &nn::VarStore, variant: Variant, zero_init: bool) -> Result<()> {
+    // By name, so that the order of drawing is fixed.
+    let weights: BTreeMap<_, _> = store.variables().into_iter().filter(|(_, t)| t.requires_grad()).collect();
+    let last_norm = match variant {
+        Variant::Photo { bottleneck: Some(_), .. } => ".bn3.weight",
+        _ => ".bn2.weight",
+    };
+    for (name, mut weight) in weights {
+        let shape = weight.size();
+        let area = shape.iter().skip(2).product::<i64>();
+        let _guard = tch::no_grad_guard();
+        match (variant, shape.as_slice()) {
+            // torchvision: N(0, 2 / fan-out) for convolutions; the classifier keeps PyTorch's default.
+            (Variant::Photo { .. }, [output, _, _, _]) => {
+                let _ = weight.f_normal_(0.0, (2.0 / (output * area) as f64).sqrt())?;
+            }
+            // §4.2 takes the initialisation of arXiv:1502.01852: N(0, 2 / fan-in) for convolutions and classifier.
+            (Variant::Cifar { .. }, [_, input, ..]) => {
+                let _ = weight.f_normal_(0.0, (2.0 / (input * area) as f64).sqrt())?;
+            }
+            // arXiv:1706.02677, §5.1: each block starts as its shortcut.
+            (_, [_]) if zero_init && name.ends_with(last_norm) => {
+                let _ = weight.f_zero_()?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
