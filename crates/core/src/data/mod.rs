@@ -12,7 +12,7 @@ mod resident;
 mod synthetic;
 
 pub use crate::config::DataConfig;
-pub use augment::{Affine, Augment, Crop, Draws, Flip, Pipeline};
+pub use augment::{Affine, Augment, Crop, Draws, Fill, Flip, Pipeline};
 pub use images::{ImageSet, Images, Mix, Splits, overlap};
 pub use load::load;
 pub use normalise::{Normalise, Normaliser};

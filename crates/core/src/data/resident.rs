@@ -116,7 +116,7 @@ impl Iterator for Batches<'_> {
 mod tests {
     use super::*;
     use crate::Error;
-    use crate::data::{Affine, Crop, Flip};
+    use crate::data::{Affine, Crop, Fill, Flip};
     use proptest::prelude::*;
     use tch::{Device, Kind};
 
@@ -136,7 +136,7 @@ mod tests {
 
     fn all_augmentations() -> Vec<Augment> {
         let affine = Affine { rotate: 20.0, scale: 0.2, squeeze: 0.1, shear: 10.0, shift: 1.0 };
-        vec![Augment::Affine(affine), Augment::Crop(Crop { pad: 1 }), Augment::Flip(Flip {})]
+        vec![Augment::Affine(affine), Augment::Crop(Crop { pad: 1, fill: Fill::Zero }), Augment::Flip(Flip {})]
     }
 
     fn cursor(seed: u64, step: u64) -> Cursor {

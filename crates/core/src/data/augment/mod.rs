@@ -1,19 +1,20 @@
 //! Augmentation of a batch on its device. The parameters of each picture are drawn on the host from its own stream.
 
 mod affine;
-mod spatial;
+mod crop;
 
+use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 use tch::Tensor;
 
 pub use affine::Affine;
-pub use spatial::{Crop, Flip};
+pub use crop::{Crop, Fill, Flip};
 
 use self::affine::{Distortion, distort};
-use self::spatial::{mirror, padded_crop};
+use self::crop::{Window, windows};
 use super::Images;
 use super::normalise::Normaliser;
-use super::random::{below, rng};
+use super::random::rng;
 use crate::{Result, user};
 
 /// One kind of augmentation. In YAML a list of blocks: `- {kind: affine, rotate: 10, …}`, `- {kind: crop, pad: 4}`, `- {kind: flip}`.
@@ -57,6 +58,13 @@ pub struct Draws<'a> {
     pub samples: &'a [i64],
 }
 
+impl Draws<'_> {
+    /// The stream of `operation` on each picture.
+    fn streams(&self, operation: &str) -> impl Iterator<Item = ChaCha8Rng> {
+        self.samples.iter().map(move |sample| rng(self.seed, self.epoch, *sample as u64, operation))
+    }
+}
+
 impl Pipeline {
     /// For pictures `[C, H, W]`.
     ///
@@ -72,13 +80,19 @@ impl Pipeline {
     /// # Errors
     /// libtorch's.
     pub fn apply(&self, mut images: Images, draws: Draws) -> Result<Images> {
-        let (colour, space): (Vec<_>, Vec<_>) = self.list.iter().partition(|augment| augment.phase() == Phase::Colour);
+        let (colour, mut space) = self.list.split_at(self.list.partition_point(|one| one.phase() == Phase::Colour));
         for augment in colour {
             images.image = augment.apply(&images.image, draws)?;
         }
         images.image = self.normaliser.apply(&images.image)?;
-        for augment in space {
-            images.image = augment.apply(&images.image, draws)?;
+        while let Some((augment, after)) = space.split_first() {
+            (images.image, space) = match space {
+                // In one pass, not two.
+                [Augment::Crop(crop), Augment::Flip(flip), after @ ..] => {
+                    (crop_and_flip(&images.image, Some(crop), Some(flip), draws)?, after)
+                }
+                _ => (augment.apply(&images.image, draws)?, after),
+            };
         }
         Ok(images)
     }
@@ -146,28 +160,40 @@ impl Augment {
     }
 
     /// Augments `image`, `[N, C, H, W]`, float32.
-    fn apply(&self, image: &Tensor, Draws { seed, epoch, samples, .. }: Draws) -> Result<Tensor> {
-        let draws = samples.iter().map(|sample| rng(seed, epoch, *sample as u64, self.operation()));
+    fn apply(&self, image: &Tensor, draws: Draws) -> Result<Tensor> {
         match self {
             Augment::Affine(affine) => {
-                let plans: Vec<Distortion> = draws.map(|mut rng| affine.draw(&mut rng)).collect();
+                let plans: Vec<Distortion> =
+                    draws.streams(self.operation()).map(|mut rng| affine.draw(&mut rng)).collect();
                 distort(image, &plans)
             }
-            Augment::Crop(crop) => {
-                let corners: Vec<[i64; 2]> = draws.map(|mut rng| crop.draw(&mut rng)).collect();
-                padded_crop(image, crop.pad as i64, &corners)
-            }
-            Augment::Flip(Flip {}) => {
-                let mirrored: Vec<bool> = draws.map(|mut rng| below(&mut rng, 2) == 1).collect();
-                mirror(image, &mirrored)
-            }
+            Augment::Crop(crop) => crop_and_flip(image, Some(crop), None, draws),
+            Augment::Flip(flip) => crop_and_flip(image, None, Some(flip), draws),
         }
     }
+}
+
+/// Crops, then mirrors, each picture as it is drawn.
+fn crop_and_flip(image: &Tensor, crop: Option<&Crop>, flip: Option<&Flip>, draws: Draws) -> Result<Tensor> {
+    let mut plans = vec![Window { row: 0, column: 0, mirrored: false }; draws.samples.len()];
+    if let Some(crop) = crop {
+        for (plan, mut rng) in plans.iter_mut().zip(draws.streams("crop")) {
+            [plan.row, plan.column] = crop.draw(&mut rng);
+        }
+    }
+    if let Some(flip) = flip {
+        for (plan, mut rng) in plans.iter_mut().zip(draws.streams("flip")) {
+            plan.mirrored = flip.draw(&mut rng);
+        }
+    }
+    let (pad, fill) = crop.map_or((0, Fill::Zero), |crop| (crop.pad as i64, crop.fill));
+    windows(image, pad, fill, &plans)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::below;
 
     #[test]
     fn what_cannot_act_is_refused() {
@@ -177,7 +203,11 @@ mod tests {
             other => panic!("{word}: {other:?}"),
         };
         Augment::check_all(
-            &[Augment::Affine(affine.clone()), Augment::Crop(Crop { pad: 2 }), Augment::Flip(Flip {})],
+            &[
+                Augment::Affine(affine.clone()),
+                Augment::Crop(Crop { pad: 2, fill: Fill::Zero }),
+                Augment::Flip(Flip {}),
+            ],
             [1, 28, 28],
         )
         .unwrap();
@@ -185,6 +215,29 @@ mod tests {
         refused(&[Augment::Affine(Affine { scale: 1.0, ..affine.clone() })], "`affine.scale` is 1");
         refused(&[Augment::Affine(Affine { shear: f64::NAN, ..affine.clone() })], "`affine.shear` is NaN");
         refused(&[Augment::Affine(Affine { shift: -1.0, ..affine })], "`affine.shift` is -1");
-        refused(&[Augment::Crop(Crop { pad: 28 })], "`crop.pad` is 28");
+        refused(&[Augment::Crop(Crop { pad: 28, fill: Fill::Zero })], "`crop.pad` is 28");
+    }
+
+    #[test]
+    fn a_crop_and_the_flip_after_it_are_one_after_the_other() {
+        let images = || Images {
+            image: Tensor::arange(4 * 3 * 8 * 8, (tch::Kind::Float, tch::Device::Cpu)).view([4, 3, 8, 8]) - 300.0,
+            label: Tensor::zeros([4], (tch::Kind::Int64, tch::Device::Cpu)),
+            mix: None,
+        };
+        let samples = [7, 0, 31, 5];
+        let draws = Draws { seed: 3, epoch: 2, step: 9, samples: &samples };
+        let list = vec![Augment::Crop(Crop { pad: 2, fill: Fill::Zero }), Augment::Flip(Flip {})];
+        let found = Pipeline::new(list, Normaliser::none(), [3, 8, 8]).unwrap().apply(images(), draws).unwrap().image;
+        let padded = images().image.constant_pad_nd([2; 4]);
+        for (i, sample) in samples.into_iter().enumerate() {
+            let stream = &mut rng(3, 2, sample as u64, "crop");
+            let (row, column) = (below(stream, 5) as i64, below(stream, 5) as i64);
+            let mut expected = padded.get(i as i64).narrow(1, row, 8).narrow(2, column, 8);
+            if below(&mut rng(3, 2, sample as u64, "flip"), 2) == 1 {
+                expected = expected.flip([2]);
+            }
+            assert_eq!(found.get(i as i64), expected);
+        }
     }
 }

@@ -1,0 +1,161 @@
+//! Crops and mirror images: each picture is read through a window of its own.
+
+use rand_chacha::ChaCha8Rng;
+use serde::Deserialize;
+use tch::{Kind, Tensor};
+
+use crate::Result;
+use crate::data::random::below;
+
+/// Padding around the picture, then a crop of the first size at a uniform place. In YAML: `{kind: crop, pad: 4, fill: reflect}`.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+pub struct Crop {
+    /// Pixels on each side.
+    pub pad: u64,
+    /// What stands in the padding; `zero` if it is left away.
+    #[serde(default)]
+    pub fill: Fill,
+}
+
+/// What stands outside a picture.
+#[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Fill {
+    /// Zeros, which after centring are the mean.
+    #[default]
+    Zero,
+    /// The picture mirrored at its border, whose pixels are not repeated: 2 1 | 0 1 2 | 1 0.
+    Reflect,
+}
+
+/// Left and right exchanged with probability one half. In YAML: `{kind: flip}`.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+pub struct Flip {}
+
+/// What one picture shows: the padded picture from this corner on, then mirrored or not.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Window {
+    pub(super) row: i64,
+    pub(super) column: i64,
+    pub(super) mirrored: bool,
+}
+
+impl Crop {
+    /// Row and column of the crop's corner in the padded picture.
+    pub(super) fn draw(&self, rng: &mut ChaCha8Rng) -> [i64; 2] {
+        let mut place = || below(rng, 2 * self.pad + 1) as i64;
+        [place(), place()]
+    }
+}
+
+impl Flip {
+    /// Whether a picture is mirrored.
+    pub(super) fn draw(&self, rng: &mut ChaCha8Rng) -> bool {
+        below(rng, 2) == 1
+    }
+}
+
+/// Reads each picture of `[N, C, H, W]`, padded by `pad`, through its window.
+///
+/// A crop and the mirror image that follows it are one gather: pixel (i, j) lies at `start + i·stride ± j` of its padded plane.
+pub(super) fn windows(image: &Tensor, pad: i64, fill: Fill, windows: &[Window]) -> Result<Tensor> {
+    let (n, c, h, w) = image.size4()?;
+    let padded = match (pad, fill) {
+        (0, _) => image.shallow_clone(),
+        (_, Fill::Zero) => image.f_constant_pad_nd([pad; 4])?,
+        (_, Fill::Reflect) => image.f_reflection_pad2d([pad; 4])?,
+    };
+    let stride = w + 2 * pad;
+    let column = |of: &dyn Fn(&Window) -> i64| -> Result<Tensor> {
+        let values: Vec<i64> = windows.iter().map(of).collect();
+        Ok(Tensor::f_from_slice(&values)?.f_view([n, 1, 1])?.f_to_device(image.device())?)
+    };
+    let start = column(&|at| at.row * stride + at.column + if at.mirrored { w - 1 } else { 0 })?;
+    let step = column(&|at| if at.mirrored { -1 } else { 1 })?;
+    let options = (Kind::Int64, image.device());
+    let columns = start.f_addcmul(&step, &Tensor::f_arange(w, options)?)?;
+    let rows = Tensor::f_arange_start_step(0, h * stride, stride, options)?.f_view([h, 1])?;
+    let index = columns.f_add(&rows)?.f_view([n, 1, h * w])?.f_expand([n, c, h * w], false)?;
+    Ok(padded.f_flatten(2, 3)?.f_gather(2, &index, false)?.f_view([n, c, h, w])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::rng;
+    use proptest::prelude::*;
+
+    fn pictures(height: i64, width: i64) -> Tensor {
+        let count = 4 * height * width;
+        let values: Vec<f32> = (0..count).map(|i| (i * 37 % 101) as f32 / 101.0).collect();
+        Tensor::from_slice(&values).view([2, 2, height, width])
+    }
+
+    fn at(row: i64, column: i64, mirrored: bool) -> Window {
+        Window { row, column, mirrored }
+    }
+
+    #[test]
+    fn a_crop_is_a_window_of_the_padded_picture() {
+        let image = pictures(5, 7);
+        let padded = image.constant_pad_nd([2, 2, 2, 2]);
+        let corners = [at(0, 4, false), at(3, 1, false)];
+        let cropped = windows(&image, 2, Fill::Zero, &corners).unwrap();
+        for (i, Window { row, column, .. }) in corners.into_iter().enumerate() {
+            let window = padded.get(i as i64).narrow(1, row, 5).narrow(2, column, 7);
+            assert_eq!(cropped.get(i as i64), window);
+        }
+        assert_eq!(windows(&image, 2, Fill::Zero, &[at(2, 2, false); 2]).unwrap(), image);
+    }
+
+    #[test]
+    fn a_flip_mirrors_those_that_are_drawn() {
+        let image = pictures(3, 4);
+        let mirrored = windows(&image, 0, Fill::Zero, &[at(0, 0, true), at(0, 0, false)]).unwrap();
+        assert_eq!(mirrored.get(0), image.get(0).flip([2]));
+        assert_eq!(mirrored.get(1), image.get(1));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+        #[test]
+        fn each_pixel_is_where_the_definition_has_it(
+            (h, w) in (4_i64..8, 4_i64..8), pad in 0_i64..4, reflect: bool, mirrored: bool, place in (0_i64..7, 0_i64..7),
+        ) {
+            let (row, column) = (place.0 % (2 * pad + 1), place.1 % (2 * pad + 1));
+            let image = pictures(h, w);
+            let fill = if reflect { Fill::Reflect } else { Fill::Zero };
+            let found = windows(&image, pad, fill, &[at(row, column, mirrored), at(pad, pad, false)]).unwrap();
+            let (pixels, found): (Vec<f32>, Vec<f32>) =
+                (image.view(-1).try_into().unwrap(), found.view(-1).try_into().unwrap());
+            prop_assert_eq!(&found[(2 * h * w) as usize..], &pixels[(2 * h * w) as usize..]);
+            let folded = |x: i64, size: i64| if x < 0 { -x } else if x >= size { 2 * (size - 1) - x } else { x };
+            for c in 0..2 {
+                for i in 0..h {
+                    for j in 0..w {
+                        let x = column - pad + if mirrored { w - 1 - j } else { j };
+                        let y = row - pad + i;
+                        let inside = (0..h).contains(&y) && (0..w).contains(&x);
+                        let (y, x) = (folded(y, h), folded(x, w));
+                        let expected = if inside || reflect { pixels[((c * h + y) * w + x) as usize] } else { 0.0 };
+                        prop_assert_eq!(found[((c * h + i) * w + j) as usize], expected);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn crops_and_flips_are_uniform() {
+        let mut places = [0_i64; 25];
+        let mut flips = 0_i64;
+        for sample in 0..10_000 {
+            let [row, column] = Crop { pad: 2, fill: Fill::Zero }.draw(&mut rng(5, 0, sample, "crop"));
+            places[(row * 5 + column) as usize] += 1;
+            flips += i64::from(Flip {}.draw(&mut rng(5, 0, sample, "flip")));
+        }
+        // Expected 400 with a standard deviation of 20, and 5000 with one of 50.
+        assert!(places.iter().all(|count| (count - 400).abs() < 90), "{places:?}");
+        assert!((flips - 5000).abs() < 200, "{flips}");
+    }
+}
