@@ -162,7 +162,7 @@ mod tests {
         assert!(Sam::new(&SamConfig { rho: 0.0, adaptive: false }).is_err());
         assert!(Sam::new(&SamConfig { rho: f64::NAN, adaptive: true }).is_err());
         let store = nn::VarStore::new(tch::Device::Cpu);
-        store.root().zeros("w", &[1]);
+        let _ = store.root().zeros("w", &[1]);
         let params = Params::new(&store, |_, _| Group { lr_scale: 1.0, weight_decay: 0.0 }).unwrap();
         assert!(Sam::new(&SamConfig { rho: 1.0, adaptive: true }).unwrap().back(&params).is_err());
     }
