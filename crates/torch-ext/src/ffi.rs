@@ -1,4 +1,4 @@
-//! The C side: `ext.cpp`, `pool.cpp` and `distributed.cpp`. 0 means success; a null pointer or any other number means that `ext_error` has the reason.
+//! The C side: `ext.cpp`, `pool.cpp`, `norm.cpp` and `distributed.cpp`. 0 means success; a null pointer or any other number means that `ext_error` has the reason.
 
 use std::ffi::{CStr, c_char, c_int};
 
@@ -48,6 +48,19 @@ unsafe extern "C" {
     pub(crate) fn ext_scale_grads(params: *const List, factor: *const C_tensor) -> c_int;
     pub(crate) fn ext_channels_last(tensor: *const C_tensor) -> *mut C_tensor;
     pub(crate) fn ext_avg_pool_2x2(image: *const C_tensor) -> *mut C_tensor;
+    pub(crate) fn ext_batch_norm_act(
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        running_mean: *const C_tensor,
+        running_var: *const C_tensor,
+        train: bool,
+        update: bool,
+        momentum: f64,
+        eps: f64,
+        shortcut: *const C_tensor,
+        relu: bool,
+    ) -> *mut C_tensor;
     pub(crate) fn ext_is_channels_last(tensor: *const C_tensor, answer: *mut bool) -> c_int;
     pub(crate) fn ext_autocast_enter(cuda: bool, kind: c_int, was_enabled: *mut bool, old_kind: *mut c_int) -> c_int;
     pub(crate) fn ext_autocast_leave(cuda: bool, was_enabled: bool, old_kind: c_int) -> c_int;

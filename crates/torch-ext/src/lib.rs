@@ -9,6 +9,7 @@ mod ffi;
 mod format;
 mod list;
 mod memory;
+mod norm;
 mod pool;
 
 pub use autocast::Autocast;
@@ -17,6 +18,7 @@ pub use distributed::ProcessGroup;
 pub use format::{channels_last, is_channels_last};
 pub use list::{Adamw, Sgd, TensorList};
 pub use memory::{keep_freed_memory, peak_memory, reset_peak_memory};
+pub use norm::{BatchNorm, batch_norm_act};
 pub use pool::avg_pool_2x2;
 
 /// The libtorch that this was compiled against, such as `2.11.0`.

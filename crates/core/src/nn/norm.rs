@@ -37,24 +37,33 @@ impl BatchNorm2d {
     }
 
     /// `[N, C, H, W]` → the same. In training by the batch's statistics, else by the running ones.
+    ///
+    /// # Panics
+    /// As tch's own operations: on tensors of another shape or kind. In training also on a single value for each channel.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+        self.forward_act(x, mode, None, false)
+    }
+
+    /// As [`Self::forward`], then the sum with `shortcut` (of the same shape) if there is one, then max(0, ·) if `relu`: on the CPU in
+    /// one operation, which saves walks over the pictures.
+    ///
+    /// # Panics
+    /// As [`Self::forward`].
+    pub fn forward_act(&self, x: &Tensor, mode: Mode, shortcut: Option<&Tensor>, relu: bool) -> Tensor {
         if mode == Mode::Train {
             let _ = self.num_batches_tracked.shallow_clone().g_add_scalar_(1);
         }
-        let (weight, bias) = (Some(&self.weight), Some(&self.bias));
-        // Without running statistics there are none to move.
-        let running = mode != Mode::TrainAgain;
-        let (mean, var) = (running.then_some(&self.running_mean), running.then_some(&self.running_var));
-        x.batch_norm(weight, bias, mean, var, mode.trains(), Self::MOMENTUM, Self::EPS, true)
-    }
-
-    /// As [`Self::forward`], then the sum with `shortcut` (of the same shape) if there is one, then max(0, ·) if `relu`.
-    pub fn forward_act(&self, x: &Tensor, mode: Mode, shortcut: Option<&Tensor>, relu: bool) -> Tensor {
-        let mut y = self.forward(x, mode);
-        if let Some(shortcut) = shortcut {
-            y = y.g_add_(shortcut);
-        }
-        if relu { y.relu_() } else { y }
+        let norm = torch_ext::BatchNorm {
+            weight: &self.weight,
+            bias: &self.bias,
+            running_mean: &self.running_mean,
+            running_var: &self.running_var,
+            train: mode.trains(),
+            update: mode == Mode::Train,
+            momentum: Self::MOMENTUM,
+            eps: Self::EPS,
+        };
+        torch_ext::batch_norm_act(x, &norm, shortcut, relu).unwrap_or_else(|error| panic!("batch norm: {error}"))
     }
 }
 
