@@ -12,12 +12,15 @@ mod resident;
 mod synthetic;
 
 pub use crate::config::DataConfig;
-pub use augment::{Affine, Augment, Crop, Draws, Fill, Flip, Pipeline};
+pub use augment::{
+    Affine, Augment, ColorJitter, Crop, CutMix, Cutout, Draws, Fill, Flip, Mixup, PcaNoise, Pipeline, RandAugment,
+    ten_crop,
+};
 pub use images::{ImageSet, Images, Mix, Splits, overlap};
 pub use load::load;
 pub use normalise::{Normalise, Normaliser};
 pub use pictures::{Form, Pictures};
-pub use random::{below, order, rng, uniform};
+pub use random::{below, beta, normal, order, rng, uniform};
 pub use resident::Resident;
 
 use crate::{Result, user};

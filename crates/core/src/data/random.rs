@@ -2,6 +2,8 @@
 //!
 //! So a draw depends neither on the batch that a sample falls into, nor on the number of processes, nor on where a run was cut.
 
+use std::f64::consts::TAU;
+
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -44,6 +46,42 @@ pub fn below(rng: &mut ChaCha8Rng, n: u64) -> u64 {
     ((u128::from(rng.next_u64()) * u128::from(n)) >> 64) as u64
 }
 
+/// A normal number of mean 0 and variance 1 (Box and Muller): √(−2 ln u)·cos 2πv with u in (0, 1] and v in [0, 1), the next two uniform
+/// numbers. The sine that would give a second one is left, so that each number takes two draws.
+pub fn normal(rng: &mut ChaCha8Rng) -> f64 {
+    let u = 1.0 - uniform(rng, 0.0, 1.0);
+    let v = uniform(rng, 0.0, 1.0);
+    (-2.0 * u.ln()).sqrt() * (TAU * v).cos()
+}
+
+/// A number of the distribution Beta(`a`, `b`), both above 0: x / (x + y) of two gamma numbers, x drawn first.
+pub fn beta(rng: &mut ChaCha8Rng, a: f64, b: f64) -> f64 {
+    let x = ln_gamma(rng, a);
+    let y = ln_gamma(rng, b);
+    1.0 / (1.0 + (y - x).exp())
+}
+
+/// The logarithm of a gamma number of scale 1 (Marsaglia and Tsang 2000, ACM TOMS 26:363): in logarithms, because for small shapes the
+/// numbers themselves underflow.
+///
+/// Each trial draws a [`normal`] number x, and, if (1 + cx)³ is positive, a uniform one. A shape below 1 takes a number of shape + 1,
+/// times u^(1/shape) with the next uniform u in (0, 1].
+fn ln_gamma(rng: &mut ChaCha8Rng, shape: f64) -> f64 {
+    if shape < 1.0 {
+        let raised = ln_gamma(rng, shape + 1.0);
+        return raised + (1.0 - uniform(rng, 0.0, 1.0)).ln() / shape;
+    }
+    let d = shape - 1.0 / 3.0;
+    let c = 1.0 / (9.0 * d).sqrt();
+    loop {
+        let x = normal(rng);
+        let v = (1.0 + c * x).powi(3);
+        if v > 0.0 && (1.0 - uniform(rng, 0.0, 1.0)).ln() < 0.5 * x * x + d - d * v + d * v.ln() {
+            return (d * v).ln();
+        }
+    }
+}
+
 /// 64-bit FNV-1a.
 fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
@@ -83,6 +121,70 @@ mod tests {
         assert_eq!(below(stream, 1_000_000), 217167);
         assert_eq!(order(1, 0, 10), [8, 6, 1, 4, 0, 3, 9, 2, 5, 7]);
         assert_eq!(order(1, 1, 10), [9, 3, 6, 1, 8, 4, 2, 0, 5, 7]);
+    }
+
+    /// The same formulas in Python, on the numbers of its own ChaCha8, gave these.
+    #[test]
+    fn normal_and_beta_numbers_are_fixed() {
+        let stream = &mut rng(1, 2, 3, "normal");
+        let found = [normal(stream), normal(stream), beta(stream, 1.0, 1.0), beta(stream, 0.2, 0.2)];
+        let expected = [-1.0019011363212142, 0.45618962969210747, 0.5764189528361965, 0.9502265098946177];
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-14), "{found:?}");
+    }
+
+    /// The largest gap between the distribution of `values` and `cumulative`, as a multiple of 1/√n (Kolmogorov and Smirnov).
+    fn gap(mut values: Vec<f64>, cumulative: impl Fn(f64) -> f64) -> f64 {
+        values.sort_by(f64::total_cmp);
+        let n = values.len() as f64;
+        let gaps = values.iter().enumerate().map(|(k, value)| ((k as f64 + 0.5) / n - cumulative(*value)).abs());
+        gaps.fold(0.0, f64::max) * n.sqrt()
+    }
+
+    fn draws(operation: &str, draw: impl Fn(&mut ChaCha8Rng) -> f64) -> Vec<f64> {
+        (0..10_000).map(|sample| draw(&mut rng(5, 0, sample, operation))).collect()
+    }
+
+    fn moments(values: &[f64]) -> (f64, f64) {
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        (mean, values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / values.len() as f64)
+    }
+
+    #[test]
+    fn normal_numbers_are_normal() {
+        let values = draws("normal", normal);
+        let (mean, variance) = moments(&values);
+        // Standard errors 0.01 and 0.014; of the fourth moment, 3, √96 / 100.
+        assert!(mean.abs() < 0.04 && (variance - 1.0).abs() < 0.056, "{mean} {variance}");
+        let fourth = values.iter().map(|x| x.powi(4)).sum::<f64>() / 1e4;
+        assert!((fourth - 3.0).abs() < 0.4, "{fourth}");
+        // By Simpson's rule from 0; 1.95 is exceeded once in a thousand samples.
+        let cumulative = |x: f64| {
+            let density = |k: i32| (-0.5 * (x * f64::from(k) / 64.0).powi(2)).exp() / TAU.sqrt();
+            let sum: f64 = (0..64).step_by(2).map(|k| density(k) + 4.0 * density(k + 1) + density(k + 2)).sum();
+            0.5 + x / 64.0 * sum / 3.0
+        };
+        assert!(gap(values, cumulative) < 1.95);
+    }
+
+    #[test]
+    fn beta_numbers_follow_beta() {
+        for alpha in [0.2, 0.5, 1.0, 2.0] {
+            let values = draws("beta", |rng| beta(rng, alpha, alpha));
+            assert!(values.iter().all(|x| (0.0..=1.0).contains(x)));
+            let (mean, variance) = moments(&values);
+            let expected = 0.25 / (2.0 * alpha + 1.0);
+            // Four standard errors of the mean; those of the variance are at most as large.
+            let error = 4.0 * (expected / 1e4).sqrt();
+            assert!((mean - 0.5).abs() < error && (variance - expected).abs() < error, "{alpha}: {mean} {variance}");
+        }
+        // Where the distribution has a closed form: arcsine, uniform, a cubic.
+        let of = |a, b| draws("beta", move |rng| beta(rng, a, b));
+        assert!(gap(of(0.5, 0.5), |x| x.sqrt().asin() / (TAU / 4.0)) < 1.95);
+        assert!(gap(of(1.0, 1.0), |x| x) < 1.95);
+        assert!(gap(of(2.0, 2.0), |x| x * x * (3.0 - 2.0 * x)) < 1.95);
+        assert!(gap(of(3.0, 1.0), |x| x.powi(3)) < 1.95);
+        // Shapes so small that gamma numbers underflow give 0 or 1, not NaN.
+        assert!(draws("beta", |rng| beta(rng, 1e-4, 1e-4)).iter().all(|x| (0.0..=1.0).contains(x)));
     }
 
     #[test]

@@ -34,6 +34,7 @@ impl Resident {
             Some(kind) => kind.of(Some(&train), channels, train.device())?,
             None => Normaliser::none(),
         };
+        let augment = Augment::settle_all(augment, &train)?;
         let pipeline = Pipeline::new(augment, normaliser, train.shape())?;
         Ok(Self { set: train, validation, test, pipeline })
     }
@@ -116,7 +117,8 @@ impl Iterator for Batches<'_> {
 mod tests {
     use super::*;
     use crate::Error;
-    use crate::data::{Affine, Crop, Fill, Flip};
+    use crate::data::Mix;
+    use crate::data::{Affine, ColorJitter, Crop, CutMix, Cutout, Fill, Flip, Mixup, RandAugment};
     use proptest::prelude::*;
     use tch::{Device, Kind};
 
@@ -134,9 +136,22 @@ mod tests {
         Resident::new(Splits { train: set(29), validation: None, test: set(3) }, augment, None).unwrap()
     }
 
+    /// Those that act on each picture by itself, and after them those that mix pairs.
     fn all_augmentations() -> Vec<Augment> {
-        let affine = Affine { rotate: 20.0, scale: 0.2, squeeze: 0.1, shear: 10.0, shift: 1.0 };
-        vec![Augment::Affine(affine), Augment::Crop(Crop { pad: 1, fill: Fill::Zero }), Augment::Flip(Flip {})]
+        let mut list = single_augmentations();
+        list.extend([Augment::Mixup(Mixup { alpha: 0.5 }), Augment::CutMix(CutMix { alpha: 1.0 })]);
+        list
+    }
+
+    fn single_augmentations() -> Vec<Augment> {
+        vec![
+            Augment::ColorJitter(ColorJitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1 }),
+            Augment::RandAugment(RandAugment { ops: 2, magnitude: 15, bins: 31 }),
+            Augment::Affine(Affine { rotate: 20.0, scale: 0.2, squeeze: 0.1, shear: 10.0, shift: 1.0 }),
+            Augment::Crop(Crop { pad: 1, fill: Fill::Zero }),
+            Augment::Flip(Flip {}),
+            Augment::Cutout(Cutout { size: 2, p: 1.0 }),
+        ]
     }
 
     fn cursor(seed: u64, step: u64) -> Cursor {
@@ -171,7 +186,7 @@ mod tests {
 
     #[test]
     fn seeds_differ() {
-        let source = source(all_augmentations());
+        let source = source(single_augmentations());
         let (a, b) = (take(&source, cursor(1, 0), 3), take(&source, cursor(2, 0), 3));
         assert_ne!(labels(&a), labels(&b));
         // The same picture in another epoch or under another seed is distorted otherwise.
@@ -203,6 +218,11 @@ mod tests {
                 prop_assert_eq!(&Tensor::cat(&parts, 0), &images.image);
                 let parts: Vec<&Tensor> = shares.iter().map(|share| &share[i].label).collect();
                 prop_assert_eq!(&Tensor::cat(&parts, 0), &images.label);
+                let mixes: Vec<&Mix> = shares.iter().filter_map(|share| share[i].mix.as_ref()).collect();
+                let parts: Vec<&Tensor> = mixes.iter().map(|mix| &mix.label).collect();
+                let whole = images.mix.as_ref().unwrap();
+                prop_assert_eq!(&Tensor::cat(&parts, 0), &whole.label);
+                prop_assert!(mixes.iter().all(|mix| mix.share == whole.share));
             }
         }
 

@@ -4,13 +4,14 @@ use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 use tch::Tensor;
 
+use super::{demand, upload};
 use crate::Result;
 use crate::data::random::uniform;
 
 /// The planar distortions of the LeNet paper (section III): each parameter is uniform in plus or minus what is given here.
 ///
 /// About the centre of the picture the output is `R(rotate) · Shear · Squeeze · scale` of the input, then shifted. Read
-/// bilinearly, zero outside.
+/// bilinearly, zero outside. In YAML: `{kind: affine, rotate: 10, scale: 0.1, squeeze: 0.1, shear: 10, shift: 2}`.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 pub struct Affine {
     /// Degrees; positive turns x towards y, which is clockwise on the screen.
@@ -36,6 +37,19 @@ pub(super) struct Distortion {
 }
 
 impl Affine {
+    pub(super) fn check(&self, [_, height, width]: [i64; 3]) -> Result<()> {
+        for (key, value, limit) in [
+            ("affine.rotate", self.rotate, 360.0),
+            ("affine.scale", self.scale, 1.0),
+            ("affine.squeeze", self.squeeze, 1.0),
+            ("affine.shear", self.shear, 90.0),
+            ("affine.shift", self.shift, height.min(width) as f64),
+        ] {
+            demand((0.0..limit).contains(&value), key, value, &format!("a number from 0 to below {limit}"))?;
+        }
+        Ok(())
+    }
+
     /// Always six draws in this order, so that one range does not move the others' numbers.
     pub(super) fn draw(&self, rng: &mut ChaCha8Rng) -> Distortion {
         let mut within = |limit: f64| uniform(rng, -limit, limit);
@@ -59,37 +73,50 @@ impl Distortion {
         let [a, b] = [(cos + k * sin) / x, (sin - k * cos) / x];
         let [d, e] = [-sin / y, cos / y];
         let [tx, ty] = self.shift;
-        let (half_height, half_width) = (height / 2.0, width / 2.0);
-        [
-            a,
-            b * half_height / half_width,
-            -(a * tx + b * ty) / half_width,
-            d * half_width / half_height,
-            e,
-            -(d * tx + e * ty) / half_height,
-        ]
-        .map(|value| value as f32)
+        normalised([a, b, -(a * tx + b * ty), d, e, -(d * tx + e * ty)], height, width)
     }
 }
 
+/// How a picture is read between its pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// The four pixels around the place, by distance.
+    Bilinear,
+    /// The nearest pixel.
+    Nearest,
+}
+
+/// A map in pixels from the middle of the picture, rows `[a b c; d e f]`, in libtorch's coordinates: -1 to 1 from edge to edge.
+pub(super) fn normalised([a, b, c, d, e, f]: [f64; 6], height: f64, width: f64) -> [f32; 6] {
+    let (half_height, half_width) = (height / 2.0, width / 2.0);
+    [a, b * half_height / half_width, c / half_width, d * half_width / half_height, e, f / half_height]
+        .map(|value| value as f32)
+}
+
 /// Reads each picture at the places that its distortion maps there.
+pub(super) fn distort(image: &Tensor, plans: &[Distortion]) -> Result<Tensor> {
+    let (_, _, h, w) = image.size4()?;
+    let maps: Vec<[f32; 6]> = plans.iter().map(|plan| plan.sampling(h as f64, w as f64)).collect();
+    read(image, &maps, Reading::Bilinear)
+}
+
+/// Reads each picture at the places that its map, from output to input, says; zero outside.
 ///
 /// The grid is libtorch's affine grid, but laid out `[N, 2, H, W]` by two broadcasts, which took a third of the time on a CPU.
-pub(super) fn distort(image: &Tensor, plans: &[Distortion]) -> Result<Tensor> {
+pub(super) fn read(image: &Tensor, maps: &[[f32; 6]], reading: Reading) -> Result<Tensor> {
     let (n, _, h, w) = image.size4()?;
-    let theta: Vec<f32> = plans.iter().flat_map(|plan| plan.sampling(h as f64, w as f64)).collect();
-    let theta = Tensor::f_from_slice(&theta)?.f_view([n, 2, 3, 1])?.f_to_device(image.device())?;
+    let theta = upload(maps.as_flattened(), image.device())?.f_view([n, 2, 3, 1])?;
     let column = |place: i64| theta.f_narrow(2, place, 1);
     let (x, y) = (centres(w, image)?.f_view([1, w])?, centres(h, image)?.f_view([h, 1])?);
     let grid = column(2)?.f_addcmul(&column(1)?, &y)?.f_addcmul(&column(0)?, &x)?;
-    // Mode 0: bilinear; padding 0: zeros.
-    Ok(image.f_grid_sampler(&grid.f_permute([0, 2, 3, 1])?, 0, 0, false)?)
+    let (mode, zeros) = (i64::from(reading == Reading::Nearest), 0);
+    Ok(image.f_grid_sampler(&grid.f_permute([0, 2, 3, 1])?, mode, zeros, false)?)
 }
 
 /// The centres of `count` pixels in libtorch's coordinates.
 fn centres(count: i64, image: &Tensor) -> Result<Tensor> {
     let centres: Vec<f32> = (0..count).map(|place| ((2 * place + 1) as f64 / count as f64 - 1.0) as f32).collect();
-    Ok(Tensor::f_from_slice(&centres)?.f_to_device(image.device())?)
+    upload(&centres, image.device())
 }
 
 #[cfg(test)]

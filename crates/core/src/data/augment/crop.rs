@@ -4,6 +4,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
+use super::{demand, upload};
 use crate::Result;
 use crate::data::random::below;
 
@@ -41,6 +42,11 @@ pub(super) struct Window {
 }
 
 impl Crop {
+    pub(super) fn check(&self, [_, height, width]: [i64; 3]) -> Result<()> {
+        let limit = height.min(width);
+        demand(self.pad < limit as u64, "crop.pad", self.pad, &format!("a number from 0 to below {limit}"))
+    }
+
     /// Row and column of the crop's corner in the padded picture.
     pub(super) fn draw(&self, rng: &mut ChaCha8Rng) -> [i64; 2] {
         let mut place = || below(rng, 2 * self.pad + 1) as i64;
@@ -68,7 +74,7 @@ pub(super) fn windows(image: &Tensor, pad: i64, fill: Fill, windows: &[Window]) 
     let stride = w + 2 * pad;
     let column = |of: &dyn Fn(&Window) -> i64| -> Result<Tensor> {
         let values: Vec<i64> = windows.iter().map(of).collect();
-        Ok(Tensor::f_from_slice(&values)?.f_view([n, 1, 1])?.f_to_device(image.device())?)
+        Ok(upload(&values, image.device())?.f_view([n, 1, 1])?)
     };
     let start = column(&|at| at.row * stride + at.column + if at.mirrored { w - 1 } else { 0 })?;
     let step = column(&|at| if at.mirrored { -1 } else { 1 })?;

@@ -1,32 +1,66 @@
-//! Augmentation of a batch on its device. The parameters of each picture are drawn on the host from its own stream.
+//! Augmentation of a batch on its device. The parameters of each picture are drawn on the host from its own stream, so that they depend
+//! neither on the rest of the batch nor on the number of processes; those of mixup and cutmix from the stream of the step.
+//!
+//! In YAML `augment:` is a list of blocks in the order in which they act: colours (`color_jitter`, `rand_augment`, `pca_noise`), then, after
+//! centring, places (`affine`, `crop`, `flip`, `cutout`), then mixtures of two pictures (`mixup`, `cutmix`). The keys of each kind are the
+//! fields of its struct.
 
 mod affine;
+mod colour;
 mod crop;
+mod cutout;
+mod equalize;
+mod mix;
+mod pca;
+mod rand_augment;
+mod ten_crop;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Display;
 
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
-use tch::Tensor;
+use tch::{Device, Tensor, kind};
 
 pub use affine::Affine;
+pub use colour::ColorJitter;
 pub use crop::{Crop, Fill, Flip};
+pub use cutout::Cutout;
+pub use mix::{CutMix, Mixup};
+pub use pca::PcaNoise;
+pub use rand_augment::RandAugment;
+pub use ten_crop::ten_crop;
 
-use self::affine::{Distortion, distort};
 use self::crop::{Window, windows};
-use super::Images;
 use super::normalise::Normaliser;
 use super::random::rng;
+use super::{ImageSet, Images};
 use crate::{Result, user};
 
 /// One kind of augmentation. In YAML a list of blocks: `- {kind: affine, rotate: 10, …}`, `- {kind: crop, pad: 4}`, `- {kind: flip}`.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub enum Augment {
+    /// Brightness, contrast, saturation and hue.
+    ColorJitter(ColorJitter),
+    /// A few of fourteen operations.
+    RandAugment(RandAugment),
+    /// Noise along the principal components of the colours.
+    PcaNoise(PcaNoise),
     /// Planar distortion.
     Affine(Affine),
     /// Padding, then a crop of the first size.
     Crop(Crop),
     /// A mirror image, left and right exchanged.
     Flip(Flip),
+    /// A square of zeros.
+    Cutout(Cutout),
+    /// A weighted mean of two pictures.
+    Mixup(Mixup),
+    /// A box of another picture.
+    #[serde(rename = "cutmix")]
+    CutMix(CutMix),
 }
 
 /// What a kind acts on. A list is in this order, so that its reader sees what happens to a picture.
@@ -36,9 +70,11 @@ enum Phase {
     Colour,
     /// Places of pixels, after centring, so that the zeros that come in are the mean.
     Space,
+    /// Pairs of pictures and their labels.
+    Mix,
 }
 
-/// What is done to the pictures of each training batch: colours, centring, places.
+/// What is done to the pictures of each training batch: colours, centring, places, mixtures.
 #[derive(Debug)]
 pub struct Pipeline {
     list: Vec<Augment>,
@@ -59,9 +95,10 @@ pub struct Draws<'a> {
 }
 
 impl Draws<'_> {
-    /// The stream of `operation` on each picture.
-    fn streams(&self, operation: &str) -> impl Iterator<Item = ChaCha8Rng> {
-        self.samples.iter().map(move |sample| rng(self.seed, self.epoch, *sample as u64, operation))
+    /// What `draw` makes of the stream of `operation` on each picture.
+    fn each<T>(&self, operation: &str, mut draw: impl FnMut(&mut ChaCha8Rng) -> T) -> Vec<T> {
+        let stream = |sample: &i64| rng(self.seed, self.epoch, *sample as u64, operation);
+        self.samples.iter().map(|sample| draw(&mut stream(sample))).collect()
     }
 }
 
@@ -69,22 +106,27 @@ impl Pipeline {
     /// For pictures `[C, H, W]`.
     ///
     /// # Errors
-    /// What [`Augment::check_all`] finds.
+    /// What [`Augment::check_all`] finds; `pca_noise` without numbers (see [`Augment::settle_all`]).
     pub fn new(list: Vec<Augment>, normaliser: Normaliser, shape: [i64; 3]) -> Result<Self> {
         Augment::check_all(&list, shape)?;
+        if list.iter().any(|one| matches!(one, Augment::PcaNoise(PcaNoise { values: None, .. }))) {
+            return Err(pca::unsettled());
+        }
         Ok(Self { list, normaliser })
     }
 
     /// Augments and centres pictures in [0, 1].
     ///
     /// # Errors
-    /// libtorch's.
+    /// An odd number of pictures to mix in pairs; libtorch's.
     pub fn apply(&self, mut images: Images, draws: Draws) -> Result<Images> {
-        let (colour, mut space) = self.list.split_at(self.list.partition_point(|one| one.phase() == Phase::Colour));
-        for augment in colour {
+        let until = |phase| self.list.partition_point(|augment| augment.phase() <= phase);
+        let (colour, mix) = (until(Phase::Colour), until(Phase::Space));
+        for augment in &self.list[..colour] {
             images.image = augment.apply(&images.image, draws)?;
         }
         images.image = self.normaliser.apply(&images.image)?;
+        let mut space = &self.list[colour..mix];
         while let Some((augment, after)) = space.split_first() {
             (images.image, space) = match space {
                 // In one pass, not two.
@@ -94,7 +136,7 @@ impl Pipeline {
                 _ => (augment.apply(&images.image, draws)?, after),
             };
         }
-        Ok(images)
+        mix::apply(&self.list[mix..], images, draws)
     }
 
     /// Centring alone, as evaluation has it.
@@ -109,7 +151,7 @@ impl Augment {
     ///
     /// # Errors
     /// Names the parameter and its range.
-    pub fn check_all(list: &[Augment], [_, height, width]: [i64; 3]) -> Result<()> {
+    pub fn check_all(list: &[Augment], shape: [i64; 3]) -> Result<()> {
         for (place, augment) in list.iter().enumerate() {
             let kind = augment.operation();
             if list[..place].iter().any(|other| other.operation() == kind) {
@@ -121,54 +163,74 @@ impl Augment {
                     later.operation()
                 ));
             }
-            let range = |name: &str, value: f64, limit: f64| {
-                let fits = (0.0..limit).contains(&value);
-                if fits {
-                    Ok(())
-                } else {
-                    Err(user!("augment: `{kind}.{name}` is {value}; choose a number from 0 to below {limit}"))
-                }
-            };
             match augment {
-                Augment::Affine(affine) => {
-                    range("rotate", affine.rotate, 360.0)?;
-                    range("scale", affine.scale, 1.0)?;
-                    range("squeeze", affine.squeeze, 1.0)?;
-                    range("shear", affine.shear, 90.0)?;
-                    range("shift", affine.shift, height.min(width) as f64)?;
-                }
-                Augment::Crop(crop) => range("pad", crop.pad as f64, height.min(width) as f64)?,
+                Augment::ColorJitter(jitter) => jitter.check(shape)?,
+                Augment::RandAugment(list) => list.check(shape)?,
+                Augment::PcaNoise(noise) => noise.check(shape)?,
+                Augment::Affine(affine) => affine.check(shape)?,
+                Augment::Crop(crop) => crop.check(shape)?,
                 Augment::Flip(Flip {}) => {}
+                Augment::Cutout(cutout) => cutout.check(shape)?,
+                Augment::Mixup(Mixup { alpha }) => mix::check_alpha("mixup.alpha", *alpha)?,
+                Augment::CutMix(CutMix { alpha }) => mix::check_alpha("cutmix.alpha", *alpha)?,
             }
         }
         Ok(())
     }
 
+    /// The list with what its kinds take from the training set: the colour statistics of `pca_noise` where none are given.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn settle_all(mut list: Vec<Augment>, set: &ImageSet) -> Result<Vec<Augment>> {
+        for augment in &mut list {
+            if let Augment::PcaNoise(noise) = augment {
+                noise.settle(set)?;
+            }
+        }
+        Ok(list)
+    }
+
     /// The name under which the parameters are drawn.
     fn operation(&self) -> &'static str {
         match self {
+            Augment::ColorJitter(_) => "color_jitter",
+            Augment::RandAugment(_) => "rand_augment",
+            Augment::PcaNoise(_) => "pca_noise",
             Augment::Affine(_) => "affine",
             Augment::Crop(_) => "crop",
             Augment::Flip(_) => "flip",
+            Augment::Cutout(_) => "cutout",
+            Augment::Mixup(_) => "mixup",
+            Augment::CutMix(_) => "cutmix",
         }
     }
 
     fn phase(&self) -> Phase {
         match self {
-            Augment::Affine(_) | Augment::Crop(_) | Augment::Flip(_) => Phase::Space,
+            Augment::ColorJitter(_) | Augment::RandAugment(_) | Augment::PcaNoise(_) => Phase::Colour,
+            Augment::Affine(_) | Augment::Crop(_) | Augment::Flip(_) | Augment::Cutout(_) => Phase::Space,
+            Augment::Mixup(_) | Augment::CutMix(_) => Phase::Mix,
         }
     }
 
-    /// Augments `image`, `[N, C, H, W]`, float32.
+    /// Augments `image`, `[N, C, H, W]`, float32, each picture by itself.
     fn apply(&self, image: &Tensor, draws: Draws) -> Result<Tensor> {
+        let (_, _, h, w) = image.size4()?;
+        let name = self.operation();
         match self {
-            Augment::Affine(affine) => {
-                let plans: Vec<Distortion> =
-                    draws.streams(self.operation()).map(|mut rng| affine.draw(&mut rng)).collect();
-                distort(image, &plans)
+            Augment::ColorJitter(jitter) => colour::jitter(image, &draws.each(name, |rng| jitter.draw(rng))),
+            Augment::RandAugment(list) => list.apply(image, &draws.each(name, |rng| list.draw(rng))),
+            Augment::PcaNoise(noise) => {
+                let shifts: Result<Vec<_>> = draws.each(name, |rng| noise.draw(rng)).into_iter().collect();
+                pca::add(image, &shifts?)
             }
+            Augment::Affine(affine) => affine::distort(image, &draws.each(name, |rng| affine.draw(rng))),
             Augment::Crop(crop) => crop_and_flip(image, Some(crop), None, draws),
             Augment::Flip(flip) => crop_and_flip(image, None, Some(flip), draws),
+            Augment::Cutout(cutout) => cutout::cut(image, &draws.each(name, |rng| cutout.draw(rng, [h, w]))),
+            // Of pairs; see mix::apply.
+            Augment::Mixup(_) | Augment::CutMix(_) => Ok(image.shallow_clone()),
         }
     }
 }
@@ -177,67 +239,59 @@ impl Augment {
 fn crop_and_flip(image: &Tensor, crop: Option<&Crop>, flip: Option<&Flip>, draws: Draws) -> Result<Tensor> {
     let mut plans = vec![Window { row: 0, column: 0, mirrored: false }; draws.samples.len()];
     if let Some(crop) = crop {
-        for (plan, mut rng) in plans.iter_mut().zip(draws.streams("crop")) {
-            [plan.row, plan.column] = crop.draw(&mut rng);
+        for (plan, corner) in plans.iter_mut().zip(draws.each("crop", |rng| crop.draw(rng))) {
+            [plan.row, plan.column] = corner;
         }
     }
     if let Some(flip) = flip {
-        for (plan, mut rng) in plans.iter_mut().zip(draws.streams("flip")) {
-            plan.mirrored = flip.draw(&mut rng);
+        for (plan, mirrored) in plans.iter_mut().zip(draws.each("flip", |rng| flip.draw(rng))) {
+            plan.mirrored = mirrored;
         }
     }
     let (pad, fill) = crop.map_or((0, Fill::Zero), |crop| (crop.pad as i64, crop.fill));
     windows(image, pad, fill, &plans)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::below;
+/// Refuses the value of a parameter unless it `fits`; `key` is `kind.name`.
+fn demand(fits: bool, key: &str, value: impl Display, range: &str) -> Result<()> {
+    if fits { Ok(()) } else { Err(user!("augment: `{key}` is {value}; choose {range}")) }
+}
 
-    #[test]
-    fn what_cannot_act_is_refused() {
-        let affine = Affine { rotate: 10.0, scale: 0.1, squeeze: 0.2, shear: 15.0, shift: 2.0 };
-        let refused = |list: &[Augment], word: &str| match Augment::check_all(list, [1, 28, 28]) {
-            Err(crate::Error::User(text)) => assert!(text.contains(word), "{text}"),
-            other => panic!("{word}: {other:?}"),
-        };
-        Augment::check_all(
-            &[
-                Augment::Affine(affine.clone()),
-                Augment::Crop(Crop { pad: 2, fill: Fill::Zero }),
-                Augment::Flip(Flip {}),
-            ],
-            [1, 28, 28],
-        )
-        .unwrap();
-        refused(&[Augment::Flip(Flip {}), Augment::Flip(Flip {})], "`flip` stands twice");
-        refused(&[Augment::Affine(Affine { scale: 1.0, ..affine.clone() })], "`affine.scale` is 1");
-        refused(&[Augment::Affine(Affine { shear: f64::NAN, ..affine.clone() })], "`affine.shear` is NaN");
-        refused(&[Augment::Affine(Affine { shift: -1.0, ..affine })], "`affine.shift` is -1");
-        refused(&[Augment::Crop(Crop { pad: 28, fill: Fill::Zero })], "`crop.pad` is 28");
-    }
+/// Host numbers on `device`, without waiting for it: they are copied out of the slice before this returns.
+fn upload<T: kind::Element>(values: &[T], device: Device) -> Result<Tensor> {
+    let host = Tensor::f_from_slice(values)?;
+    Ok(host.f_to_device_(device, host.kind(), true, false)?)
+}
 
-    #[test]
-    fn a_crop_and_the_flip_after_it_are_one_after_the_other() {
-        let images = || Images {
-            image: Tensor::arange(4 * 3 * 8 * 8, (tch::Kind::Float, tch::Device::Cpu)).view([4, 3, 8, 8]) - 300.0,
-            label: Tensor::zeros([4], (tch::Kind::Int64, tch::Device::Cpu)),
-            mix: None,
-        };
-        let samples = [7, 0, 31, 5];
-        let draws = Draws { seed: 3, epoch: 2, step: 9, samples: &samples };
-        let list = vec![Augment::Crop(Crop { pad: 2, fill: Fill::Zero }), Augment::Flip(Flip {})];
-        let found = Pipeline::new(list, Normaliser::none(), [3, 8, 8]).unwrap().apply(images(), draws).unwrap().image;
-        let padded = images().image.constant_pad_nd([2; 4]);
-        for (i, sample) in samples.into_iter().enumerate() {
-            let stream = &mut rng(3, 2, sample as u64, "crop");
-            let (row, column) = (below(stream, 5) as i64, below(stream, 5) as i64);
-            let mut expected = padded.get(i as i64).narrow(1, row, 8).narrow(2, column, 8);
-            if below(&mut rng(3, 2, sample as u64, "flip"), 2) == 1 {
-                expected = expected.flip([2]);
-            }
-            assert_eq!(found.get(i as i64), expected);
+/// Applies `change` to the pictures of `[N, C, H, W]` whose plans have one key, all at once, and puts them back in their places.
+fn grouped<P: Copy, K: PartialEq>(
+    image: &Tensor,
+    plans: &[P],
+    key: impl Fn(&P) -> K,
+    change: impl Fn(&Tensor, &[P]) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let mut groups: Vec<(K, Vec<i64>)> = Vec::new();
+    for (place, plan) in plans.iter().enumerate() {
+        let key = key(plan);
+        match groups.iter_mut().find(|(other, _)| *other == key) {
+            Some((_, places)) => places.push(place as i64),
+            None => groups.push((key, vec![place as i64])),
         }
     }
+    if groups.len() == 1 {
+        return change(image, plans);
+    }
+    let places: Vec<i64> = groups.iter().flat_map(|(_, places)| places).copied().collect();
+    let mut back = vec![0; places.len()];
+    for (at, place) in places.iter().enumerate() {
+        back[*place as usize] = at as i64;
+    }
+    let sorted = image.f_index_select(0, &upload(&places, image.device())?)?;
+    let (mut parts, mut start) = (Vec::with_capacity(groups.len()), 0);
+    for (_, places) in &groups {
+        let plans: Vec<P> = places.iter().map(|place| plans[*place as usize]).collect();
+        parts.push(change(&sorted.f_narrow(0, start, places.len() as i64)?, &plans)?);
+        start += places.len() as i64;
+    }
+    Ok(Tensor::f_cat(&parts, 0)?.f_index_select(0, &upload(&back, image.device())?)?)
 }
