@@ -1,5 +1,6 @@
 //! What the papers that classify pictures share, beside the network and the step: evaluation, `forward`, `predict`, `data`.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
@@ -43,20 +44,22 @@ pub fn batch_error(logits: &Tensor, label: &Tensor) -> Tensor {
     logits.detach().argmax(1, false).ne_tensor(label).to_kind(Kind::Float).mean(Kind::Float)
 }
 
-/// `image` `[N, 3, H, W]`, H and W at least `least` [, `label`] → `logits` [, `loss`], for [`crate::cli::App::model`].
-pub fn forward(least: i64, classes: i64, net: impl Fn(&Tensor, Mode) -> Tensor + 'static) -> Forward {
+/// `image` `[N, 3, H, W]`, H and W among `edges` [, `label`] → `logits` [, `loss`], for [`crate::cli::App::model`].
+pub fn forward(edges: RangeInclusive<i64>, classes: i64, net: impl Fn(&Tensor, Mode) -> Tensor + 'static) -> Forward {
     Box::new(move |input: &Named, train| {
         if let Some(name) = input.keys().find(|name| !["image", "label"].contains(&name.as_str())) {
             return Err(user!("input tensor {name} is not known; give image and, for the loss, label"));
         }
         let image = input.get("image").ok_or_else(|| user!("the input has no tensor named image"))?;
         let size = image.size();
-        let fits = matches!(size[..], [n, 3, h, w] if n > 0 && h >= least && w >= least);
+        let fits = matches!(size[..], [n, 3, h, w] if n > 0 && edges.contains(&h) && edges.contains(&w));
         if !fits || !image.is_floating_point() {
-            return Err(user!(
-                "image is {:?} of {size:?}; this model takes floating point of [N, 3, H, W] with H and W at least {least}",
-                image.kind()
-            ));
+            let takes = match (edges.start(), edges.end()) {
+                (least, &i64::MAX) => format!("[N, 3, H, W] with H and W at least {least}"),
+                (least, most) if least == most => format!("[N, 3, {least}, {least}]"),
+                (least, most) => format!("[N, 3, H, W] with H and W from {least} to {most}"),
+            };
+            return Err(user!("image is {:?} of {size:?}; this model takes floating point of {takes}", image.kind()));
         }
         let logits = net(image, if train { Mode::Train } else { Mode::Eval });
         let mut output = Named::from([("logits".to_string(), logits.shallow_clone())]);
@@ -135,7 +138,7 @@ impl Card {
                 let row = |numbers: &[f64]| Some((vec![1, 3, 1, 1], numbers.iter().map(|x| *x as f32).collect()));
                 Ok(Self { classes: names.collect(), mean: row(mean), std: row(std) })
             }
-            Normalise::PixelMean {} => Err(user!(
+            Normalise::PixelMean { .. } => Err(user!(
                 "these weights have no card with the mean picture that normalise.kind=pixel_mean needs; give a run folder, or write kind: channels"
             )),
         }
@@ -173,6 +176,21 @@ pub fn grad_cam(map: &Tensor, logits: &Tensor, class: i64) -> Result<Tensor> {
     let heat = (weight * map.detach()).sum_dim_intlist([1_i64].as_slice(), false, Kind::Float).relu().squeeze_dim(0);
     let most = heat.max().double_value(&[]);
     Ok(if most > 0.0 { heat / most } else { heat })
+}
+
+/// A photo as a square of `edge` pixels: its short side resized to `short`, the middle cut out.
+///
+/// # Errors
+/// A file that is missing or no picture.
+pub fn photo(path: &Path, short: u32, edge: u32) -> Result<RgbImage> {
+    let reader = image::ImageReader::open(path).and_then(|r| r.with_guessed_format());
+    let picture = reader.map_err(|e| user!("{}: cannot be read: {e}", path.display()))?;
+    let picture = picture
+        .decode()
+        .map_err(|e| user!("{}: is not a picture that can be read (PNG or JPEG): {e}", path.display()))?;
+    let square = picture.resize_to_fill(short, short, image::imageops::FilterType::Triangle);
+    let corner = short.saturating_sub(edge) / 2;
+    Ok(square.crop_imm(corner, corner, edge, edge).to_rgb8())
 }
 
 /// Answers for pictures: classes by probability, and a picture of where the evidence for the first of them lies.

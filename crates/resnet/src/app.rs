@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use image::RgbImage;
 use repro::classifier::{self, Card};
 use repro::cli::{App, Forward, Look, Paper, Prediction, Row};
 use repro::nn::Mode;
 use repro::trainer::{Named, Recipe, Setup, Stage};
-use repro::{Result, user, weights};
+use repro::{Result, weights};
 use tch::{Device, Tensor, nn};
 
 use crate::config::{Config, validate};
@@ -34,7 +33,7 @@ pub fn app() -> App<Config> {
 /// `image` `[N, 3, H, W]`, centred [, `label`] → `logits` [, `loss`].
 fn model(config: &Config, path: &nn::Path) -> Result<Forward> {
     let net = Network::new(path, config.variant()?, config.model.num_classes);
-    Ok(classifier::forward(8, config.model.num_classes, move |image, mode| net.forward(image, mode).logits))
+    Ok(classifier::forward(8..=i64::MAX, config.model.num_classes, move |image, mode| net.forward(image, mode).logits))
 }
 
 fn look(config: &Config, setup: &Setup) -> Result<Look> {
@@ -55,21 +54,13 @@ fn predict(
     weights::copy_into(&store.variables().into_iter().collect(), given, "the weights file")?;
     let card = Card::given_or(card, config.model.num_classes, &config.normalise)?;
     let edge = config.edge(variant) as u32;
-    let read = |path: &Path| -> Result<RgbImage> { photo(path, edge) };
+    // 256 for 224; a network for CIFAR-10 has seen whole pictures.
+    let short = if variant.edge() == 224 { edge * 8 / 7 } else { edge };
+    let read = |path: &Path| classifier::photo(path, short, edge);
     classifier::predict(&card, images, folder, read, |image: &Tensor| {
         let output = net.forward(image, Mode::Eval);
         (output.map, output.logits)
     })
-}
-
-/// A photo as a square of `edge` pixels: its short side resized to 8/7 of that (256 for 224), the middle cut out.
-fn photo(path: &Path, edge: u32) -> Result<RgbImage> {
-    let reader = image::ImageReader::open(path).and_then(|r| r.with_guessed_format());
-    let picture = reader.map_err(|e| user!("{}: cannot be read: {e}", path.display()))?;
-    let picture = picture
-        .decode()
-        .map_err(|e| user!("{}: is not a picture that can be read (PNG or JPEG): {e}", path.display()))?;
-    Ok(picture.resize_to_fill(edge, edge, image::imageops::FilterType::Triangle).to_rgb8())
 }
 
 /// A line for the stem, for each block and for the classifier.

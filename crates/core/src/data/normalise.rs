@@ -18,7 +18,10 @@ pub enum Normalise {
         std: Vec<f64>,
     },
     /// The mean picture of the training set is subtracted: "per-pixel mean subtracted" (arXiv:1512.03385, §4.2).
-    PixelMean {},
+    PixelMean {
+        /// The difference is multiplied by this; above 0. 255 gives the range of bytes. `None`: 1.
+        scale: Option<f64>,
+    },
 }
 
 /// [`Normalise`] with its numbers, on a device.
@@ -36,7 +39,14 @@ impl Normalise {
     /// # Errors
     /// Names the key.
     pub fn check(&self, channels: i64) -> Result<()> {
-        let Normalise::Channels { mean, std } = self else { return Ok(()) };
+        let (mean, std) = match self {
+            Normalise::Channels { mean, std } => (mean, std),
+            Normalise::PixelMean { scale: None } => return Ok(()),
+            Normalise::PixelMean { scale: Some(scale) } if *scale > 0.0 && scale.is_finite() => return Ok(()),
+            Normalise::PixelMean { scale: Some(scale) } => {
+                return Err(user!("normalise.scale is {scale}; it must be greater than 0, such as 255"));
+            }
+        };
         for (key, numbers) in [("mean", mean), ("std", std)] {
             if numbers.len() as i64 != channels {
                 return Err(user!(
@@ -57,20 +67,18 @@ impl Normalise {
     /// What [`Self::check`] finds; a mean picture without a set that lies on the device.
     pub fn of(&self, train: Option<&ImageSet>, channels: i64, device: Device) -> Result<Normaliser> {
         self.check(channels)?;
+        let row = |numbers: &[f64]| -> Result<Tensor> {
+            Ok(Tensor::f_from_slice(numbers)?.f_to_kind(Kind::Float)?.f_view([1, -1, 1, 1])?.f_to_device(device)?)
+        };
         match (self, train) {
             (Normalise::Channels { mean, std }, _) => {
-                let row = |numbers: &[f64]| -> Result<Tensor> {
-                    Ok(Tensor::f_from_slice(numbers)?
-                        .f_to_kind(Kind::Float)?
-                        .f_view([1, -1, 1, 1])?
-                        .f_to_device(device)?)
-                };
                 Ok(Normaliser { mean: Some(row(mean)?), std: Some(row(std)?) })
             }
-            (Normalise::PixelMean {}, Some(set)) => {
-                Ok(Normaliser { mean: Some(set.mean_picture()?.f_to_device(device)?), std: None })
+            (Normalise::PixelMean { scale }, Some(set)) => {
+                let std = scale.map(|scale| row(&vec![1.0 / scale; channels as usize])).transpose()?;
+                Ok(Normaliser { mean: Some(set.mean_picture()?.f_to_device(device)?), std })
             }
-            (Normalise::PixelMean {}, None) => Err(user!(
+            (Normalise::PixelMean { .. }, None) => Err(user!(
                 "normalise: pixel_mean needs a set that is read as a whole; for photos write kind: channels with mean and std"
             )),
         }
@@ -149,8 +157,12 @@ mod tests {
     fn the_mean_picture_is_that_of_the_training_set() {
         let set = set();
         let images = set.in_order(2).next().unwrap().image;
-        let normaliser = Normalise::PixelMean {}.of(Some(&set), 3, Device::Cpu).unwrap();
-        let centred = normaliser.apply(&images).unwrap();
+        let centred = |scale| {
+            let normaliser = Normalise::PixelMean { scale }.of(Some(&set), 3, Device::Cpu).unwrap();
+            normaliser.apply(&images).unwrap()
+        };
+        assert_eq!(centred(Some(0.25)), centred(None) * 0.25);
+        let centred = centred(None);
         // Pixel i of the two pictures is 10·i and 10·i + 120, so that each is 60 from the mean.
         let expected: Vec<f32> = (0..24).map(|i| if i < 12 { -60.0 / 255.0 } else { 60.0 / 255.0 }).collect();
         for (ours, expected) in Vec::<f32>::try_from(centred.view(-1)).unwrap().iter().zip(expected) {
@@ -164,7 +176,8 @@ mod tests {
         for (kind, word) in [
             (Normalise::Channels { mean: vec![0.5], std: vec![0.5; 3] }, "normalise.mean has 1"),
             (Normalise::Channels { mean: vec![0.5; 3], std: vec![0.0; 3] }, "normalise.std"),
-            (Normalise::PixelMean {}, "as a whole"),
+            (Normalise::PixelMean { scale: None }, "as a whole"),
+            (Normalise::PixelMean { scale: Some(0.0) }, "normalise.scale is 0"),
         ] {
             match kind.of(None, 3, Device::Cpu) {
                 Err(Error::User(text)) => assert!(text.contains(word), "{text}"),

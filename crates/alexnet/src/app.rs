@@ -1,0 +1,76 @@
+//! What this paper hands to the command line that all papers share.
+
+use std::path::{Path, PathBuf};
+
+use repro::classifier::{self, Card};
+use repro::cli::{App, Forward, Look, Paper, Prediction, Row};
+use repro::nn::Mode;
+use repro::trainer::{Named, Recipe, Setup, Stage};
+use repro::{Result, weights};
+use tch::{Device, Tensor, nn};
+
+use crate::config::{Config, validate};
+use crate::model::{self, Network, Variant};
+use crate::train::{Train, plan};
+
+/// The program.
+pub fn app() -> App<Config> {
+    App {
+        paper: Paper {
+            name: "alexnet",
+            title: "ImageNet Classification with Deep Convolutional Neural Networks",
+            authors: "Krizhevsky, Sutskever and Hinton, 2012",
+        },
+        validate,
+        stages: vec![Stage::of::<Train>(plan)],
+        model,
+        predict,
+        summary,
+        look,
+    }
+}
+
+/// `image` `[N, 3, H, W]`, centred [, `label`] → `logits` [, `loss`].
+fn model(config: &Config, path: &nn::Path) -> Result<Forward> {
+    let (variant, classes) = (config.variant()?, config.model.num_classes);
+    let edge = config.edge(variant);
+    let net = Network::new(path, variant, classes, edge);
+    Ok(classifier::forward(variant.edges(edge), classes, move |image, mode| net.forward(image, mode).logits))
+}
+
+fn look(config: &Config, setup: &Setup) -> Result<Look> {
+    classifier::look(&Train::data(config, setup)?, setup)
+}
+
+/// Classes by probability, and a picture of where in each photo the first of them is seen (Grad-CAM).
+fn predict(
+    config: &Config,
+    given: &Named,
+    card: Option<&str>,
+    images: &[PathBuf],
+    folder: &Path,
+) -> Result<Vec<Prediction>> {
+    let (variant, classes) = (config.variant()?, config.model.num_classes);
+    let edge = config.edge(variant);
+    let store = nn::VarStore::new(Device::Cpu);
+    let net = Network::new(&store.root(), variant, classes, edge);
+    weights::copy_into(&store.variables().into_iter().collect(), given, "the weights file")?;
+    let card = Card::given_or(card, classes, &config.normalise)?;
+    // §2 and §4.1: the short side becomes 256 pixels, and of their middle the network sees 224; of CIFAR-10's 32, 24.
+    let short = match variant {
+        Variant::Torchvision | Variant::Paper => edge * 8 / 7,
+        Variant::Cnn { .. } => edge,
+        Variant::Local { .. } => edge * 4 / 3,
+    };
+    let read = |path: &Path| classifier::photo(path, short as u32, edge as u32);
+    classifier::predict(&card, images, folder, read, |image: &Tensor| {
+        let output = net.forward(image, Mode::Eval);
+        (output.map, output.logits)
+    })
+}
+
+/// A line for each layer that learns.
+fn summary(config: &Config) -> Result<Vec<Row>> {
+    let variant = config.variant()?;
+    Ok(model::rows(variant, config.model.num_classes, config.edge(variant)))
+}

@@ -1,0 +1,7 @@
+//! `alexnet`: see the crate's README.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    repro::cli::main(alexnet::app::app())
+}

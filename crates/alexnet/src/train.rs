@@ -1,0 +1,171 @@
+//! Training (§5): the one stage of this paper.
+
+use repro::classifier::{self, Card};
+use repro::config::Settings;
+use repro::data::{Form, Images, Pictures, Source};
+use repro::nn::Mode;
+use repro::optim::{Ema, Group, Optimizer, Params};
+use repro::trainer::{Eval, Named, Plan, Recipe, Scalar, Scalars, Setup, Split, Step};
+use repro::{Result, loss, weights};
+use tch::{Tensor, nn};
+
+use crate::config::Config;
+use crate::model::{Network, Variant, initialise};
+
+/// How long the stage lasts, and how fast it learns.
+pub fn plan(config: &Config, settings: &Settings) -> Plan {
+    Plan {
+        stage: "train",
+        later: false,
+        length: settings.length,
+        batch_size: settings.batch_size,
+        lr: (config.optim.lr(256), config.optim.lr(settings.batch_size)),
+    }
+}
+
+/// Supervised training of a network on labelled pictures.
+pub struct Train {
+    config: Config,
+    net: Network,
+    store: nn::VarStore,
+    params: Params,
+    optimizer: Optimizer,
+    lr: f64,
+    ema: Option<Ema>,
+}
+
+impl Recipe for Train {
+    type Config = Config;
+    type Batch = Images;
+    type Data = Pictures;
+
+    fn data(config: &Config, setup: &Setup) -> Result<Pictures> {
+        let form = Form {
+            edge: config.edge(config.variant()?),
+            classes: config.model.num_classes,
+            augment: &config.augment,
+            normalise: &config.normalise,
+        };
+        let data = Pictures::open(&form, setup)?;
+        let steps_per_epoch = data.len() / setup.settings.batch_size;
+        if steps_per_epoch > 0 {
+            config.schedule.check(setup.settings.length.steps(steps_per_epoch), steps_per_epoch)?;
+        }
+        Ok(data)
+    }
+
+    fn build(config: &Config, setup: &Setup, init: Option<&Named>) -> Result<Self> {
+        let (store, variant) = (nn::VarStore::new(setup.device), config.variant()?);
+        let net = Network::new(&store.root(), variant, config.model.num_classes, config.edge(variant));
+        initialise(&store, variant)?;
+        let model: Named = store.variables().into_iter().collect();
+        if let Some(init) = init {
+            weights::copy_into(&model, &weights::below(init, "model."), "the stage before")?;
+        }
+        let weight_decay = config.optim.weight_decay();
+        let params = Params::new(&store, |name, _| group(variant, name, weight_decay))?;
+        let optimizer = config.optim.build(&params)?;
+        let ema = config.ema.as_ref().map(|ema| Ema::new(&model, ema.decay)).transpose()?;
+        let lr = config.optim.lr(setup.settings.batch_size);
+        Ok(Train { config: config.clone(), net, store, params, optimizer, lr, ema })
+    }
+
+    fn step(&mut self, batch: Images, _: &Pictures, at: &Step) -> Result<Scalars> {
+        let lr = self.lr * self.config.schedule.factor(at.index, at.total, at.steps_per_epoch);
+        self.params.zero_grad();
+        let (mut loss, mut error) = (Tensor::from(0.0f32), Tensor::from(0.0f32));
+        for (start, n, share) in at.parts(batch.image.size()[0]) {
+            let (image, label) = (batch.image.narrow(0, start, n), batch.label.narrow(0, start, n));
+            let logits = at.autocast(|| self.net.forward(&image, Mode::Train).logits)?;
+            let part = loss::cross_entropy(&logits, &label, 0.0);
+            at.micro(&part, share)?;
+            loss = part.detach() * share + loss;
+            error = classifier::batch_error(&logits, &label) * share + error;
+        }
+        at.average(&self.params)?;
+        // §5: v ← 0.9·v − 0.0005·ε·w − ε·∂L/∂w; w ← w + v.
+        self.optimizer.step(lr)?;
+        if let Some(ema) = &mut self.ema {
+            ema.update()?;
+        }
+        Ok(vec![("loss", Scalar::Device(loss)), ("error", Scalar::Device(error)), ("lr", Scalar::Host(lr))])
+    }
+
+    fn evaluate(&mut self, data: &Pictures, split: Split, out: &mut Eval) -> Result<()> {
+        let logits = |image: &Tensor| self.net.forward(image, Mode::Eval).logits;
+        classifier::measure(data, split, logits, out)?;
+        match &self.ema {
+            Some(ema) => out.averaged(|out| ema.applied(|| classifier::measure(data, split, logits, out))?),
+            None => Ok(()),
+        }
+    }
+
+    fn state(&self) -> Named {
+        let mut state = Named::new();
+        let mut add = |group: &str, tensors: Named| {
+            state.extend(tensors.into_iter().map(|(name, t)| (format!("{group}.{name}"), t)))
+        };
+        add("model", self.store.variables().into_iter().collect());
+        add("optim", self.optimizer.state());
+        if let Some(ema) = &self.ema {
+            add("ema", ema.state());
+        }
+        state
+    }
+
+    fn card(&self, data: &Pictures) -> Option<String> {
+        Card::of(data).ok()?.text()
+    }
+
+    fn has_validation(data: &Pictures) -> bool {
+        data.has_validation()
+    }
+}
+
+/// How a tensor learns.
+fn group(variant: Variant, name: &str, weight_decay: f64) -> Group {
+    match (variant, name.rsplit_once('.')) {
+        // §5: all weights and biases alike.
+        (Variant::Torchvision | Variant::Paper, _) => Group { lr_scale: 1.0, weight_decay },
+        // cuda-convnet's parameter files: epsB is twice epsW, and biases do not decay; of the 13 % and 11 % networks the convolutions
+        // do not, either.
+        (_, Some((_, "bias"))) => Group { lr_scale: 2.0, weight_decay: 0.0 },
+        (Variant::Local { .. }, Some(("conv1" | "conv2", _))) => Group { lr_scale: 1.0, weight_decay: 0.0 },
+        _ => Group { lr_scale: 1.0, weight_decay },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use repro::optim::{LrScaling, OptimConfig, SgdConfig};
+    use tch::Device;
+
+    /// Two updates of §5 by hand: lr 0.01, decay 0.0005, gradients 0.2 and −0.1 at w = 0.5.
+    #[test]
+    fn two_updates_of_section_5() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let w = store.root().f_var("w", &[1], nn::Init::Const(0.5)).unwrap();
+        let params = Params::new(&store, |name, _| group(Variant::Paper, name, 5e-4)).unwrap();
+        let config = OptimConfig::Sgd(SgdConfig {
+            base_lr: 0.01,
+            momentum: 0.9,
+            nesterov: false,
+            weight_decay: 5e-4,
+            lr_scaling: LrScaling::None,
+        });
+        let mut optimizer = config.build(&params).unwrap();
+        let (mut ours, mut v) = (0.5, 0.0);
+        for (gradient, expected_v, expected_w) in
+            [(0.2, -0.0020025, 0.4979975), (-0.1, -0.000_804_739_99, 0.497_192_76)]
+        {
+            v = 0.9 * v - 0.0005 * 0.01 * ours - 0.01 * gradient;
+            ours += v;
+            assert!((v - expected_v).abs() < 1e-10 && (ours - expected_w).abs() < 1e-10, "{v} {ours}");
+            params.zero_grad();
+            (&w * gradient).sum(tch::Kind::Float).backward();
+            optimizer.step(0.01).unwrap();
+            assert!((w.double_value(&[0]) - ours).abs() < 1e-7, "{} {ours}", w.double_value(&[0]));
+        }
+    }
+}
