@@ -137,11 +137,11 @@ impl Train {
         let smoothing = self.config.label_smoothing.unwrap_or(0.0);
         let mut means: Option<(Tensor, Tensor)> = None;
         for (start, n, share) in at.parts(batch.image.size()[0]) {
-            let (image, label) = (batch.image.narrow(0, start, n), batch.label.narrow(0, start, n));
-            let logits = at.autocast(|| self.net.forward(&image, mode).logits)?;
-            let loss = loss::cross_entropy(&logits, &label, smoothing);
+            let part = batch.part(start, n);
+            let logits = at.autocast(|| self.net.forward(&part.image, mode).logits)?;
+            let loss = loss::mixed_cross_entropy(&logits, &part, smoothing);
             at.micro(&loss, share)?;
-            let part = (loss.detach() * share, classifier::batch_error(&logits, &label) * share);
+            let part = (loss.detach() * share, classifier::batch_error(&logits, &part.label) * share);
             means =
                 Some(means.map_or_else(
                     || (part.0.shallow_clone(), part.1.shallow_clone()),

@@ -19,6 +19,14 @@ pub struct Images {
     pub mix: Option<Mix>,
 }
 
+impl Images {
+    /// `n` of them from place `start` on.
+    pub fn part(&self, start: i64, n: i64) -> Self {
+        let mix = self.mix.as_ref().map(|mix| Mix { label: mix.label.narrow(0, start, n), share: mix.share });
+        Self { image: self.image.narrow(0, start, n), label: self.label.narrow(0, start, n), mix }
+    }
+}
+
 /// The second label of pictures that are blended of two.
 #[derive(Debug)]
 pub struct Mix {
