@@ -1,0 +1,113 @@
+//! What the programs promise that classify colour pictures: batch norm, augmentation, blended labels, photos.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::program::{checkpoints, program, result, root, run, succeed, text, weights_hash};
+
+/// `resnet` with its smoke experiment and further words.
+fn resnet(folder: &Path, command: &str, words: &[&str]) -> Command {
+    let yaml = root().join("experiments/resnet/smoke.yaml").display().to_string();
+    let fixed = [command, "--config", &yaml, "--device", "cpu"];
+    program("resnet", folder, fixed.iter().chain(words))
+}
+
+fn train(folder: &Path, out: &str, words: &[&str]) {
+    succeed(resnet(folder, "train", &[&["-q", "--out", out], words].concat()));
+}
+
+/// Every augmentation that there is, sharpness-aware steps, averages and accumulation.
+const HARD: [&str; 8] = [
+    "length=14 steps",
+    "checkpoint.every=3 steps",
+    "sam={rho: 0.05}",
+    "ema={decay: 0.9}",
+    "compute.micro_batch=12",
+    "label_smoothing=0.1",
+    "data.limit_train=100",
+    "augment=[{kind: color_jitter, brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1}, {kind: rand_augment, ops: 2, magnitude: 9, bins: 31}, {kind: pca_noise, std: 0.1}, {kind: affine, rotate: 10, scale: 0.1, squeeze: 0.1, shear: 5, shift: 2}, {kind: crop, pad: 4, fill: reflect}, {kind: flip}, {kind: cutout, size: 8}, {kind: mixup, alpha: 0.2}, {kind: cutmix, alpha: 1}]",
+];
+
+#[test]
+fn a_cut_run_with_everything_that_is_drawn_ends_in_the_same_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    train(dir.path(), "whole", &HARD);
+    train(dir.path(), "cut", &[&HARD[..], &["limit=0.0001 seconds"]].concat());
+    for _ in 0..2 {
+        succeed(program("resnet", dir.path(), ["train", "--resume", "cut", "-q"]));
+    }
+    assert_eq!(checkpoints(&dir.path().join("cut")).len(), 2);
+    succeed(program("resnet", dir.path(), ["train", "--resume", "cut", "-q", "limit=10 minutes"]));
+    assert_eq!(weights_hash(&dir.path().join("cut")), weights_hash(&dir.path().join("whole")));
+    let notes = result(&dir.path().join("cut"))["notes"].to_string();
+    assert!(notes.contains("batch norm sees 12 pictures"), "{notes}");
+}
+
+#[test]
+fn weights_and_runs_of_another_network_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    train(dir.path(), "run", &["length=1 steps"]);
+    let other = run(resnet(dir.path(), "eval", &["--weights", "run", "model.name=cifar_resnet32"]));
+    assert_eq!(other.status.code(), Some(2));
+    assert!(text(&other.stderr).contains("missing: layer1.3.conv1.weight"), "{}", text(&other.stderr));
+    let resumed = run(program("resnet", dir.path(), ["train", "--resume", "run", "model.name=cifar_plain20"]));
+    assert_eq!(resumed.status.code(), Some(2));
+    assert!(text(&resumed.stderr).contains("model.name"), "{}", text(&resumed.stderr));
+    let unknown = run(resnet(dir.path(), "train", &["model.name=resnet19"]));
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(text(&unknown.stderr).contains("resnet18, 34, 50"), "{}", text(&unknown.stderr));
+}
+
+#[test]
+fn a_stem_for_photos_on_small_pictures_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let words = ["model.name=resnet18", "model.image_size=32", "length=1 steps", "data.limit_test=20"];
+    train(dir.path(), "run", &words);
+    let result = result(&dir.path().join("run"));
+    assert!(result["notes"].to_string().contains("resnet18_cifar keeps more"), "{result}");
+    assert_eq!(result["parameters"], 11_181_642);
+}
+
+#[test]
+fn what_is_held_out_is_evaluated_on_the_way_and_never_trained_on() {
+    let dir = tempfile::tempdir().unwrap();
+    train(dir.path(), "run", &["length=4 steps", "eval.every=2 steps", "data.validation=500"]);
+    let rows = fs::read_to_string(dir.path().join("run/metrics.jsonl")).unwrap();
+    assert!(rows.contains("val/error") && !rows.contains("monitor/error"), "{rows}");
+    let said = succeed(resnet(dir.path(), "data", &["--json", "data.validation=500"]));
+    let look: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    let total: u64 = look["classes"].as_array().unwrap().iter().map(|c| c["train"].as_u64().unwrap()).sum();
+    assert_eq!(total, 1500);
+    let all = run(resnet(dir.path(), "train", &["data.validation=2000"]));
+    assert_eq!(all.status.code(), Some(2));
+    assert!(text(&all.stderr).contains("data.validation"), "{}", text(&all.stderr));
+}
+
+#[test]
+fn predict_names_classes_and_draws_where_it_looked() {
+    let dir = tempfile::tempdir().unwrap();
+    train(dir.path(), "run", &["length=2 steps"]);
+    image::RgbImage::from_fn(90, 61, |x, y| image::Rgb([x as u8, y as u8, 120]))
+        .save(dir.path().join("p.png"))
+        .unwrap();
+    let said = succeed(resnet(dir.path(), "predict", &["--weights", "run", "p.png", "--json"]));
+    let answers: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    let classes = answers[0]["classes"].as_array().unwrap();
+    let total: f64 = classes.iter().map(|c| c[1].as_f64().unwrap()).sum();
+    assert!((total - 1.0).abs() < 1e-6 && classes.len() == 10, "{classes:?}");
+    let drawn = answers[0]["pictures"][0].as_str().unwrap();
+    assert!(image::open(dir.path().join(drawn)).unwrap().width() >= 400);
+}
+
+#[test]
+fn lists_in_another_order_than_they_act_in_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let words =
+        ["augment=[{kind: flip}, {kind: color_jitter, brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1}]"];
+    let output = run(resnet(dir.path(), "train", &words));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("color_jitter"), "{}", text(&output.stderr));
+}
