@@ -142,6 +142,25 @@ fn batch_norm_is_its_formula_and_counts_training_batches() {
 }
 
 #[test]
+fn batch_norm_takes_sum_and_rectifier_along_and_leaves_statistics_in_the_second_pass() {
+    let mut store = VarStore::new(Device::Cpu);
+    let norm = BatchNorm2d::new(&store.root(), 3);
+    store.double();
+    let (x, shortcut) = (Tensor::randn([4, 3, 5, 2], F64) * 2.0 + 1.0, Tensor::randn([4, 3, 5, 2], F64));
+    for mode in [Mode::TrainAgain, Mode::Eval] {
+        let expected = (norm.forward(&x, mode) + &shortcut).relu();
+        close(&norm.forward_act(&x, mode, Some(&shortcut), true), &numbers(&expected));
+    }
+    assert_eq!(numbers(&norm.running_mean), [0.0; 3]);
+    assert_eq!(numbers(&norm.running_var), [1.0; 3]);
+    assert_eq!(norm.num_batches_tracked.int64_value(&[]), 0);
+    let again = norm.forward_act(&x, Mode::TrainAgain, None, true);
+    assert!(norm.forward_act(&x, Mode::Train, None, true).equal(&again));
+    assert_ne!(numbers(&norm.running_mean), [0.0; 3]);
+    assert_eq!(norm.num_batches_tracked.int64_value(&[]), 1);
+}
+
+#[test]
 fn layer_norm_is_its_formula() {
     let mut store = VarStore::new(Device::Cpu);
     let norm = LayerNorm::new(&store.root(), 4, 0.5);
