@@ -107,10 +107,10 @@ impl Change {
 }
 
 impl Levels {
-    fn fit(self, image: &Tensor) -> Result<Tensor> {
+    fn fit(self, mut image: Tensor) -> Result<Tensor> {
         Ok(match self {
-            Levels::Unit => image.f_clamp(0.0, 1.0)?,
-            Levels::Bytes => image.f_clamp(0.0, 255.0)?.f_floor()?,
+            Levels::Unit => image.f_clamp_(0.0, 1.0)?,
+            Levels::Bytes => image.f_clamp_(0.0, 255.0)?.f_floor_()?,
         })
     }
 }
@@ -124,12 +124,12 @@ pub(super) fn column(values: impl Iterator<Item = f64>, image: &Tensor) -> Resul
 /// `factor · image + (1 − factor) · other`: from `other` at 0 over the picture itself at 1 to its contrary above.
 pub(super) fn blend(image: &Tensor, other: &Tensor, factors: &[f64], levels: Levels) -> Result<Tensor> {
     let rest = column(factors.iter().map(|factor| 1.0 - factor), image)?;
-    levels.fit(&image.f_mul(&column(factors.iter().copied(), image)?)?.f_add(&other.f_mul(&rest)?)?)
+    levels.fit(image.f_mul(&column(factors.iter().copied(), image)?)?.f_add_(&other.f_mul(&rest)?)?)
 }
 
 /// A blend with black.
 pub(super) fn brightness(image: &Tensor, factors: &[f64], levels: Levels) -> Result<Tensor> {
-    levels.fit(&image.f_mul(&column(factors.iter().copied(), image)?)?)
+    levels.fit(image.f_mul(&column(factors.iter().copied(), image)?)?)
 }
 
 /// A blend with the mean grey of the picture.
@@ -157,8 +157,8 @@ fn grey(image: &Tensor, levels: Levels) -> Result<Tensor> {
         1 => return Ok(image.shallow_clone()),
         _ => channels(image)?,
     };
-    let sum = r.f_mul_scalar(0.2989)?.f_add(&g.f_mul_scalar(0.587)?)?.f_add(&b.f_mul_scalar(0.114)?)?;
-    levels.fit(&sum)
+    let sum = r.f_mul_scalar(0.2989)?.f_add_(&g.f_mul_scalar(0.587)?)?.f_add_(&b.f_mul_scalar(0.114)?)?;
+    levels.fit(sum)
 }
 
 fn channels(image: &Tensor) -> Result<[Tensor; 3]> {
@@ -173,23 +173,19 @@ fn hue(image: &Tensor, turns: &[f64]) -> Result<Tensor> {
     let [r, g, b] = channels(image)?;
     let value = image.f_amax([1].as_slice(), true)?;
     let chroma = value.f_sub(&image.f_amin([1].as_slice(), true)?)?;
-    // The hue in sixths of the circle: 0 red, 2 green, 4 blue. Grey pixels have none, and none is needed.
-    let divisor = chroma.f_masked_fill(&chroma.f_eq(0.0)?, 1.0)?;
-    let sector = |from: &Tensor, to: &Tensor, start: f64| -> Result<Tensor> {
-        Ok(from.f_sub(to)?.f_div(&divisor)?.f_add_scalar(start)?)
-    };
-    let red = value.f_eq_tensor(&r)?;
-    let green = value.f_eq_tensor(&g)?;
-    let hue = sector(&g, &b, 0.0)?
-        .f_where_self(&red, &sector(&b, &r, 2.0)?.f_where_self(&green, &sector(&r, &g, 4.0)?)?)?
-        .f_add(&column(turns.iter().map(|turn| 6.0 * turn), image)?)?;
-    // Channel n is the value, less the chroma by how far n + hue is from the two sixths where the channel is highest.
-    let channel = |n: f64| -> Result<Tensor> {
-        let k = hue.f_add_scalar(n)?.f_remainder(6.0)?;
-        let away = k.f_minimum(&k.f_neg()?.f_add_scalar(4.0)?)?.f_clamp(0.0, 1.0)?;
-        Ok(value.f_sub(&chroma.f_mul(&away)?)?)
-    };
-    Levels::Unit.fit(&Tensor::f_cat(&[channel(5.0)?, channel(3.0)?, channel(1.0)?], 1)?)
+    // The hue in sixths of the circle: 0 red, 2 green, 4 blue, where the highest channel is. Grey pixels have none, and none is needed.
+    let (red, green) = (value.f_eq_tensor(&r)?, value.f_eq_tensor(&g)?);
+    let start = Tensor::f_where_scalar(&green, 2.0, 4.0)?.f_masked_fill_(&red, 0.0)?;
+    let beside = b.f_sub(&r)?.f_where_self(&green, &r.f_sub(&g)?)?;
+    let beside = g.f_sub(&b)?.f_where_self(&red, &beside)?;
+    let hue = beside.f_div(&chroma.f_clamp_min(f64::from(f32::MIN_POSITIVE))?)?.f_add_(&start)?;
+    let hue = hue.f_add(&column(turns.iter().map(|turn| 6.0 * turn), image)?)?;
+    // How far the hue is from red, green and blue, at most half the circle. Each channel is the value up to one sixth from its own
+    // colour, and the value less the chroma from two sixths on.
+    let mut away = hue.f_sub(&upload(&[0.0_f32, 2.0, 4.0], image.device())?.f_view([1, 3, 1, 1])?)?;
+    let circles = away.f_div_scalar(6.0)?.f_round_()?.f_mul_scalar_(6.0)?;
+    let less = away.f_sub_(&circles)?.f_abs_()?.f_sub_scalar_(1.0)?.f_clamp_(0.0, 1.0)?.f_mul_(&chroma)?;
+    Levels::Unit.fit(value.f_sub(&less)?)
 }
 
 #[cfg(test)]

@@ -9,12 +9,12 @@ use crate::Result;
 /// Of each picture the given number of highest bits is kept.
 pub(super) fn posterize(image: &Tensor, bits: &[f64]) -> Result<Tensor> {
     let step = column(bits.iter().map(|bits| (8.0 - bits).exp2()), image)?;
-    Ok(image.f_div(&step)?.f_floor()?.f_mul(&step)?)
+    Ok(image.f_div(&step)?.f_floor_()?.f_mul_(&step)?)
 }
 
 /// Values of at least the picture's threshold are inverted.
 pub(super) fn solarize(image: &Tensor, thresholds: &[f64]) -> Result<Tensor> {
-    let inverted = image.f_neg()?.f_add_scalar(255.0)?;
+    let inverted = image.f_neg()?.f_add_scalar_(255.0)?;
     Ok(inverted.f_where_self(&image.f_ge_tensor(&column(thresholds.iter().copied(), image)?)?, image)?)
 }
 
@@ -25,7 +25,7 @@ pub(super) fn autocontrast(image: &Tensor) -> Result<Tensor> {
     let flat = range.f_eq(0.0)?;
     // First the reciprocal: one division would round otherwise than torchvision does.
     let scale = range.f_reciprocal()?.f_mul_scalar(255.0)?;
-    let stretched = image.f_sub(&low)?.f_mul(&scale)?.f_clamp(0.0, 255.0)?.f_floor()?;
+    let stretched = image.f_sub(&low)?.f_mul_(&scale)?.f_clamp_(0.0, 255.0)?.f_floor_()?;
     Ok(image.f_where_self(&flat, &stretched)?)
 }
 
@@ -41,7 +41,7 @@ pub(super) fn sharpness(image: &Tensor, factors: &[f64]) -> Result<Tensor> {
     let middle = image.f_narrow(2, 1, h - 2)?.f_narrow(3, 1, w - 2)?;
     let sum = three(&three(image, 2, h - 2)?, 3, w - 2)?.f_add(&middle.f_mul_scalar(4.0)?)?;
     // Thirteenths are never half way, so it is all the same how halves are rounded.
-    let inner = sum.f_div_scalar(13.0)?.f_round()?;
+    let inner = sum.f_div_scalar(13.0)?.f_round_()?;
     let rows = Tensor::f_cat(&[&middle_rows(image, 0, h)?, &inner, &middle_rows(image, w - 1, h)?], 3)?;
     let smooth = Tensor::f_cat(&[&image.f_narrow(2, 0, 1)?, &rows, &image.f_narrow(2, h - 1, 1)?], 2)?;
     blend(image, &smooth, factors, Levels::Bytes)

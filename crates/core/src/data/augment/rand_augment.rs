@@ -149,12 +149,12 @@ impl RandAugment {
     /// Each picture's operations, one after the other. `image` has values in [0, 1], the result k / 255.
     pub(super) fn apply(&self, image: &Tensor, plans: &[Vec<(Operation, bool)>]) -> Result<Tensor> {
         let (_, _, h, w) = image.size4()?;
-        let mut bytes = image.f_mul_scalar(255.0)?.f_round()?.f_clamp(0.0, 255.0)?;
+        let mut bytes = image.f_mul_scalar(255.0)?.f_round_()?.f_clamp_(0.0, 255.0)?;
         for place in 0..self.ops as usize {
             let steps = plans.iter().map(|plan| self.step(plan[place].0, plan[place].1, [h, w]));
             bytes = take(&bytes, &steps.collect::<Result<Vec<_>>>()?)?;
         }
-        Ok(bytes.f_div_scalar(255.0)?)
+        Ok(bytes.f_div_scalar_(255.0)?)
     }
 }
 
