@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 
 use repro::cli::Row;
-use repro::nn::{BatchNorm2d, Conv2d, Linear, Mode};
+use repro::nn::{BatchNorm2d, Conv2d, Linear, Mode, channels_last};
 use repro::{Result, user};
 use tch::{Kind as Numbers, Tensor, nn};
 
@@ -240,6 +240,7 @@ impl Network {
 
     /// `[N, 3, H, W]`, centred → the last map and the logits.
     pub fn forward(&self, image: &Tensor, mode: Mode) -> Output {
+        let image = &channels_last(image);
         match self {
             Network::Photo(net) => net.forward(image, mode),
             Network::Cifar(net) => net.forward(image, mode),

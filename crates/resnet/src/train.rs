@@ -3,7 +3,7 @@
 use repro::classifier::{self, Card};
 use repro::config::Settings;
 use repro::data::{Form, Images, Pictures, Source};
-use repro::nn::Mode;
+use repro::nn::{self as layers, Mode};
 use repro::optim::{Ema, Group, Optimizer, Params, Sam};
 use repro::trainer::{Eval, Named, Plan, Recipe, Scalar, Scalars, Setup, Split, Step};
 use repro::{Error, Result, loss, weights};
@@ -67,6 +67,7 @@ impl Recipe for Train {
         let (store, variant) = (nn::VarStore::new(setup.device), config.variant()?);
         let net = Network::new(&store.root(), variant, config.model.num_classes);
         initialise(&store, variant, config.model.zero_init.unwrap_or(false))?;
+        layers::kernels_channels_last(&store)?;
         let model: Named = store.variables().into_iter().collect();
         if let Some(init) = init {
             weights::copy_into(&model, &weights::below(init, "model."), "the stage before")?;

@@ -8,6 +8,7 @@ mod linear;
 mod norm;
 mod pool;
 
+use tch::Tensor;
 use tch::nn::{Init, VarStore};
 
 pub use conv::{Conv2d, Conv2dConfig};
@@ -39,6 +40,26 @@ impl Mode {
 fn default_init(fan_in: i64) -> Init {
     let bound = 1.0 / (fan_in as f64).sqrt();
     Init::Uniform { lo: -bound, up: bound }
+}
+
+/// The same pictures `[N, C, H, W]` with the channels of each pixel side by side in memory, as convolutions take them fastest.
+///
+/// # Panics
+/// As tch's own operations: on tensors of another shape.
+pub fn channels_last(image: &Tensor) -> Tensor {
+    torch_ext::channels_last(image).unwrap_or_else(|error| panic!("channels_last: {error}"))
+}
+
+/// Lays the kernels of all convolutions of a store out as [`channels_last`] does pictures; values, names and shapes stay. To be done before
+/// an optimizer takes the tensors, since its state is laid out as they are.
+/// # Errors
+/// libtorch's.
+pub fn kernels_channels_last(store: &VarStore) -> Result<()> {
+    for mut kernel in store.variables().into_values().filter(|tensor| tensor.dim() == 4) {
+        let moved = torch_ext::channels_last(&kernel.detach())?;
+        kernel.set_data(&moved);
+    }
+    Ok(())
 }
 
 /// Checks that no two tensors asked for one name: tch then silently calls the second `<name>__<n>`.

@@ -180,6 +180,20 @@ fn layer_norm_is_its_formula() {
 }
 
 #[test]
+fn kernels_are_laid_out_anew_and_stay_what_they_are() {
+    let store = VarStore::new(Device::Cpu);
+    let conv = Conv2d::new(&store.root(), 3, 4, 3, Conv2dConfig::default());
+    let (before, x) = (conv.weight.detach().copy(), Tensor::randn([2, 3, 8, 8], (Kind::Float, Device::Cpu)));
+    let plain = conv.forward(&x);
+    kernels_channels_last(&store).unwrap();
+    assert!(torch_ext::is_channels_last(&conv.weight).unwrap() && conv.weight.requires_grad());
+    assert!(conv.weight.equal(&before));
+    let moved = conv.forward(&channels_last(&x));
+    assert!(torch_ext::is_channels_last(&moved).unwrap());
+    assert!((moved - plain).abs().max().double_value(&[]) < 1e-5);
+}
+
+#[test]
 fn a_name_used_twice_is_found() {
     let store = VarStore::new(Device::Cpu);
     let root = store.root();
