@@ -75,12 +75,12 @@ impl Recipe for Train {
         self.params.zero_grad();
         let (mut loss, mut error) = (Tensor::from(0.0f32), Tensor::from(0.0f32));
         for (start, n, share) in at.parts(batch.image.size()[0]) {
-            let (image, label) = (batch.image.narrow(0, start, n), batch.label.narrow(0, start, n));
-            let logits = at.autocast(|| self.net.forward(&image, Mode::Train).logits)?;
-            let part = loss::cross_entropy(&logits, &label, 0.0);
-            at.micro(&part, share)?;
-            loss = part.detach() * share + loss;
-            error = classifier::batch_error(&logits, &label) * share + error;
+            let part = batch.part(start, n);
+            let logits = at.autocast(|| self.net.forward(&part.image, Mode::Train).logits)?;
+            let mean = loss::mixed_cross_entropy(&logits, &part, 0.0);
+            at.micro(&mean, share)?;
+            loss = mean.detach() * share + loss;
+            error = classifier::batch_error(&logits, &part.label) * share + error;
         }
         at.average(&self.params)?;
         // §5: v ← 0.9·v − 0.0005·ε·w − ε·∂L/∂w; w ← w + v.

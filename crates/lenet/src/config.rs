@@ -218,6 +218,11 @@ pub fn validate(config: &Config, settings: &Settings) -> Vec<(String, String)> {
     if let Err(error) = Augment::check_all(&config.augment, [1, 28, 28]) {
         must(false, "augment", error.to_string());
     }
+    must(
+        !config.augment.iter().any(Augment::mixes),
+        "augment",
+        "mixup and cutmix blend two labels, and the losses here take one; remove them".into(),
+    );
     if let Some(EmaConfig { decay }) = config.ema {
         must(
             (0.0..1.0).contains(&decay),

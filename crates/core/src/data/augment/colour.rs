@@ -234,4 +234,16 @@ mod tests {
             assert_eq!(b, if off { Change::None } else { a });
         }
     }
+
+    #[test]
+    fn large_pictures_do_not_depend_on_their_batch_either() {
+        let image = Tensor::rand([3, 3, 200, 224], (tch::Kind::Float, tch::Device::Cpu));
+        let plans = [Change::Contrast(0.7), Change::Hue(0.2), Change::Contrast(1.4)]
+            .map(|change| [change, Change::Saturation(1.3), Change::None, Change::None]);
+        let together = jitter(&image, &plans).unwrap();
+        for place in 0..3 {
+            let alone = jitter(&image.narrow(0, place, 1), &plans[place as usize..=place as usize]).unwrap();
+            assert_eq!(alone, together.narrow(0, place, 1));
+        }
+    }
 }

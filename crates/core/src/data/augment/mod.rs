@@ -191,6 +191,11 @@ impl Augment {
         Ok(list)
     }
 
+    /// Whether it blends pictures and their labels, so that a loss must take [`Images::mix`].
+    pub fn mixes(&self) -> bool {
+        self.phase() == Phase::Mix
+    }
+
     /// The name under which the parameters are drawn.
     fn operation(&self) -> &'static str {
         match self {
