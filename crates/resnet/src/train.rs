@@ -53,6 +53,11 @@ impl Recipe for Train {
                 config.model.name, config.model.name
             ));
         }
+        let (batch, share) = (setup.settings.batch_size, setup.settings.batch_size / setup.world);
+        let seen = setup.settings.compute.micro_batch.map_or(share, |micro| micro.min(share));
+        if seen < batch {
+            setup.note(format!("batch norm sees {seen} pictures at a time, and not the batch of {batch}"));
+        }
         let form =
             Form { edge, classes: config.model.num_classes, augment: &config.augment, normalise: &config.normalise };
         let data = Pictures::open(&form, setup)?;
