@@ -4,40 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use lenet::config::{ModelConfig, Name};
 use lenet::loss::Loss;
 use lenet::model::C3_INPUTS;
 use lenet::network::Network;
-use repro::golden;
-use repro::optim::{AdamwConfig, Group, LrScaling, OptimConfig, Params, SgdConfig};
+use repro::golden::{self, DOUBLE, Program, ROUNDED, SINGLE, Tolerance, assert_close, gradients, variables};
+use repro::optim::{AdamwConfig, LrScaling, OptimConfig, SgdConfig};
 use repro::trainer::Named;
 use repro::weights;
 use tch::{Device, Kind, Tensor, nn};
-
-/// How far ours may be from the twin's: |ours − twin| ≤ relative · |twin| + absolute.
-#[derive(Clone, Copy)]
-struct Tolerance {
-    relative: f64,
-    absolute: f64,
-}
-
-/// Float32 on both sides. Sums of some thousand terms near 1 leave 1e-7 where they cancel.
-const SINGLE: Tolerance = Tolerance { relative: 1e-4, absolute: 1e-7 };
-/// Float64 on both sides.
-const DOUBLE: Tolerance = Tolerance { relative: 1e-6, absolute: 1e-12 };
-/// Float64 against gradients that the fixture rounds to float32.
-const ROUNDED: Tolerance = Tolerance { relative: 1e-5, absolute: 1e-12 };
-
-fn assert_close(name: &str, ours: &Tensor, twin: &Tensor, tolerance: Tolerance) {
-    assert_eq!(ours.size(), twin.size(), "{name}");
-    let (ours, twin) = (ours.detach().to_kind(Kind::Double), twin.to_kind(Kind::Double));
-    let gap = (&ours - &twin).abs();
-    let excess = (&gap - twin.abs() * tolerance.relative - tolerance.absolute).max().double_value(&[]);
-    // NaN is not at most 0.
-    assert!(excess <= 0.0, "{name} differs by up to {}, {excess} too much", gap.max().double_value(&[]));
-}
 
 /// The same names both ways, and close values.
 fn assert_gradients_close(ours: &Named, twin: &Named, tolerance: Tolerance) {
@@ -74,16 +51,6 @@ fn faithful(twin: &Named) -> (nn::VarStore, Network) {
     (store, net)
 }
 
-fn parameters(store: &nn::VarStore) -> Named {
-    store.variables().into_iter().collect()
-}
-
-/// `grad.<name>` of every trainable parameter.
-fn gradients(store: &nn::VarStore) -> Named {
-    let trained = store.variables().into_iter().filter(|(_, tensor)| tensor.requires_grad());
-    trained.map(|(name, tensor)| (format!("grad.{name}"), tensor.grad())).collect()
-}
-
 #[test]
 fn the_inputs_are_those_of_the_rule() {
     let image = golden::input("input", &[6, 1, 28, 28]).to_kind(Kind::Float);
@@ -103,13 +70,7 @@ fn modern_has_the_state_dict_of_the_port() {
     assert_eq!(port.len(), 10);
 
     let (store, _) = modern();
-    let describe = |tensor: &Tensor| {
-        let shape: Vec<_> = tensor.size().iter().map(i64::to_string).collect();
-        assert!(tensor.requires_grad() && tensor.kind() == Kind::Float);
-        format!("{}\tparam\tfloat32", shape.join("x"))
-    };
-    let ours: BTreeMap<_, _> = store.variables().iter().map(|(name, t)| (name.clone(), describe(t))).collect();
-    assert_eq!(ours, port);
+    assert_eq!(golden::state_dict(&store), port);
     assert_eq!(store.variables().values().map(Tensor::numel).sum::<usize>(), 61_706);
 }
 
@@ -128,17 +89,8 @@ fn modern_logits_loss_and_gradients() {
 /// The loss on the fixture's batch after each of ten steps on it.
 fn ten_losses(twin: &Named, config: &OptimConfig) -> Tensor {
     let (store, net) = modern();
-    let group = Group { lr_scale: 1.0, weight_decay: config.weight_decay() };
-    let params = Params::new(&store, |_, _| group).unwrap();
-    let mut optimizer = config.build(&params).unwrap();
     let loss = || Loss::CrossEntropy {}.mean(&net.forward(&twin["image"]), &twin["label"]).unwrap();
-    let step = || {
-        params.zero_grad();
-        loss().backward();
-        optimizer.step(config.lr(6)).unwrap();
-        tch::no_grad(loss)
-    };
-    Tensor::stack(&std::iter::repeat_with(step).take(10).collect::<Vec<_>>(), 0)
+    golden::ten_losses(&store, config, loss).unwrap()
 }
 
 #[test]
@@ -194,21 +146,20 @@ fn c3_sees_the_maps_of_table_i() {
 
 /// `lenet forward` with the experiment of that name, in a folder where it finds `weights` and `input`.
 fn forward(folder: &Path, experiment: &str, weights: &Named, input: &Named, words: &[&str]) -> Output {
-    weights::write(&folder.join("W.safetensors"), weights, None).unwrap();
-    weights::write(&folder.join("I.safetensors"), input, None).unwrap();
-    let config = format!("{}/../../experiments/lenet/{experiment}.yaml", env!("CARGO_MANIFEST_DIR"));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lenet"));
-    command.current_dir(folder).args(["forward", "--device", "cpu", "--config", &config]);
-    command.args(["--weights", "W.safetensors", "--input", "I.safetensors", "--output", "O.safetensors"]);
-    command.args(words).env("OMP_NUM_THREADS", "1").output().unwrap()
+    let config = experiments().join(format!("{experiment}.yaml"));
+    let program = Program { binary: env!("CARGO_BIN_EXE_lenet"), config: &config };
+    program.forward(folder, weights, input, words).unwrap()
 }
 
 /// What `forward` wrote, `--grad` included.
 fn answer(experiment: &str, weights: &Named, input: &Named, words: &[&str]) -> Named {
-    let folder = tempfile::tempdir().unwrap();
-    let output = forward(folder.path(), experiment, weights, input, &[words, &["--grad"]].concat());
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    weights::read(&folder.path().join("O.safetensors")).unwrap().0
+    let config = experiments().join(format!("{experiment}.yaml"));
+    let program = Program { binary: env!("CARGO_BIN_EXE_lenet"), config: &config };
+    program.answer(weights, input, &[words, &["--grad"]].concat()).unwrap()
+}
+
+fn experiments() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/lenet")
 }
 
 /// Exit code 2, a message that has every one of `parts`, and nothing written.
@@ -231,7 +182,7 @@ fn only(names: &[&str], twin: &Named) -> Named {
 #[test]
 fn the_binary_agrees_on_the_modern_form() {
     let twin = fixture("lenet5_modern");
-    let output = answer("lenet5_modern", &parameters(&modern().0), &only(&["image", "label"], &twin), &[]);
+    let output = answer("lenet5_modern", &variables(&modern().0), &only(&["image", "label"], &twin), &[]);
     assert_eq!(output.len(), 12, "logits, loss and ten gradients: {:?}", output.keys());
     assert_close("logits", &output["logits"], &twin["logits"], SINGLE);
     assert_close("loss", &output["loss"], &twin["loss"], SINGLE);
@@ -242,7 +193,7 @@ fn the_binary_agrees_on_the_modern_form() {
 fn the_binary_agrees_on_the_network_of_1998_in_float64() {
     let twin = fixture("lenet5");
     let j = format!("loss.j={}", twin["j"].double_value(&[]));
-    let output = answer("lenet5", &parameters(&faithful(&twin).0), &only(&["image", "label"], &twin), &[&j]);
+    let output = answer("lenet5", &variables(&faithful(&twin).0), &only(&["image", "label"], &twin), &[&j]);
     assert_eq!(output.len(), 14, "logits, loss and twelve gradients: {:?}", output.keys());
     assert!(output.values().all(|tensor| tensor.kind() == Kind::Double));
     assert_close("distances", &-&output["logits"], &twin["distances"], DOUBLE);
@@ -252,7 +203,7 @@ fn the_binary_agrees_on_the_network_of_1998_in_float64() {
 
 #[test]
 fn forward_lists_all_weights_that_do_not_fit() {
-    let mut weights = parameters(&modern().0);
+    let mut weights = variables(&modern().0);
     weights.remove("fc3.bias");
     weights.insert("fc4.bias".into(), Tensor::zeros([3], (Kind::Float, Device::Cpu)));
     // Shapes that would broadcast, and a kind that would convert.
@@ -271,7 +222,7 @@ fn forward_lists_all_weights_that_do_not_fit() {
 
 #[test]
 fn forward_refuses_inputs_that_do_not_fit() {
-    let weights = parameters(&modern().0);
+    let weights = variables(&modern().0);
     let twin = fixture("lenet5_modern");
     let with = |name: &str, tensor: Tensor| {
         let mut input = only(&["image", "label"], &twin);
@@ -299,5 +250,5 @@ fn forward_refuses_inputs_that_do_not_fit() {
 #[test]
 fn forward_refuses_gradients_without_a_label() {
     let input = only(&["image"], &fixture("lenet5_modern"));
-    refused(&parameters(&modern().0), &input, &["--grad"], &["--grad", "I.safetensors", "loss"]);
+    refused(&variables(&modern().0), &input, &["--grad"], &["--grad", "I.safetensors", "loss"]);
 }
