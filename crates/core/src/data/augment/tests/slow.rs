@@ -166,7 +166,7 @@ fn stepped(picture: &Picture, operation: Operation, strength: f64) -> Vec<Option
             let (value, (_, high)) = (p[row * w + column], bounds(p));
             let step = p.iter().filter(|x| **x != high).count() / 255;
             let below = p.iter().filter(|x| **x < value).count();
-            if step == 0 { value } else { ((below + step / 2) / step).min(255) as f64 }
+            (below + step / 2).checked_div(step).map_or(value, |level| level.min(255) as f64)
         }),
         Operation::ShearX | Operation::ShearY | Operation::TranslateX | Operation::TranslateY | Operation::Rotate => {
             // About the corner, or about the middle, where pixels have their centres at halves.
