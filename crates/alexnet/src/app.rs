@@ -56,11 +56,10 @@ fn predict(
     let net = Network::new(&store.root(), variant, classes, edge);
     weights::copy_into(&store.variables().into_iter().collect(), given, "the weights file")?;
     let card = Card::given_or(card, classes, &config.normalise)?;
-    // §2 and §4.1: the short side becomes 256 pixels, and of their middle the network sees 224; of CIFAR-10's 32, 24.
+    // §2 and §4.1: the short side becomes 256 pixels, and of their middle the network sees 224.
     let short = match variant {
         Variant::Torchvision | Variant::Paper => edge * 8 / 7,
-        Variant::Cnn { .. } => edge,
-        Variant::Local { .. } => edge * 4 / 3,
+        _ => variant.picture(edge),
     };
     let read = |path: &Path| classifier::photo(path, short as u32, edge as u32);
     classifier::predict(&card, images, folder, read, |image: &Tensor| {

@@ -16,6 +16,8 @@ pub struct Config {
     pub normalise: Normalise,
     /// What is done to training pictures, in this order; an empty list for nothing.
     pub augment: Vec<Augment>,
+    /// What of a picture is looked at in evaluation.
+    pub test: TestConfig,
     /// The update rule.
     pub optim: OptimConfig,
     /// The factor on the learning rate.
@@ -31,8 +33,25 @@ pub struct ModelConfig {
     pub name: String,
     /// Classes K, at least 2.
     pub num_classes: i64,
-    /// Edge of the pictures in pixels. `None`: what the network is made for.
+    /// Edge of what the network takes in pixels. `None`: what it is made for.
     pub image_size: Option<i64>,
+}
+
+/// What of a picture is looked at in evaluation.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+pub struct TestConfig {
+    /// How many squares of the network's size.
+    pub crops: Crops,
+}
+
+/// Squares of the network's size in a picture.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Crops {
+    /// The middle.
+    One,
+    /// "Five 224 × 224 patches (the four corner patches and the center patch) as well as their horizontal reflections" (§4.1).
+    Ten,
 }
 
 impl Config {
@@ -44,7 +63,7 @@ impl Config {
         Variant::named(&self.model.name)
     }
 
-    /// Edge of the pictures, in pixels.
+    /// Edge of what the network takes, in pixels.
     pub fn edge(&self, variant: Variant) -> i64 {
         self.model.image_size.unwrap_or(variant.edge())
     }
@@ -73,8 +92,17 @@ pub fn validate(config: &Config, _: &Settings) -> Vec<(String, String)> {
         "model.image_size",
         format!("is {edge}; this network takes pictures of {least} to 4096 pixels, such as {}", variant.edge()),
     );
-    if let Err(error) = Augment::check_all(&config.augment, [3, edge, edge]) {
-        must(false, "augment", error.to_string());
+    let picture = variant.picture(edge);
+    match Augment::check_all(&config.augment, [3, picture, picture]) {
+        Err(error) => must(false, "augment", error.to_string()),
+        Ok(()) => must(
+            Augment::edge_after(&config.augment, picture) == edge,
+            "augment",
+            format!(
+                "leaves {} of {picture} pixels, but this network takes {edge}; write a crop with `pad: 0` and `size: {edge}`",
+                Augment::edge_after(&config.augment, picture)
+            ),
+        ),
     }
     if let Err(error) = config.normalise.check(3) {
         must(false, "normalise", error.to_string());

@@ -174,13 +174,20 @@ impl Variant {
             .ok_or_else(|| user!("there is no network {name}; there are {}", NAMES.map(|(name, _)| name).join(", ")))
     }
 
-    /// Edge of the pictures that the network is made for, in pixels.
+    /// Edge of what the network is made for, in pixels.
     pub fn edge(self) -> i64 {
         match self {
             Variant::Torchvision | Variant::Paper => 224,
             Variant::Cnn { .. } => 32,
-            // cuda-convnet's "crop-border" of 4.
             Variant::Local { .. } => 24,
+        }
+    }
+
+    /// Edge of the pictures that such squares are cut from in training, in pixels: 32 for cuda-convnet's networks, whose border is 4.
+    pub fn picture(self, edge: i64) -> i64 {
+        match self {
+            Variant::Local { .. } => edge + 2 * 4,
+            _ => edge,
         }
     }
 

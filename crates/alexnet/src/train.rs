@@ -2,14 +2,14 @@
 
 use repro::classifier::{self, Card};
 use repro::config::Settings;
-use repro::data::{Form, Images, Pictures, Source};
+use repro::data::{Form, Images, Pictures, Source, ten_crop};
 use repro::nn::Mode;
 use repro::optim::{Ema, Group, Optimizer, Params};
 use repro::trainer::{Eval, Named, Plan, Recipe, Scalar, Scalars, Setup, Split, Step};
 use repro::{Result, loss, weights};
-use tch::{Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
-use crate::config::Config;
+use crate::config::{Config, Crops};
 use crate::model::{Network, Variant, initialise};
 
 /// How long the stage lasts, and how fast it learns.
@@ -40,8 +40,9 @@ impl Recipe for Train {
     type Data = Pictures;
 
     fn data(config: &Config, setup: &Setup) -> Result<Pictures> {
+        let variant = config.variant()?;
         let form = Form {
-            edge: config.edge(config.variant()?),
+            edge: variant.picture(config.edge(variant)),
             classes: config.model.num_classes,
             augment: &config.augment,
             normalise: &config.normalise,
@@ -92,7 +93,8 @@ impl Recipe for Train {
     }
 
     fn evaluate(&mut self, data: &Pictures, split: Split, out: &mut Eval) -> Result<()> {
-        let logits = |image: &Tensor| self.net.forward(image, Mode::Eval).logits;
+        let edge = self.config.edge(self.config.variant()?);
+        let logits = |image: &Tensor| answer(&self.net, image, edge, self.config.test.crops);
         classifier::measure(data, split, logits, out)?;
         match &self.ema {
             Some(ema) => out.averaged(|out| ema.applied(|| classifier::measure(data, split, logits, out))?),
@@ -122,6 +124,29 @@ impl Recipe for Train {
     }
 }
 
+/// Pictures that are scored ten times are worked off in parts of so many.
+const PART: i64 = 32;
+
+/// Logits `[N, K]` of pictures `[N, 3, H, W]`: of their middle, or the logarithm of the mean of "the predictions made by the network's softmax
+/// layer on the ten patches" (§4.1).
+fn answer(net: &Network, image: &Tensor, edge: i64, crops: Crops) -> Result<Tensor> {
+    let (_, _, h, w) = image.size4()?;
+    match crops {
+        Crops::One => {
+            let middle = image.f_narrow(2, (h - edge) / 2, edge)?.f_narrow(3, (w - edge) / 2, edge)?;
+            Ok(net.forward(&middle, Mode::Eval).logits)
+        }
+        Crops::Ten => {
+            let mean = |part: &Tensor| -> Result<Tensor> {
+                let logits = net.forward(&ten_crop(part, edge)?, Mode::Eval).logits;
+                let each = logits.f_softmax(1, Kind::Double)?.f_view([part.size()[0], 10, -1])?;
+                Ok(each.f_mean_dim([1_i64].as_slice(), false, Kind::Double)?.f_log()?)
+            };
+            Ok(Tensor::f_cat(&image.split(PART, 0).iter().map(mean).collect::<Result<Vec<_>>>()?, 0)?)
+        }
+    }
+}
+
 /// How a tensor learns.
 fn group(variant: Variant, name: &str, weight_decay: f64) -> Group {
     match (variant, name.rsplit_once('.')) {
@@ -140,6 +165,26 @@ mod tests {
     use super::*;
     use repro::optim::{LrScaling, OptimConfig, SgdConfig};
     use tch::Device;
+
+    /// The mean of ten softmaxes, each view by itself; and the middle.
+    #[test]
+    fn ten_crops_are_averaged_as_probabilities() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let variant = Variant::Cnn { tanh: false, lrn: false };
+        let net = Network::new(&store.root(), variant, 3, 20);
+        let image = Tensor::randn([2, 3, 24, 25], (Kind::Float, Device::Cpu)) * 9.0;
+        let found = answer(&net, &image, 20, Crops::Ten).unwrap().exp();
+        let mut expected = Tensor::zeros([2, 3], (Kind::Double, Device::Cpu));
+        for (row, column) in [(0, 0), (0, 5), (4, 0), (4, 5), (2, 2)] {
+            let crop = image.narrow(2, row, 20).narrow(3, column, 20);
+            for view in [crop.flip([3]), crop] {
+                expected += net.forward(&view, Mode::Eval).logits.softmax(1, Kind::Double) / 10.0;
+            }
+        }
+        assert!((found - expected).abs().max().double_value(&[]) < 1e-6);
+        let middle = net.forward(&image.narrow(2, 2, 20).narrow(3, 2, 20), Mode::Eval).logits;
+        assert!((answer(&net, &image, 20, Crops::One).unwrap() - middle).abs().max().double_value(&[]) < 1e-6);
+    }
 
     /// Two updates of §5 by hand: lr 0.01, decay 0.0005, gradients 0.2 and −0.1 at w = 0.5.
     #[test]

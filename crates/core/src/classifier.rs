@@ -27,11 +27,16 @@ const LOOK: u64 = 40;
 ///
 /// # Errors
 /// Those of the data, libtorch's.
-pub fn measure(data: &Pictures, split: Split, logits: impl Fn(&Tensor) -> Tensor, out: &mut Eval) -> Result<()> {
+pub fn measure(
+    data: &Pictures,
+    split: Split,
+    logits: impl Fn(&Tensor) -> Result<Tensor>,
+    out: &mut Eval,
+) -> Result<()> {
     let mut predictions = Predictions::default();
     for images in data.in_order(split, EVALUATION_BATCH) {
         let images = images?;
-        let logits = logits(&images.image).to_kind(Kind::Double);
+        let logits = logits(&images.image)?.to_kind(Kind::Double);
         let losses =
             -logits.log_softmax(1, Kind::Double).f_gather(1, &images.label.unsqueeze(1), false)?.squeeze_dim(1);
         predictions.add(&logits, &images.label, Some(&losses))?;

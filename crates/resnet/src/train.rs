@@ -106,7 +106,7 @@ impl Recipe for Train {
     }
 
     fn evaluate(&mut self, data: &Pictures, split: Split, out: &mut Eval) -> Result<()> {
-        let logits = |image: &Tensor| self.net.forward(image, Mode::Eval).logits;
+        let logits = |image: &Tensor| Ok(self.net.forward(image, Mode::Eval).logits);
         classifier::measure(data, split, logits, out)?;
         match &self.ema {
             Some(ema) => out.averaged(|out| ema.applied(|| classifier::measure(data, split, logits, out))?),

@@ -99,13 +99,13 @@ impl Normaliser {
         (self.mean.as_ref(), self.std.as_ref())
     }
 
-    /// Pictures `[N, C, H, W]` in [0, 1] → centred ones.
+    /// Pictures `[N, C, H, W]` in [0, 1] → centred ones. Of a mean picture that is larger, the middle counts.
     ///
     /// # Errors
     /// libtorch's, e.g. that the shapes do not fit.
     pub fn apply(&self, image: &Tensor) -> Result<Tensor> {
         let centred = match &self.mean {
-            Some(mean) => image.f_sub(mean)?,
+            Some(mean) => image.f_sub(&middle(mean, image)?)?,
             None => image.shallow_clone(),
         };
         match &self.std {
@@ -127,10 +127,22 @@ impl Normaliser {
             None => image.shallow_clone(),
         };
         match &self.mean {
-            Some(mean) => Ok(scaled.f_add(mean)?),
+            Some(mean) => Ok(scaled.f_add(&middle(mean, image)?)?),
             None => Ok(scaled),
         }
     }
+}
+
+/// The part of `mean` `[1, C, H, W]` that lies over the middle of it, of the size of smaller pictures.
+fn middle(mean: &Tensor, image: &Tensor) -> Result<Tensor> {
+    let mut part = mean.shallow_clone();
+    for dim in [2, 3] {
+        let (whole, size) = (mean.size()[dim], image.size()[dim]);
+        if whole > size {
+            part = part.f_narrow(dim as i64, (whole - size) / 2, size)?;
+        }
+    }
+    Ok(part)
 }
 
 #[cfg(test)]
@@ -160,6 +172,9 @@ mod tests {
             normaliser.apply(&images).unwrap()
         };
         assert_eq!(centred(Some(0.25)), centred(None) * 0.25);
+        let normaliser = Normalise::PixelMean { scale: None }.of(Some(&set), 3, Device::Cpu).unwrap();
+        let corner = images.narrow(2, 0, 1).narrow(3, 0, 1);
+        assert_eq!(normaliser.apply(&corner).unwrap(), centred(None).narrow(2, 0, 1).narrow(3, 0, 1));
         let centred = centred(None);
         // Pixel i of the two pictures is 10·i and 10·i + 120, so that each is 60 from the mean.
         let expected: Vec<f32> = (0..24).map(|i| if i < 12 { -60.0 / 255.0 } else { 60.0 / 255.0 }).collect();

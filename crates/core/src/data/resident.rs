@@ -148,7 +148,7 @@ mod tests {
             Augment::ColorJitter(ColorJitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1 }),
             Augment::RandAugment(RandAugment { ops: 2, magnitude: 15, bins: 31 }),
             Augment::Affine(Affine { rotate: 20.0, scale: 0.2, squeeze: 0.1, shear: 10.0, shift: 1.0 }),
-            Augment::Crop(Crop { pad: 1, fill: Fill::Zero }),
+            Augment::Crop(Crop { pad: 1, fill: Fill::Zero, size: None }),
             Augment::Flip(Flip {}),
             Augment::Cutout(Cutout { size: 2, p: 1.0 }),
         ]

@@ -8,7 +8,7 @@ use super::{demand, upload};
 use crate::Result;
 use crate::data::random::below;
 
-/// Padding around the picture, then a crop of the first size at a uniform place. In YAML: `{kind: crop, pad: 4, fill: reflect}`.
+/// Padding around the picture, then a square from a uniform place. In YAML: `{kind: crop, pad: 4, fill: reflect}`, `{kind: crop, pad: 0, size: 24}`.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 pub struct Crop {
     /// Pixels on each side.
@@ -16,6 +16,8 @@ pub struct Crop {
     /// What stands in the padding; `zero` if it is left away.
     #[serde(default)]
     pub fill: Fill,
+    /// Edge of what is cut out, in pixels. `None`: the picture's own size.
+    pub size: Option<u64>,
 }
 
 /// What stands outside a picture.
@@ -44,13 +46,21 @@ pub(super) struct Window {
 impl Crop {
     pub(super) fn check(&self, [_, height, width]: [i64; 3]) -> Result<()> {
         let limit = height.min(width);
-        demand(self.pad < limit as u64, "crop.pad", self.pad, &format!("a number from 0 to below {limit}"))
+        demand(self.pad < limit as u64, "crop.pad", self.pad, &format!("a number from 0 to below {limit}"))?;
+        let (size, most) = (self.size.unwrap_or(1), limit as u64 + 2 * self.pad);
+        demand((1..=most).contains(&size), "crop.size", size, &format!("a number from 1 to {most}"))
     }
 
-    /// Row and column of the crop's corner in the padded picture.
-    pub(super) fn draw(&self, rng: &mut ChaCha8Rng) -> [i64; 2] {
-        let mut place = || below(rng, 2 * self.pad + 1) as i64;
-        [place(), place()]
+    /// Height and width of what is cut out of a picture of this height and width.
+    pub(super) fn cut(&self, picture: [i64; 2]) -> [i64; 2] {
+        self.size.map_or(picture, |size| [size as i64; 2])
+    }
+
+    /// Row and column of the crop's corner in the padded picture of this height and width.
+    pub(super) fn draw(&self, rng: &mut ChaCha8Rng, picture: [i64; 2]) -> [i64; 2] {
+        let [height, width] = self.cut(picture);
+        let mut place = |left: i64| below(rng, left as u64 + 2 * self.pad + 1) as i64;
+        [place(picture[0] - height), place(picture[1] - width)]
     }
 }
 
@@ -61,17 +71,17 @@ impl Flip {
     }
 }
 
-/// Reads each picture of `[N, C, H, W]`, padded by `pad`, through its window.
+/// Reads each picture of `[N, C, H, W]`, padded by `pad`, through its window of height and width `cut`.
 ///
 /// A crop and the mirror image that follows it are one gather: pixel (i, j) lies at `start + i·stride ± j` of its padded plane.
-pub(super) fn windows(image: &Tensor, pad: i64, fill: Fill, windows: &[Window]) -> Result<Tensor> {
-    let (n, c, h, w) = image.size4()?;
+pub(super) fn windows(image: &Tensor, pad: i64, fill: Fill, [h, w]: [i64; 2], windows: &[Window]) -> Result<Tensor> {
+    let (n, c, _, width) = image.size4()?;
     let padded = match (pad, fill) {
         (0, _) => image.shallow_clone(),
         (_, Fill::Zero) => image.f_constant_pad_nd([pad; 4])?,
         (_, Fill::Reflect) => image.f_reflection_pad2d([pad; 4])?,
     };
-    let stride = w + 2 * pad;
+    let stride = width + 2 * pad;
     let column = |of: &dyn Fn(&Window) -> i64| -> Result<Tensor> {
         let values: Vec<i64> = windows.iter().map(of).collect();
         Ok(upload(&values, image.device())?.f_view([n, 1, 1])?)
@@ -106,18 +116,18 @@ mod tests {
         let image = pictures(5, 7);
         let padded = image.constant_pad_nd([2, 2, 2, 2]);
         let corners = [at(0, 4, false), at(3, 1, false)];
-        let cropped = windows(&image, 2, Fill::Zero, &corners).unwrap();
+        let cropped = windows(&image, 2, Fill::Zero, [5, 7], &corners).unwrap();
         for (i, Window { row, column, .. }) in corners.into_iter().enumerate() {
             let window = padded.get(i as i64).narrow(1, row, 5).narrow(2, column, 7);
             assert_eq!(cropped.get(i as i64), window);
         }
-        assert_eq!(windows(&image, 2, Fill::Zero, &[at(2, 2, false); 2]).unwrap(), image);
+        assert_eq!(windows(&image, 2, Fill::Zero, [5, 7], &[at(2, 2, false); 2]).unwrap(), image);
     }
 
     #[test]
     fn a_flip_mirrors_those_that_are_drawn() {
         let image = pictures(3, 4);
-        let mirrored = windows(&image, 0, Fill::Zero, &[at(0, 0, true), at(0, 0, false)]).unwrap();
+        let mirrored = windows(&image, 0, Fill::Zero, [3, 4], &[at(0, 0, true), at(0, 0, false)]).unwrap();
         assert_eq!(mirrored.get(0), image.get(0).flip([2]));
         assert_eq!(mirrored.get(1), image.get(1));
     }
@@ -131,7 +141,7 @@ mod tests {
             let (row, column) = (place.0 % (2 * pad + 1), place.1 % (2 * pad + 1));
             let image = pictures(h, w);
             let fill = if reflect { Fill::Reflect } else { Fill::Zero };
-            let found = windows(&image, pad, fill, &[at(row, column, mirrored), at(pad, pad, false)]).unwrap();
+            let found = windows(&image, pad, fill, [h, w], &[at(row, column, mirrored), at(pad, pad, false)]).unwrap();
             let (pixels, found): (Vec<f32>, Vec<f32>) =
                 (image.view(-1).try_into().unwrap(), found.view(-1).try_into().unwrap());
             prop_assert_eq!(&found[(2 * h * w) as usize..], &pixels[(2 * h * w) as usize..]);
@@ -155,13 +165,28 @@ mod tests {
     fn crops_and_flips_are_uniform() {
         let mut places = [0_i64; 25];
         let mut flips = 0_i64;
+        let crop = Crop { pad: 2, fill: Fill::Zero, size: None };
         for sample in 0..10_000 {
-            let [row, column] = Crop { pad: 2, fill: Fill::Zero }.draw(&mut rng(5, 0, sample, "crop"));
+            let [row, column] = crop.draw(&mut rng(5, 0, sample, "crop"), [8, 8]);
             places[(row * 5 + column) as usize] += 1;
             flips += i64::from(Flip {}.draw(&mut rng(5, 0, sample, "flip")));
         }
         // Expected 400 with a standard deviation of 20, and 5000 with one of 50.
         assert!(places.iter().all(|count| (count - 400).abs() < 90), "{places:?}");
         assert!((flips - 5000).abs() < 200, "{flips}");
+    }
+
+    #[test]
+    fn smaller_squares_come_from_all_places() {
+        let crop = Crop { pad: 0, fill: Fill::Zero, size: Some(3) };
+        crop.check([2, 5, 7]).unwrap();
+        assert!(crop.check([2, 2, 7]).is_err());
+        let drawn = |sample| crop.draw(&mut rng(5, 0, sample, "crop"), [5, 7]);
+        let seen: std::collections::BTreeSet<_> = (0..500).map(drawn).collect();
+        assert_eq!(seen.len(), 15, "3 rows by 5 columns");
+        let image = pictures(5, 7);
+        let cut = windows(&image, 0, Fill::Zero, [3, 3], &[at(2, 4, true), at(0, 1, false)]).unwrap();
+        assert_eq!(cut.get(0), image.get(0).narrow(1, 2, 3).narrow(2, 4, 3).flip([2]));
+        assert_eq!(cut.get(1), image.get(1).narrow(1, 0, 3).narrow(2, 1, 3));
     }
 }

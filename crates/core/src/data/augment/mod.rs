@@ -50,7 +50,7 @@ pub enum Augment {
     PcaNoise(PcaNoise),
     /// Planar distortion.
     Affine(Affine),
-    /// Padding, then a crop of the first size.
+    /// Padding, then a crop.
     Crop(Crop),
     /// A mirror image, left and right exchanged.
     Flip(Flip),
@@ -151,7 +151,7 @@ impl Augment {
     ///
     /// # Errors
     /// Names the parameter and its range.
-    pub fn check_all(list: &[Augment], shape: [i64; 3]) -> Result<()> {
+    pub fn check_all(list: &[Augment], mut shape: [i64; 3]) -> Result<()> {
         for (place, augment) in list.iter().enumerate() {
             let kind = augment.operation();
             if list[..place].iter().any(|other| other.operation() == kind) {
@@ -168,7 +168,10 @@ impl Augment {
                 Augment::RandAugment(list) => list.check(shape)?,
                 Augment::PcaNoise(noise) => noise.check(shape)?,
                 Augment::Affine(affine) => affine.check(shape)?,
-                Augment::Crop(crop) => crop.check(shape)?,
+                Augment::Crop(crop) => {
+                    crop.check(shape)?;
+                    [shape[1], shape[2]] = crop.cut([shape[1], shape[2]]);
+                }
                 Augment::Flip(Flip {}) => {}
                 Augment::Cutout(cutout) => cutout.check(shape)?,
                 Augment::Mixup(Mixup { alpha }) => mix::check_alpha("mixup.alpha", *alpha)?,
@@ -176,6 +179,15 @@ impl Augment {
             }
         }
         Ok(())
+    }
+
+    /// Edge of training pictures that were squares of `edge` pixels.
+    pub fn edge_after(list: &[Augment], edge: i64) -> i64 {
+        let cut = |edge, augment: &Augment| match augment {
+            Augment::Crop(crop) => crop.cut([edge; 2])[0],
+            _ => edge,
+        };
+        list.iter().fold(edge, cut)
     }
 
     /// The list with what its kinds take from the training set: the colour statistics of `pca_noise` where none are given.
@@ -242,9 +254,10 @@ impl Augment {
 
 /// Crops, then mirrors, each picture as it is drawn.
 fn crop_and_flip(image: &Tensor, crop: Option<&Crop>, flip: Option<&Flip>, draws: Draws) -> Result<Tensor> {
+    let (_, _, h, w) = image.size4()?;
     let mut plans = vec![Window { row: 0, column: 0, mirrored: false }; draws.samples.len()];
     if let Some(crop) = crop {
-        for (plan, corner) in plans.iter_mut().zip(draws.each("crop", |rng| crop.draw(rng))) {
+        for (plan, corner) in plans.iter_mut().zip(draws.each("crop", |rng| crop.draw(rng, [h, w]))) {
             [plan.row, plan.column] = corner;
         }
     }
@@ -254,7 +267,7 @@ fn crop_and_flip(image: &Tensor, crop: Option<&Crop>, flip: Option<&Flip>, draws
         }
     }
     let (pad, fill) = crop.map_or((0, Fill::Zero), |crop| (crop.pad as i64, crop.fill));
-    windows(image, pad, fill, &plans)
+    windows(image, pad, fill, crop.map_or([h, w], |crop| crop.cut([h, w])), &plans)
 }
 
 /// Refuses the value of a parameter unless it `fits`; `key` is `kind.name`.

@@ -20,7 +20,7 @@ fn all() -> Vec<Augment> {
         Augment::RandAugment(RandAugment { ops: 2, magnitude: 9, bins: 31 }),
         Augment::PcaNoise(PcaNoise { std: 0.1, values: Some(half), vectors: Some([[0.6, 0.8, 0.0]; 3]) }),
         Augment::Affine(affine()),
-        Augment::Crop(Crop { pad: 2, fill: Fill::Reflect }),
+        Augment::Crop(Crop { pad: 2, fill: Fill::Reflect, size: None }),
         Augment::Flip(Flip {}),
         Augment::Cutout(Cutout { size: 4, p: 0.5 }),
         Augment::Mixup(Mixup { alpha: 0.2 }),
@@ -68,7 +68,7 @@ fn a_list_is_read_from_yaml() {
     let mut expected = all();
     expected[1] = Augment::RandAugment(RandAugment { ops: 2, magnitude: 9, bins: 31 });
     expected[2] = Augment::PcaNoise(PcaNoise { std: 0.1, values: None, vectors: None });
-    expected[4] = Augment::Crop(Crop { pad: 2, fill: Fill::Zero });
+    expected[4] = Augment::Crop(Crop { pad: 2, fill: Fill::Zero, size: None });
     expected[6] = Augment::Cutout(Cutout { size: 4, p: 1.0 });
     let (from, to) = CONFIG.split_once(", values").unwrap();
     let short = format!("{from}}}{}", &to[to.find('\n').unwrap()..]);
@@ -109,7 +109,7 @@ fn what_cannot_act_is_refused() {
     refused(Augment::Affine(Affine { scale: 1.0, ..affine() }), "`affine.scale` is 1;");
     refused(Augment::Affine(Affine { shear: f64::NAN, ..affine() }), "`affine.shear` is NaN;");
     refused(Augment::Affine(Affine { shift: -1.0, ..affine() }), "`affine.shift` is -1;");
-    refused(Augment::Crop(Crop { pad: 28, fill: Fill::Zero }), "`crop.pad` is 28; choose a number from 0 to below 28");
+    refused(Augment::Crop(Crop { pad: 28, fill: Fill::Zero, size: None }), "`crop.pad` is 28; choose a number from 0 to below 28");
     refused(Augment::Cutout(Cutout { size: 0, p: 1.0 }), "`cutout.size` is 0; choose a whole number from 1 to 64");
     refused(Augment::Cutout(Cutout { size: 65, p: 1.0 }), "`cutout.size` is 65");
     refused(Augment::Cutout(Cutout { size: 4, p: 0.0 }), "`cutout.p` is 0; choose a number above 0 and at most 1");
@@ -232,7 +232,7 @@ fn a_crop_and_the_flip_after_it_are_one_after_the_other() {
     };
     let samples = [7, 0, 31, 5];
     let draws = Draws { seed: 3, epoch: 2, step: 9, samples: &samples };
-    let list = vec![Augment::Crop(Crop { pad: 2, fill: Fill::Zero }), Augment::Flip(Flip {})];
+    let list = vec![Augment::Crop(Crop { pad: 2, fill: Fill::Zero, size: None }), Augment::Flip(Flip {})];
     let found = Pipeline::new(list, Normaliser::none(), [3, 8, 8]).unwrap().apply(images(), draws).unwrap().image;
     let padded = images().image.constant_pad_nd([2; 4]);
     for (i, sample) in samples.into_iter().enumerate() {
