@@ -66,11 +66,7 @@ pub fn validate(config: &Config, _: &Settings) -> Vec<(String, String)> {
         }
     };
     let classes = config.model.num_classes;
-    must(
-        (2..=100_000).contains(&classes),
-        "model.num_classes",
-        format!("is {classes}; at least 2 classes are needed"),
-    );
+    must((2..=100_000).contains(&classes), "model.num_classes", format!("is {classes}; at least 2 classes are needed"));
     let (edge, least) = (config.edge(variant), variant.least_edge());
     must(
         (least..=4096).contains(&edge),

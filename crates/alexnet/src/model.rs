@@ -169,9 +169,9 @@ impl Variant {
     /// Lists the names.
     pub fn named(name: &str) -> Result<Self> {
         let found = NAMES.iter().find(|(known, _)| *known == name);
-        found.map(|(_, variant)| *variant).ok_or_else(|| {
-            user!("there is no network {name}; there are {}", NAMES.map(|(name, _)| name).join(", "))
-        })
+        found
+            .map(|(_, variant)| *variant)
+            .ok_or_else(|| user!("there is no network {name}; there are {}", NAMES.map(|(name, _)| name).join(", ")))
     }
 
     /// Edge of the pictures that the network is made for, in pixels.

@@ -53,8 +53,13 @@ impl Recipe for Train {
                 config.model.name, config.model.name
             ));
         }
-        let form =
-            Form { edge, classes: config.model.num_classes, augment: &config.augment, normalise: &config.normalise };
+        let form = Form {
+            edge,
+            classes: config.model.num_classes,
+            augment: &config.augment,
+            normalise: &config.normalise,
+            view: None,
+        };
         let data = Pictures::open(&form, setup)?;
         let steps_per_epoch = data.len() / setup.settings.batch_size;
         if steps_per_epoch > 0 {

@@ -71,9 +71,7 @@ impl Normalise {
             Ok(Tensor::f_from_slice(numbers)?.f_to_kind(Kind::Float)?.f_view([1, -1, 1, 1])?.f_to_device(device)?)
         };
         match (self, train) {
-            (Normalise::Channels { mean, std }, _) => {
-                Ok(Normaliser { mean: Some(row(mean)?), std: Some(row(std)?) })
-            }
+            (Normalise::Channels { mean, std }, _) => Ok(Normaliser { mean: Some(row(mean)?), std: Some(row(std)?) }),
             (Normalise::PixelMean { scale }, Some(set)) => {
                 let std = scale.map(|scale| row(&vec![1.0 / scale; channels as usize])).transpose()?;
                 Ok(Normaliser { mean: Some(set.mean_picture()?.f_to_device(device)?), std })
