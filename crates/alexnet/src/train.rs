@@ -46,6 +46,7 @@ impl Recipe for Train {
             classes: config.model.num_classes,
             augment: &config.augment,
             normalise: &config.normalise,
+            view: None,
         };
         let data = Pictures::open(&form, setup)?;
         let steps_per_epoch = data.len() / setup.settings.batch_size;

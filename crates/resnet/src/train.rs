@@ -58,8 +58,13 @@ impl Recipe for Train {
         if seen < batch {
             setup.note(format!("batch norm sees {seen} pictures at a time, and not the batch of {batch}"));
         }
-        let form =
-            Form { edge, classes: config.model.num_classes, augment: &config.augment, normalise: &config.normalise };
+        let form = Form {
+            edge,
+            classes: config.model.num_classes,
+            augment: &config.augment,
+            normalise: &config.normalise,
+            view: config.view.as_ref(),
+        };
         let data = Pictures::open(&form, setup)?;
         let steps_per_epoch = data.len() / setup.settings.batch_size;
         if steps_per_epoch > 0 {

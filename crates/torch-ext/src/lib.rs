@@ -3,6 +3,7 @@
 //! All functions work on CPU and CUDA. C++ exceptions come back as [`Error`]; nothing here panics.
 
 mod autocast;
+mod bytes;
 mod cuda;
 mod distributed;
 mod ffi;
@@ -13,6 +14,7 @@ mod norm;
 mod pool;
 
 pub use autocast::Autocast;
+pub use bytes::look_up_pixels;
 pub use cuda::load_cuda;
 pub use distributed::ProcessGroup;
 pub use format::{channels_last, is_channels_last};

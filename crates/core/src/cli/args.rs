@@ -34,6 +34,8 @@ pub(super) enum Command {
     Summary(Common),
     /// Draw training pictures after augmentation; count classes; mean and deviation
     Data(DataArgs),
+    /// Write a folder of photos as tar shards in WebDataset's layout
+    Shards(ShardsArgs),
     /// Evaluate a finished run again: do number, data hash and weight hash hold?
     Verify(VerifyArgs),
     /// Table of this paper's runs
@@ -166,6 +168,18 @@ pub(super) struct DataArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct ShardsArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// Where the shards go; without shards so far
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+    /// A shard ends with the picture that takes it to so many bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 300_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) size: u64,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
     /// A finished run's folder
     pub(super) run: PathBuf,
@@ -186,7 +200,7 @@ pub(super) struct RunsArgs {
 
 /// Puts `train` in front where no command is named.
 pub(super) fn with_default_command(mut words: Vec<OsString>) -> Vec<OsString> {
-    const KNOWN: [&str; 14] = [
+    const KNOWN: [&str; 15] = [
         "train",
         "eval",
         "forward",
@@ -194,6 +208,7 @@ pub(super) fn with_default_command(mut words: Vec<OsString>) -> Vec<OsString> {
         "bench",
         "summary",
         "data",
+        "shards",
         "verify",
         "runs",
         "help",

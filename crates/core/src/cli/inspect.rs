@@ -6,10 +6,10 @@ use std::time::Instant;
 use serde::de::DeserializeOwned;
 use tch::{Kind, nn};
 
-use super::args::{BenchArgs, Common, DataArgs, EvalArgs, ForwardArgs, PredictArgs};
+use super::args::{BenchArgs, Common, DataArgs, EvalArgs, ForwardArgs, PredictArgs, ShardsArgs};
 use super::{App, config_name, device_name, experiment, say, say_json, setup};
 use crate::trainer::{Bench, Named};
-use crate::{Error, Result, figures, files, user, weights};
+use crate::{Error, Result, data, figures, files, user, weights};
 
 pub(super) fn eval<C: DeserializeOwned>(app: &App<C>, args: &EvalArgs) -> Result<()> {
     args.common.only_overrides()?;
@@ -196,5 +196,16 @@ pub(super) fn data<C: DeserializeOwned>(app: &App<C>, args: &DataArgs) -> Result
     for note in setup.take_notes() {
         say(format!("note: {note}"));
     }
+    Ok(())
+}
+
+pub(super) fn shards<C: DeserializeOwned>(app: &App<C>, args: &ShardsArgs) -> Result<()> {
+    args.common.only_overrides()?;
+    let Some(experiment) = experiment(app, &args.common)? else { return Ok(()) };
+    let packed = data::pack(&experiment.settings.data, &args.out, args.size)?;
+    if args.common.json {
+        return say_json(&packed);
+    }
+    say(format!("{} pictures in {} shards in {}", packed.pictures, packed.shards.len(), args.out.display()));
     Ok(())
 }

@@ -137,6 +137,7 @@ fn run<C: DeserializeOwned>(app: &App<C>) -> Result<()> {
         Command::Bench(args) => inspect::bench(app, &args),
         Command::Summary(args) => inspect::summary(app, &args),
         Command::Data(args) => inspect::data(app, &args),
+        Command::Shards(args) => inspect::shards(app, &args),
         Command::Verify(args) => runs::verify(app, &args),
         Command::Runs(args) => runs::table(app, &args),
     }

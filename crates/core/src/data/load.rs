@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tch::Device;
 
-use super::{DataConfig, ImageSet, Splits, cifar, idx, synthetic};
+use super::{DataConfig, ImageSet, Splits, cifar, idx, stream, synthetic};
 use crate::{Result, user};
 
 /// The sets that [`load`] knows.
@@ -23,12 +23,18 @@ const FASHION: [&str; 10] =
 pub fn load(config: &DataConfig, device: Device) -> Result<Splits> {
     let name = config.name.as_str();
     if !NAMES.contains(&name) {
-        let nearest =
-            NAMES.iter().max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+        if stream::names().any(|photos| photos == name) {
+            return Err(user!(
+                "data.name: {name} has photos of all sizes, which this paper's networks do not take; choose one of {}",
+                NAMES.join(", ")
+            ));
+        }
+        let known: Vec<&str> = NAMES.into_iter().chain(stream::names()).collect();
+        let likeness = |a: &&&str, b: &&&str| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name));
         return Err(user!(
             "data.name: no data set `{name}`; known are {}; the nearest is `{}`",
-            NAMES.join(", "),
-            nearest.unwrap_or(&NAMES[0])
+            known.join(", "),
+            known.iter().max_by(likeness).unwrap_or(&NAMES[0])
         ));
     }
     for (key, value) in [("workers", config.workers), ("max_bad", config.max_bad)] {
@@ -43,11 +49,7 @@ pub fn load(config: &DataConfig, device: Device) -> Result<Splits> {
         "synthetic" => synthetic::splits()?,
         "synthetic_colour" => synthetic::colour_splits()?,
         _ => {
-            let root = root(
-                config,
-                std::env::var_os("REPRO_DATA").map(PathBuf::from),
-                &std::env::current_dir().unwrap_or_default(),
-            )?;
+            let root = folder_of(config)?;
             match name {
                 "cifar10" => cifar::ten(&root)?,
                 "cifar100" => cifar::hundred(&root)?,
@@ -80,6 +82,15 @@ fn limited(set: ImageSet, limit: Option<u64>, key: &str) -> Result<ImageSet> {
     }
 }
 
+/// The folder that holds the files of `config.name`.
+///
+/// # Errors
+/// There is none.
+pub(super) fn folder_of(config: &DataConfig) -> Result<PathBuf> {
+    let shared = std::env::var_os("REPRO_DATA").map(PathBuf::from);
+    root(config, shared, &std::env::current_dir().unwrap_or_default())
+}
+
 /// Where the files lie: `data.root`, else `$REPRO_DATA/<name>`, else `data/<name>` in `here` or the nearest folder above that has it.
 fn root(config: &DataConfig, shared: Option<PathBuf>, here: &Path) -> Result<PathBuf> {
     let name = &config.name;
@@ -88,6 +99,11 @@ fn root(config: &DataConfig, shared: Option<PathBuf>, here: &Path) -> Result<Pat
     }
     if let Some(shared) = shared.filter(|path| !path.as_os_str().is_empty()) {
         return Ok(shared.join(name));
+    }
+    if ["folder", "shards"].contains(&name.as_str()) {
+        return Err(user!(
+            "data.root is missing: data.name: {name} means photos of your own; point data.root at their folder"
+        ));
     }
     let found = here.ancestors().map(|folder| folder.join("data").join(name)).find(|folder| folder.is_dir());
     found.ok_or_else(|| {

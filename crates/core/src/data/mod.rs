@@ -9,6 +9,7 @@ mod normalise;
 mod pictures;
 mod random;
 mod resident;
+mod stream;
 mod synthetic;
 
 pub use crate::config::DataConfig;
@@ -22,6 +23,7 @@ pub use normalise::{Normalise, Normaliser};
 pub use pictures::{Form, Pictures};
 pub use random::{below, beta, normal, order, rng, uniform};
 pub use resident::Resident;
+pub use stream::{Filter, Packed, Stream, TestView, TrainView, View, pack};
 
 use crate::{Result, user};
 
@@ -86,4 +88,8 @@ pub trait Source {
     fn batches(&self, from: Cursor) -> Box<dyn Iterator<Item = Result<Self::Batch>> + '_>;
     /// SHA-256 over everything that is trained and tested on.
     fn sha256(&self) -> String;
+    /// What the reader of the result must know and came up since the last call, such as pictures that could not be read.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
 }

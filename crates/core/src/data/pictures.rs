@@ -2,7 +2,9 @@
 
 use tch::Tensor;
 
-use super::{Augment, Cursor, ImageSet, Images, Normalise, Normaliser, Resident, Source, load, overlap};
+use super::{
+    Augment, Cursor, ImageSet, Images, Normalise, Normaliser, Resident, Source, Stream, View, load, overlap, stream,
+};
 use crate::trainer::{Setup, Split};
 use crate::{Result, user};
 
@@ -11,6 +13,8 @@ use crate::{Result, user};
 pub enum Pictures {
     /// A small set, on the device as a whole.
     Resident(Resident),
+    /// Photos, read as they are needed.
+    Stream(Stream),
 }
 
 /// How pictures become what a network takes.
@@ -24,6 +28,8 @@ pub struct Form<'a> {
     pub augment: &'a [Augment],
     /// What pixels are centred by.
     pub normalise: &'a Normalise,
+    /// How photos become squares; `None` for sets whose pictures have the network's size.
+    pub view: Option<&'a View>,
 }
 
 impl Pictures {
@@ -33,6 +39,12 @@ impl Pictures {
     /// Files that are missing or damaged; pictures, classes or augmentations that do not fit.
     pub fn open(form: &Form, setup: &Setup) -> Result<Self> {
         let config = &setup.settings.data;
+        if stream::names().any(|name| name == config.name) {
+            return Ok(Self::Stream(Stream::open(form, setup)?));
+        }
+        if form.view.is_some() {
+            return Err(user!("view cannot act on {}, whose pictures are of one size; remove the key", config.name));
+        }
         let splits = load(config, setup.device)?;
         let (name, shape, classes) = (&config.name, splits.train.shape(), splits.train.classes().len() as i64);
         if classes != form.classes {
@@ -53,23 +65,26 @@ impl Pictures {
         Ok(Self::Resident(Resident::new(splits, form.augment.to_vec(), Some(form.normalise))?))
     }
 
-    /// The pictures of a split in its own order, centred, `batch` at a time; the last batch holds what is left.
+    /// The pictures of a split in its own order, centred, `batch` at a time; the last batch holds what is left. Of photos those that cannot be
+    /// read are left out, and the edge is that of the test view.
     pub fn in_order(&self, split: Split, batch: i64) -> Box<dyn Iterator<Item = Result<Images>> + '_> {
         match self {
             Self::Resident(data) => Box::new(part(data, split).in_order(batch).map(|mut images| {
                 images.image = data.pipeline.normaliser().apply(&images.image)?;
                 Ok(images)
             })),
+            Self::Stream(data) => data.in_order(split, batch),
         }
     }
 
-    /// The pictures at these places of a split, in [0, 1], for looking at: `[n, C, H, W]`.
+    /// The pictures at these places of [`Self::in_order`], in [0, 1], for looking at: `[n, C, H, W]`.
     ///
     /// # Errors
-    /// libtorch's.
+    /// libtorch's; a photo that can no longer be read.
     pub fn show(&self, split: Split, places: &[i64]) -> Result<Tensor> {
         match self {
             Self::Resident(data) => part(data, split).show(places),
+            Self::Stream(data) => data.show(split, places),
         }
     }
 
@@ -77,6 +92,7 @@ impl Pictures {
     pub fn classes(&self) -> &[String] {
         match self {
             Self::Resident(data) => data.set.classes(),
+            Self::Stream(data) => data.classes(),
         }
     }
 
@@ -87,16 +103,19 @@ impl Pictures {
     pub fn class_counts(&self) -> Result<Vec<(u64, u64)>> {
         match self {
             Self::Resident(data) => Ok(data.set.class_counts()?.into_iter().zip(data.test.class_counts()?).collect()),
+            Self::Stream(data) => Ok(data.class_counts()),
         }
     }
 
-    /// Mean and standard deviation of each channel of the training pictures, in [0, 1], before augmentation.
+    /// Mean and standard deviation of each channel of the training pictures, in [0, 1], before augmentation; of photos those of the first
+    /// 1,000 of a fixed permutation, at the test view.
     ///
     /// # Errors
-    /// libtorch's.
+    /// libtorch's; more bad pictures than `data.max_bad`.
     pub fn mean_std(&self) -> Result<Vec<(f64, f64)>> {
         match self {
             Self::Resident(data) => data.set.mean_std(),
+            Self::Stream(data) => data.mean_std(),
         }
     }
 
@@ -104,6 +123,7 @@ impl Pictures {
     pub fn normaliser(&self) -> &Normaliser {
         match self {
             Self::Resident(data) => data.pipeline.normaliser(),
+            Self::Stream(data) => data.normaliser(),
         }
     }
 
@@ -111,6 +131,7 @@ impl Pictures {
     pub fn has_validation(&self) -> bool {
         match self {
             Self::Resident(data) => data.validation.is_some(),
+            Self::Stream(data) => data.has_validation(),
         }
     }
 }
@@ -129,18 +150,28 @@ impl Source for Pictures {
     fn len(&self) -> u64 {
         match self {
             Self::Resident(data) => data.len(),
+            Self::Stream(data) => data.len(),
         }
     }
 
     fn batches(&self, from: Cursor) -> Box<dyn Iterator<Item = Result<Images>> + '_> {
         match self {
             Self::Resident(data) => data.batches(from),
+            Self::Stream(data) => data.batches(from),
         }
     }
 
     fn sha256(&self) -> String {
         match self {
             Self::Resident(data) => data.sha256(),
+            Self::Stream(data) => data.sha256(),
+        }
+    }
+
+    fn notes(&self) -> Vec<String> {
+        match self {
+            Self::Resident(data) => data.notes(),
+            Self::Stream(data) => data.notes(),
         }
     }
 }

@@ -63,6 +63,9 @@ pub(super) fn fit<R: Recipe>(
         at.seconds += clock.elapsed().as_secs_f64();
 
         run.progressed(&at, steps_per_epoch);
+        if log || evaluate || checkpoint {
+            run.notes(data.notes())?;
+        }
         if log {
             run.trained(&plan.prefix("train"), &step, at.seconds, pending.means())?;
         }

@@ -286,6 +286,15 @@ impl Run {
         self.log.line(text)
     }
 
+    /// What the reader of the result must know: a line each, and kept in `result.json`.
+    pub(super) fn notes(&mut self, notes: Vec<String>) -> Result<()> {
+        for note in notes {
+            self.line(&format!("note: {note}"))?;
+            self.result.notes.push(note);
+        }
+        Ok(())
+    }
+
     pub(super) fn checkpoints(&self) -> &Path {
         &self.checkpoints
     }

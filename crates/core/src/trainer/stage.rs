@@ -116,10 +116,7 @@ fn train<R: Recipe>(
         run.result.parameters,
         run.result.device
     ))?;
-    for note in setup.take_notes() {
-        run.line(&format!("note: {note}"))?;
-        run.result.notes.push(note);
-    }
+    run.notes(setup.take_notes())?;
 
     let mut told = Vec::new();
     let found = checkpoint::newest(run.checkpoints(), plan.stage, &run.result.config_sha256, &state, &mut |text| {
@@ -156,6 +153,7 @@ fn train<R: Recipe>(
         return Ok(state);
     }
     let found = evaluate_into(Eval::default(), &mut recipe, &data, Split::Test)?;
+    run.notes(data.notes())?;
     let last = Step { index: total - 1, total, steps_per_epoch, setup };
     run.evaluated(&plan.prefix("test"), &last, &found, true)?;
     let suffix = if plan.later { format!("-{}", plan.stage) } else { String::new() };

@@ -66,7 +66,7 @@ impl Crop {
 
 impl Flip {
     /// Whether a picture is mirrored.
-    pub(super) fn draw(&self, rng: &mut ChaCha8Rng) -> bool {
+    pub(in crate::data) fn draw(&self, rng: &mut ChaCha8Rng) -> bool {
         below(rng, 2) == 1
     }
 }

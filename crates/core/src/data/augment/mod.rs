@@ -120,12 +120,16 @@ impl Pipeline {
     /// # Errors
     /// An odd number of pictures to mix in pairs; libtorch's.
     pub fn apply(&self, mut images: Images, draws: Draws) -> Result<Images> {
-        let until = |phase| self.list.partition_point(|augment| augment.phase() <= phase);
-        let (colour, mix) = (until(Phase::Colour), until(Phase::Space));
-        for augment in &self.list[..colour] {
+        for augment in &self.list[..self.until(Phase::Colour)] {
             images.image = augment.apply(&images.image, draws)?;
         }
         images.image = self.normaliser.apply(&images.image)?;
+        self.apply_centred(images, draws)
+    }
+
+    /// What [`Self::apply`] does after centring.
+    pub(super) fn apply_centred(&self, mut images: Images, draws: Draws) -> Result<Images> {
+        let (colour, mix) = (self.until(Phase::Colour), self.until(Phase::Space));
         let mut space = &self.list[colour..mix];
         while let Some((augment, after)) = space.split_first() {
             (images.image, space) = match space {
@@ -137,6 +141,15 @@ impl Pipeline {
             };
         }
         mix::apply(&self.list[mix..], images, draws)
+    }
+
+    /// Whether colours are changed, which is done before centring.
+    pub(super) fn has_colours(&self) -> bool {
+        self.until(Phase::Colour) > 0
+    }
+
+    fn until(&self, phase: Phase) -> usize {
+        self.list.partition_point(|augment| augment.phase() <= phase)
     }
 
     /// Centring alone, as evaluation has it.
@@ -206,6 +219,19 @@ impl Augment {
     /// Whether it blends pictures and their labels, so that a loss must take [`Images::mix`].
     pub fn mixes(&self) -> bool {
         self.phase() == Phase::Mix
+    }
+
+    /// Takes the flip out of the list if nothing else in it moves pixels: then it may be done before the colours just as well.
+    pub(super) fn take_lone_flip(list: &mut Vec<Augment>) -> bool {
+        let moves = |augment: &Augment| augment.phase() == Phase::Space || matches!(augment, Augment::RandAugment(_));
+        let mut moving = list.iter().enumerate().filter(|(_, augment)| moves(augment));
+        match (moving.next(), moving.next()) {
+            (Some((place, Augment::Flip(_))), None) => {
+                list.remove(place);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The name under which the parameters are drawn.

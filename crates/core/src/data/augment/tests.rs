@@ -109,7 +109,10 @@ fn what_cannot_act_is_refused() {
     refused(Augment::Affine(Affine { scale: 1.0, ..affine() }), "`affine.scale` is 1;");
     refused(Augment::Affine(Affine { shear: f64::NAN, ..affine() }), "`affine.shear` is NaN;");
     refused(Augment::Affine(Affine { shift: -1.0, ..affine() }), "`affine.shift` is -1;");
-    refused(Augment::Crop(Crop { pad: 28, fill: Fill::Zero, size: None }), "`crop.pad` is 28; choose a number from 0 to below 28");
+    refused(
+        Augment::Crop(Crop { pad: 28, fill: Fill::Zero, size: None }),
+        "`crop.pad` is 28; choose a number from 0 to below 28",
+    );
     refused(Augment::Cutout(Cutout { size: 0, p: 1.0 }), "`cutout.size` is 0; choose a whole number from 1 to 64");
     refused(Augment::Cutout(Cutout { size: 65, p: 1.0 }), "`cutout.size` is 65");
     refused(Augment::Cutout(Cutout { size: 4, p: 0.0 }), "`cutout.p` is 0; choose a number above 0 and at most 1");

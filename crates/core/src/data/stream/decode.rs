@@ -1,0 +1,237 @@
+//! From the bytes of a file to a square of RGB bytes. Pictures are read as Pillow's `convert("RGB")` reads them: grey is repeated, transparency
+//! is dropped, palettes are looked up, CMYK is taken for Adobe's inverted kind, the orientation that a camera noted is not applied. Of 16 bits
+//! the upper 8 are taken (Pillow cuts 16-bit grey off at 255). The decoder is told by the content, not by the name.
+
+use std::io::Cursor;
+use std::sync::Mutex;
+
+use fast_image_resize::images::{CroppedImage, CroppedImageMut, Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use png::{ColorType, Transformations};
+use zune_core::bytestream::ZCursor;
+use zune_core::colorspace::ColorSpace;
+use zune_core::options::DecoderOptions;
+use zune_jpeg::JpegDecoder;
+
+use super::view::{Cut, Filter};
+
+/// Most pixels of a picture that is decoded: 178,956,970, from where Pillow takes it for an attack, too.
+pub(super) const MOST_PIXELS: u64 = (1 << 30) / 6;
+/// From so many pixels on, one picture is decoded at a time.
+const LARGE: u64 = 1 << 24;
+/// Longest side.
+const LONGEST: usize = 65_535;
+
+/// Held while a large picture is decoded, so that memory stays that of one.
+static LARGE_ONE: Mutex<()> = Mutex::new(());
+
+/// Buffers that one worker uses again and again.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// The bytes of the file.
+    pub(super) file: Vec<u8>,
+    pixels: Vec<u8>,
+    resizer: Resizer,
+}
+
+/// A decoded picture: `height` × `width` × 3.
+struct Rgb {
+    size: [u32; 2],
+}
+
+/// Why a picture cannot be used, for the list of bad ones.
+type Reason = String;
+
+impl Scratch {
+    /// Decodes [`Self::file`] and fills `square`, `edge` × `edge` × 3 bytes, with what `cut` chooses for the picture's (width, height).
+    pub(super) fn square(
+        &mut self,
+        square: &mut [u8],
+        edge: u32,
+        filter: Filter,
+        cut: impl FnOnce([u32; 2]) -> Cut,
+    ) -> Result<(), Reason> {
+        let pixels = pixels_of(&self.file)?;
+        let guard = (pixels >= LARGE).then(|| LARGE_ONE.lock().unwrap_or_else(|dead| dead.into_inner()));
+        let picture = decode(&self.file, &mut self.pixels)?;
+        let done = resize(&mut self.resizer, &self.pixels, &picture, square, edge, filter, cut(picture.size));
+        if guard.is_some() {
+            self.pixels = Vec::new();
+            self.file = Vec::new();
+            self.resizer.reset_internal_buffers();
+        }
+        done
+    }
+}
+
+/// What the file's first bytes say it is.
+#[derive(Clone, Copy, PartialEq)]
+enum Format {
+    Jpeg,
+    Png,
+}
+
+fn format_of(file: &[u8]) -> Result<Format, Reason> {
+    match file {
+        [] => Err("the file is empty".into()),
+        [0xff, 0xd8, 0xff, ..] => Ok(Format::Jpeg),
+        [0x89, b'P', b'N', b'G', ..] => Ok(Format::Png),
+        _ => Err("neither JPEG nor PNG, whatever its name says".into()),
+    }
+}
+
+fn jpeg_options() -> DecoderOptions {
+    DecoderOptions::default()
+        .set_max_width(LONGEST)
+        .set_max_height(LONGEST)
+        .set_strict_mode(false)
+        .jpeg_set_out_colorspace(ColorSpace::RGB)
+}
+
+/// Pixels of the picture, from its header alone; refused if they are too many.
+fn pixels_of(file: &[u8]) -> Result<u64, Reason> {
+    let (width, height) = match format_of(file)? {
+        Format::Jpeg => frame(file)?,
+        Format::Png => match file.get(16..24) {
+            Some(&[a, b, c, d, e, f, g, h]) => (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])),
+            _ => return Err("PNG: cut off within its header".into()),
+        },
+    };
+    match u64::from(width) * u64::from(height) {
+        0 => Err(format!("{width}×{height} pixels are no picture")),
+        n if n > MOST_PIXELS => Err(format!("{width}×{height} pixels are more than the {MOST_PIXELS} that are read")),
+        n => Ok(n),
+    }
+}
+
+/// Width and height of a JPEG; refuses one whose scans do not end with the end mark, which decoders fill up with grey.
+fn frame(file: &[u8]) -> Result<(u32, u32), Reason> {
+    let cut_off = || "JPEG: cut off".to_string();
+    let (mut at, mut size) = (2, None);
+    loop {
+        // Before a marker there may be any number of 0xff; other bytes between segments are skipped, as libjpeg does.
+        while *file.get(at).ok_or_else(cut_off)? != 0xff {
+            at += 1;
+        }
+        while *file.get(at).ok_or_else(cut_off)? == 0xff {
+            at += 1;
+        }
+        let marker = file[at];
+        at += 1;
+        match marker {
+            0x00 | 0x01 | 0xd0..=0xd8 => continue,
+            0xd9 => return Err("JPEG: ends before its pixels".into()),
+            _ => {}
+        }
+        let Some(&[a, b]) = file.get(at..at + 2) else { return Err(cut_off()) };
+        let segment = file.get(at + 2..at + usize::from(u16::from_be_bytes([a, b])).max(2)).ok_or_else(cut_off)?;
+        match (marker, segment) {
+            // Frames: all of 0xc0..=0xcf but tables (c4), extensions (c8) and conditioning (cc).
+            (0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf, &[_, y1, y0, x1, x0, ..]) => {
+                size = Some((u32::from(u16::from_be_bytes([x1, x0])), u32::from(u16::from_be_bytes([y1, y0]))));
+            }
+            (0xda, _) => break,
+            _ => {}
+        }
+        at += 2 + segment.len();
+    }
+    // Within the scans' data each 0xff is followed by 0 or a marker, so that the end mark stands for itself. It is the last thing in nearly
+    // every file.
+    if !file.ends_with(&[0xff, 0xd9]) && !file[at..].windows(2).rev().any(|pair| pair == [0xff, 0xd9]) {
+        return Err(cut_off());
+    }
+    size.ok_or_else(|| "JPEG: no size before its pixels".into())
+}
+
+/// Decodes into `pixels`, which grows as it must and is used again.
+fn decode(file: &[u8], pixels: &mut Vec<u8>) -> Result<Rgb, Reason> {
+    match format_of(file)? {
+        Format::Jpeg => jpeg(file, pixels),
+        Format::Png => png(file, pixels),
+    }
+}
+
+fn jpeg(file: &[u8], pixels: &mut Vec<u8>) -> Result<Rgb, Reason> {
+    let wrong = |error: zune_jpeg::errors::DecodeErrors| format!("JPEG: {error}");
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(file), jpeg_options());
+    decoder.decode_headers().map_err(wrong)?;
+    let (width, height) = decoder.dimensions().ok_or("JPEG: no size")?;
+    let size = width * height * 3;
+    if decoder.output_buffer_size() != Some(size) {
+        return Err("JPEG: neither grey, colour nor CMYK".into());
+    }
+    pixels.resize(size, 0);
+    decoder.decode_into(pixels).map_err(wrong)?;
+    Ok(Rgb { size: [width as u32, height as u32] })
+}
+
+fn png(file: &[u8], pixels: &mut Vec<u8>) -> Result<Rgb, Reason> {
+    let wrong = |error: png::DecodingError| format!("PNG: {error}");
+    let mut decoder = png::Decoder::new(Cursor::new(file));
+    decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
+    let mut reader = decoder.read_info().map_err(wrong)?;
+    let size = reader.output_buffer_size().ok_or("PNG: too large")?;
+    pixels.resize(size, 0);
+    let info = reader.next_frame(pixels).map_err(wrong)?;
+    let channels = match info.color_type {
+        ColorType::Grayscale => 1,
+        ColorType::GrayscaleAlpha => 2,
+        ColorType::Rgba => 4,
+        ColorType::Rgb | ColorType::Indexed => 3,
+    };
+    let count = info.width as usize * info.height as usize;
+    if channels != 3 {
+        // From 1 or 2 numbers a pixel grow from the end; 4 shrink from the start: no pixel is overwritten before it is read.
+        pixels.resize(size.max(3 * count), 0);
+        let one = |pixels: &mut Vec<u8>, i: usize| {
+            let first = pixels[channels * i];
+            let rgb = match channels {
+                4 => [first, pixels[4 * i + 1], pixels[4 * i + 2]],
+                _ => [first; 3],
+            };
+            pixels[3 * i..3 * i + 3].copy_from_slice(&rgb);
+        };
+        match channels {
+            4 => (0..count).for_each(|i| one(pixels, i)),
+            _ => (0..count).rev().for_each(|i| one(pixels, i)),
+        }
+        pixels.truncate(3 * count);
+    }
+    Ok(Rgb { size: [info.width, info.height] })
+}
+
+fn resize(
+    resizer: &mut Resizer,
+    pixels: &[u8],
+    picture: &Rgb,
+    square: &mut [u8],
+    edge: u32,
+    filter: Filter,
+    cut: Cut,
+) -> Result<(), Reason> {
+    let wrong = |error: &dyn std::fmt::Display| format!("cannot be resized: {error}");
+    let kind = match filter {
+        Filter::Bilinear => FilterType::Bilinear,
+        Filter::Bicubic => FilterType::CatmullRom,
+    };
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(kind)).use_alpha(false);
+    let [width, height] = picture.size;
+    let source = ImageRef::new(width, height, pixels, PixelType::U8x3).map_err(|e| wrong(&e))?;
+    let mut target = Image::from_slice_u8(edge, edge, square, PixelType::U8x3).map_err(|e| wrong(&e))?;
+    match cut {
+        Cut::Part([left, top, width, height]) => {
+            let part = CroppedImage::new(&source, left, top, width, height).map_err(|e| wrong(&e))?;
+            resizer.resize(&part, &mut target, &options).map_err(|e| wrong(&e))
+        }
+        Cut::Box { from: [left, top, width, height], into } => {
+            let options = options.crop(left, top, width, height);
+            if into == [0, 0, edge, edge] {
+                return resizer.resize(&source, &mut target, &options).map_err(|e| wrong(&e));
+            }
+            target.buffer_mut().fill(0);
+            let [left, top, width, height] = into;
+            let mut part = CroppedImageMut::new(&mut target, left, top, width, height).map_err(|e| wrong(&e))?;
+            resizer.resize(&source, &mut part, &options).map_err(|e| wrong(&e))
+        }
+    }
+}

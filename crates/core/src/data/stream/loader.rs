@@ -1,0 +1,312 @@
+//! Threads that decode ahead of the step, and put what they made back into order.
+//!
+//! Tasks go out with a number each, at most so many at a time; results come back in any order and are handed on by number. So memory is
+//! bounded by the buffers of the tasks that are out, and what comes out depends on neither the number of threads nor their pace.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::decode::Scratch;
+use super::index::{Index, Shards};
+use super::view::{TestView, TrainView};
+use crate::data::{Flip, rng};
+use crate::{Error, Result};
+
+/// Pictures of a task.
+pub(super) const CHUNK: usize = 8;
+/// Bytes of a pixel.
+const CHANNELS: usize = 3;
+
+/// Squares out of the pictures of a split.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) index: Index,
+    pub(super) view: Cutting,
+    /// Edge of the squares.
+    pub(super) edge: u32,
+    /// Bad pictures that are put up with.
+    pub(super) max_bad: u64,
+}
+
+/// How pictures are cut.
+#[derive(Debug)]
+pub(super) enum Cutting {
+    /// By chance; mirrored by chance, too, if so wished, with the draws of `augment`'s flip.
+    Train { view: TrainView, flip: bool },
+    /// Without chance.
+    Test(TestView),
+}
+
+/// A few pictures to read, one after the other in an order.
+#[derive(Debug, Clone)]
+pub(super) struct Task {
+    /// The numbers of all pictures of the epoch or the evaluation.
+    pub(super) order: Arc<[i64]>,
+    /// The first place in it, and how many.
+    pub(super) places: (usize, usize),
+    /// Seed and epoch of the draws; a picture that is bad is replaced then by the next in the order that is not, and left out otherwise.
+    pub(super) draws: Option<(u64, u64)>,
+    /// Whether a batch ends with it.
+    pub(super) last: bool,
+}
+
+impl Task {
+    /// All of `n` pictures without chance, in their own order; every `batch` places a batch ends.
+    pub(super) fn in_order(n: u64, batch: usize) -> impl Iterator<Item = Task> {
+        let order: Arc<[i64]> = (0..n as i64).collect();
+        (0..order.len()).step_by(batch).flat_map(move |start| {
+            let order = order.clone();
+            chunks(start, (start + batch).min(order.len())).map(move |(places, last)| Task {
+                order: order.clone(),
+                places,
+                draws: None,
+                last,
+            })
+        })
+    }
+}
+
+/// The places from `start` to before `end` in tasks: the first and how many, and whether they are the last.
+pub(super) fn chunks(start: usize, end: usize) -> impl Iterator<Item = ((usize, usize), bool)> {
+    (start..end).step_by(CHUNK).map(move |at| ((at, CHUNK.min(end - at)), at + CHUNK >= end))
+}
+
+/// What became of a task.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// The squares, `edge` × `edge` × 3 bytes each, at the start; the rest is old.
+    pub(super) squares: Vec<u8>,
+    /// The number of each.
+    pub(super) samples: Vec<i64>,
+    /// Pictures that are bad, and why.
+    pub(super) bad: Vec<(i64, String)>,
+    /// Whether a batch ends with it.
+    pub(super) last: bool,
+}
+
+/// A worker's own buffers.
+#[derive(Debug, Default)]
+pub(super) struct Worker {
+    scratch: Scratch,
+    shards: Shards,
+}
+
+impl Reader {
+    pub(super) fn square_bytes(&self) -> usize {
+        (self.edge * self.edge) as usize * CHANNELS
+    }
+
+    /// Fills `square` with picture `sample`.
+    ///
+    /// # Errors
+    /// Why the picture is bad.
+    pub(super) fn read(
+        &self,
+        sample: i64,
+        draws: Option<(u64, u64)>,
+        worker: &mut Worker,
+        square: &mut [u8],
+    ) -> Result<(), String> {
+        self.index.read(sample, &mut worker.shards, &mut worker.scratch.file)?;
+        match (&self.view, draws) {
+            (Cutting::Train { view, flip }, Some((seed, epoch))) => {
+                let mut draw = rng(seed, epoch, sample as u64, "view");
+                let cut = |size| view.cut(size, self.edge, &mut draw);
+                worker.scratch.square(square, self.edge, view.filter(), cut)?;
+                if *flip && (Flip {}).draw(&mut rng(seed, epoch, sample as u64, "flip")) {
+                    mirror(square, self.edge as usize);
+                }
+                Ok(())
+            }
+            (Cutting::Test(view), _) => {
+                worker.scratch.square(square, self.edge, view.filter(), |size| view.cut(size, self.edge))
+            }
+            (Cutting::Train { .. }, None) => unreachable!("a training picture without a seed"),
+        }
+    }
+
+    /// Works off a task; `at` tells which picture is in hand, `stop` ends it early.
+    fn work(&self, task: &Task, worker: &mut Worker, mut squares: Vec<u8>, at: &AtomicI64, stop: &AtomicBool) -> Done {
+        let size = self.square_bytes();
+        let (first, count) = task.places;
+        squares.resize(count * size, 0);
+        let (mut samples, mut bad) = (Vec::with_capacity(count), Vec::new());
+        'places: for place in first..first + count {
+            for next in 0..task.order.len() {
+                if stop.load(Ordering::Relaxed) {
+                    break 'places;
+                }
+                let sample = task.order[(place + next) % task.order.len()];
+                if bad.iter().any(|(known, _)| *known == sample) {
+                    continue;
+                }
+                at.store(sample, Ordering::Relaxed);
+                let square = &mut squares[samples.len() * size..(samples.len() + 1) * size];
+                match self.read(sample, task.draws, worker, square) {
+                    Ok(()) => {
+                        samples.push(sample);
+                        break;
+                    }
+                    Err(reason) => bad.push((sample, reason)),
+                }
+                if task.draws.is_none() {
+                    break;
+                }
+                if bad.len() as u64 > self.max_bad {
+                    // So many are refused: nobody waits for the rest.
+                    break 'places;
+                }
+            }
+        }
+        Done { squares, samples, bad, last: task.last }
+    }
+}
+
+/// Exchanges left and right.
+fn mirror(square: &mut [u8], edge: usize) {
+    for row in square.chunks_exact_mut(edge * CHANNELS) {
+        let (pixels, _) = row.as_chunks_mut::<CHANNELS>();
+        pixels.reverse();
+    }
+}
+
+type Job = (u64, Task, Vec<u8>);
+type Answer = (u64, Result<Done, String>);
+
+/// The threads and what they have in hand. They end when this is dropped.
+pub(super) struct Loader<'a> {
+    tasks: Box<dyn Iterator<Item = Task> + 'a>,
+    jobs: Option<Sender<Job>>,
+    answers: Receiver<Answer>,
+    workers: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    /// Most tasks that are out at a time.
+    ahead: u64,
+    sent: u64,
+    next: u64,
+    waiting: BTreeMap<u64, Result<Done, String>>,
+    spare: Vec<Vec<u8>>,
+    /// Buffers that were ever made.
+    pub(super) buffers: u64,
+}
+
+impl<'a> Loader<'a> {
+    /// `workers` threads, at least one, that work `tasks` off, `ahead` at a time.
+    ///
+    /// # Errors
+    /// The system gives no threads.
+    pub(super) fn start(
+        reader: &Arc<Reader>,
+        workers: usize,
+        ahead: usize,
+        tasks: Box<dyn Iterator<Item = Task> + 'a>,
+    ) -> Result<Self> {
+        let workers = workers.max(1);
+        let ahead = ahead.max(workers);
+        let (jobs, todo) = bounded::<Job>(ahead);
+        let (done, answers) = bounded::<Answer>(ahead);
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut loader = Self {
+            tasks,
+            jobs: Some(jobs),
+            answers,
+            workers: Vec::with_capacity(workers),
+            stop: stop.clone(),
+            ahead: ahead as u64,
+            sent: 0,
+            next: 0,
+            waiting: BTreeMap::new(),
+            spare: Vec::new(),
+            buffers: 0,
+        };
+        for number in 0..workers {
+            let (reader, todo, done, stop) = (reader.clone(), todo.clone(), done.clone(), stop.clone());
+            let thread = std::thread::Builder::new().name(format!("decode {number}"));
+            let thread = thread.spawn(move || toil(&reader, &todo, &done, &stop));
+            let thread =
+                thread.map_err(|e| Error::Failed(format!("cannot start thread {number} of data.workers: {e}")))?;
+            loader.workers.push(thread);
+        }
+        Ok(loader)
+    }
+
+    /// The next result in the order of the tasks; `None` after the last.
+    ///
+    /// # Errors
+    /// A worker died.
+    pub(super) fn next(&mut self) -> Option<Result<Done>> {
+        let dead = || Error::Failed("the threads that decode pictures have died".into());
+        while self.sent < self.next + self.ahead {
+            let Some(task) = self.tasks.next() else { break };
+            let buffer = self.spare.pop().unwrap_or_else(|| {
+                self.buffers += 1;
+                Vec::new()
+            });
+            match self.jobs.as_ref().map(|jobs| jobs.send((self.sent, task, buffer))) {
+                Some(Ok(())) => self.sent += 1,
+                _ => return Some(Err(dead())),
+            }
+        }
+        if self.next == self.sent {
+            return None;
+        }
+        loop {
+            if let Some(answer) = self.waiting.remove(&self.next) {
+                self.next += 1;
+                return Some(answer.map_err(Error::Failed));
+            }
+            match self.answers.recv() {
+                Ok((number, answer)) => drop(self.waiting.insert(number, answer)),
+                Err(_) => return Some(Err(dead())),
+            }
+        }
+    }
+
+    /// Takes a buffer back.
+    pub(super) fn recycle(&mut self, squares: Vec<u8>) {
+        self.spare.push(squares);
+    }
+}
+
+impl Drop for Loader<'_> {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.jobs = None;
+        for worker in self.workers.drain(..) {
+            // It tells of its panics itself.
+            let _ = worker.join();
+        }
+    }
+}
+
+/// A worker: it ends when there are no more jobs or nobody wants its answers. No panic leaves it: the answer that it would have given is
+/// awaited.
+fn toil(reader: &Reader, jobs: &Receiver<Job>, answers: &Sender<Answer>, stop: &AtomicBool) {
+    let mut worker = Worker::default();
+    let at = AtomicI64::new(0);
+    for (number, task, buffer) in jobs {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let work = || reader.work(&task, &mut worker, buffer, &at, stop);
+        let done = catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            let picture = reader.index.told(at.load(Ordering::Relaxed));
+            format!(
+                "a thread that decodes died at {picture}: {}; remove that picture and report it",
+                text.unwrap_or("unknown")
+            )
+        });
+        if done.is_err() {
+            worker = Worker::default();
+        }
+        if answers.send((number, done)).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Photos of any size in a folder or in tar shards: decoded, cut and resized by threads ahead of the step, into bytes; floats, colours and
+//! centring are the device's work.
+//!
+//! Memory does not grow with the set, but for its index (some fifty bytes a picture). Every draw is a pure function of (seed, epoch,
+//! sample): batches depend neither on the number of threads or processes nor on where a run was cut.
+//!
+//! A picture that cannot be read is *bad*. Up to `data.max_bad` of them (by default none) are put up with and told: in training the next
+//! picture in the epoch's order that is not bad takes the place, so that a batch stays a function of seed, epoch and files; in evaluation
+//! the place is left out. Each process counts those that it meets.
+
+mod bad;
+mod batches;
+mod decode;
+mod folder;
+mod index;
+mod loader;
+mod pack;
+mod shards;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use tch::{Device, Kind, Tensor};
+
+pub use pack::{Packed, pack};
+pub use view::{Filter, TestView, TrainView, View};
+
+use self::bad::Bad;
+use self::batches::{Batches, Table};
+use self::folder::Found;
+use self::index::Index;
+use self::loader::{Cutting, Loader, Reader, Task, Worker};
+use super::random::{permutation, rng};
+use super::{Augment, Cursor, Form, Images, Normaliser, Pipeline, Source};
+use crate::data::load::folder_of;
+use crate::trainer::{Setup, Split};
+use crate::{Error, Result, user};
+
+/// Training pictures whose mean and deviation are taken for those of all.
+const SAMPLED: usize = 1000;
+
+/// Sets that are image folders, by name, with the names of the classes that their folders stand for.
+const FOLDERS: [(&str, &[(&str, &str)]); 1] = [(
+    "imagenette",
+    &[
+        ("n01440764", "tench"),
+        ("n02102040", "English springer"),
+        ("n02979186", "cassette player"),
+        ("n03000684", "chain saw"),
+        ("n03028079", "church"),
+        ("n03394916", "French horn"),
+        ("n03417042", "garbage truck"),
+        ("n03425413", "gas pump"),
+        ("n03445777", "golf ball"),
+        ("n03888257", "parachute"),
+    ],
+)];
+
+/// The values of `data.name` that mean photos.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    ["folder", "shards"].into_iter().chain(FOLDERS.iter().map(|(name, _)| *name))
+}
+
+/// Photos as a training source, with the splits that go with it.
+#[derive(Debug)]
+pub struct Stream {
+    train: Arc<Reader>,
+    validation: Option<Arc<Reader>>,
+    test: Arc<Reader>,
+    classes: Vec<String>,
+    pipeline: Pipeline,
+    /// What bytes become on their way to `pipeline`, and to evaluation.
+    tables: (Table, Table),
+    bad: Bad,
+    workers: usize,
+    device: Device,
+}
+
+impl Stream {
+    /// The photos that `setup.settings.data` names: their names and sizes are read, not their contents.
+    ///
+    /// # Errors
+    /// Files that are missing, splits and classes without pictures, keys that do not fit each other.
+    pub(super) fn open(form: &Form, setup: &Setup) -> Result<Self> {
+        let config = &setup.settings.data;
+        let (name, device) = (&config.name, setup.device);
+        let view = form.view.ok_or_else(|| {
+            user!("view is missing: {name} has photos of all sizes; write how they become squares, such as view: {{train: {{kind: random_resized_crop, scale: [0.08, 1], ratio: [0.75, 1.3333], filter: bilinear}}, test: {{kind: resize_crop, resize: 256, filter: bilinear}}}}")
+        })?;
+        view.check(form.edge)?;
+        let root = folder_of(config)?;
+        let found = if name == "shards" { shards::open(&root, form.classes)? } else { folder::open(&root)? };
+        let Found { train, validation, test: (_, test), classes } = found;
+        if classes.len() as i64 != form.classes {
+            return Err(user!("model.num_classes is {}, but {name} has {} classes", form.classes, classes.len()));
+        }
+        let missing = missing(&test, &classes);
+        if !missing.is_empty() {
+            setup.note(format!("{name} has no test pictures of {}", missing.join(", ")));
+        }
+        let (train, validation) = match (config.validation, validation) {
+            (None, validation) => (train, validation),
+            (Some(_), Some(_)) => {
+                return Err(user!(
+                    "data.validation cannot act on {name}, which has a folder `val` beside `test`; remove the key"
+                ));
+            }
+            (Some(n), None) if n >= train.len() => {
+                return Err(user!(
+                    "data.validation: {n} pictures cannot be held out of {}; choose 1 to {}",
+                    train.len(),
+                    train.len() - 1
+                ));
+            }
+            (Some(n), None) => {
+                let order = fixed_order(train.len());
+                let (left, out) = order.split_at((train.len() - n) as usize);
+                (train.part(left), Some(train.part(out)))
+            }
+        };
+        let (train, test) =
+            (limited(train, config.limit_train, "limit_train")?, limited(test, config.limit_test, "limit_test")?);
+
+        let normaliser = form.normalise.of(None, 3, device)?;
+        let centred = Table::new(Some(form.normalise))?;
+        let mut augment = form.augment.to_vec();
+        Augment::check_all(&augment, [3, form.edge, form.edge])?;
+        let flip = Augment::take_lone_flip(&mut augment);
+        let pipeline = Pipeline::new(augment, normaliser, [3, form.edge, form.edge])?;
+        let to_train = if pipeline.has_colours() { Table::new(None)? } else { centred.clone() };
+        let max_bad = config.max_bad.unwrap_or(0);
+        let test_edge = view.test_edge(form.edge);
+        let reader = |index, view, edge| Arc::new(Reader { index, view, edge: edge as u32, max_bad });
+        let still = |index| reader(index, Cutting::Test(view.test.clone()), test_edge);
+        Ok(Self {
+            train: reader(train, Cutting::Train { view: view.train.clone(), flip }, form.edge),
+            validation: validation.map(still),
+            test: still(test),
+            classes: called(name, classes),
+            pipeline,
+            tables: (to_train, centred),
+            bad: Bad::new(max_bad),
+            workers: config.workers.map_or_else(cores, |n| n as usize),
+            device,
+        })
+    }
+
+    fn part(&self, split: Split) -> &Arc<Reader> {
+        match (split, &self.validation) {
+            (Split::Validation, Some(validation)) => validation,
+            _ => &self.test,
+        }
+    }
+
+    /// The pictures of a split in its own order, centred, `batch` at a time; the last batch holds what is left, and bad ones are left out.
+    pub(super) fn in_order(&self, split: Split, batch: i64) -> Box<dyn Iterator<Item = Result<Images>> + '_> {
+        batches::boxed(Batches::in_order(self, self.part(split), batch.max(1) as usize))
+    }
+
+    /// The pictures at these places of [`Self::in_order`], in [0, 1]: `[n, C, H, W]`.
+    pub(super) fn show(&self, split: Split, places: &[i64]) -> Result<Tensor> {
+        let reader = self.part(split);
+        let whole = |sample: &i64| !self.bad.holds(&reader.index.told(*sample));
+        let samples: Vec<i64> = match self.bad.is_empty() {
+            true => places.to_vec(),
+            false => {
+                let good: Vec<i64> = (0..reader.index.len() as i64).filter(whole).collect();
+                places.iter().filter_map(|place| good.get(*place as usize).copied()).collect()
+            }
+        };
+        let (edge, size) = (i64::from(reader.edge), reader.square_bytes());
+        let mut squares = vec![0; samples.len() * size];
+        let mut worker = Worker::default();
+        for (sample, square) in samples.iter().zip(squares.chunks_exact_mut(size)) {
+            let read = reader.read(*sample, None, &mut worker, square);
+            read.map_err(|reason| user!("{}: {reason}", reader.index.told(*sample)))?;
+        }
+        let bytes = Tensor::f_from_data_size(&squares, &[samples.len() as i64, edge, edge, 3], Kind::Uint8)?;
+        let unit = bytes.f_permute([0, 3, 1, 2])?.f_to_device(self.device)?.f_to_kind(Kind::Float)?;
+        Ok(unit.f_div_scalar(255.0)?)
+    }
+
+    pub(super) fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    pub(super) fn class_counts(&self) -> Vec<(u64, u64)> {
+        let count = |reader: &Reader| {
+            let mut counts = vec![0; self.classes.len()];
+            reader.index.labels().for_each(|label| counts[label as usize] += 1);
+            counts
+        };
+        count(&self.train).into_iter().zip(count(&self.test)).collect()
+    }
+
+    /// Of each channel, over the first [`SAMPLED`] training pictures of the permutation that limits are taken from, at the test view.
+    pub(super) fn mean_std(&self) -> Result<Vec<(f64, f64)>> {
+        let order = fixed_order(self.train.index.len());
+        let index = self.train.index.part(&order[..order.len().min(SAMPLED)]);
+        let Cutting::Test(view) = &self.test.view else {
+            return Err(Error::Failed("the test split has the view of training".into()));
+        };
+        let reader =
+            Reader { index, view: Cutting::Test(view.clone()), edge: self.test.edge, max_bad: self.bad.most() };
+        let (reader, size) = (Arc::new(reader), self.test.square_bytes());
+        let tasks = Task::in_order(reader.index.len(), SAMPLED);
+        let mut loader = Loader::start(&reader, self.workers, 2 * self.workers, Box::new(tasks))?;
+        let (mut sums, mut count) = ([(0_u64, 0_u64); 3], 0);
+        while let Some(done) = loader.next() {
+            let done = done?;
+            for (sample, reason) in &done.bad {
+                self.bad.add(reader.index.told(*sample), "left out", reason)?;
+            }
+            for pixel in done.squares[..done.samples.len() * size].as_chunks::<3>().0 {
+                for ((sum, squares), value) in sums.iter_mut().zip(pixel) {
+                    *sum += u64::from(*value);
+                    *squares += u64::from(*value) * u64::from(*value);
+                }
+                count += 1;
+            }
+            loader.recycle(done.squares);
+        }
+        let moments = |(sum, squares): (u64, u64)| {
+            let mean = sum as f64 / f64::from(count);
+            let variance = squares as f64 / f64::from(count) - mean * mean;
+            (mean / 255.0, variance.max(0.0).sqrt() / 255.0)
+        };
+        Ok(sums.map(moments).to_vec())
+    }
+
+    pub(super) fn normaliser(&self) -> &Normaliser {
+        self.pipeline.normaliser()
+    }
+
+    pub(super) fn has_validation(&self) -> bool {
+        self.validation.is_some()
+    }
+}
+
+impl Source for Stream {
+    type Batch = Images;
+
+    fn len(&self) -> u64 {
+        self.train.index.len()
+    }
+
+    fn batches(&self, from: Cursor) -> Box<dyn Iterator<Item = Result<Images>> + '_> {
+        batches::boxed(from.check(self.len()).and_then(|()| Batches::from(self, from)))
+    }
+
+    /// SHA-256 in hexadecimal over the listing of all splits: for each picture the lines split, path below the root, size in bytes, label.
+    /// The contents are not read.
+    fn sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        self.train.index.hash("train", &mut hash);
+        if let Some(validation) = &self.validation {
+            validation.index.hash("validation", &mut hash);
+        }
+        self.test.index.hash("test", &mut hash);
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.bad.notes()
+    }
+}
+
+/// The permutation that limits are the start of and held-out parts the end, the same for every seed.
+fn fixed_order(n: u64) -> Vec<i64> {
+    permutation(&mut rng(0, 0, 0, "limit"), n)
+}
+
+fn limited(index: Index, limit: Option<u64>, key: &str) -> Result<Index> {
+    match limit {
+        None => Ok(index),
+        Some(n) if n == 0 || n > index.len() => {
+            Err(user!("data.{key}: {n} does not fit a split of {} pictures; choose 1 to {}", index.len(), index.len()))
+        }
+        Some(n) => Ok(index.part(&fixed_order(index.len())[..n as usize])),
+    }
+}
+
+/// The classes that a split has no pictures of.
+fn missing(index: &Index, classes: &[String]) -> Vec<String> {
+    let mut there = vec![false; classes.len()];
+    index.labels().for_each(|label| there[label as usize] = true);
+    classes.iter().zip(there).filter(|(_, there)| !there).map(|(class, _)| class.clone()).collect()
+}
+
+/// What the classes of a set are called: by their folders, or as [`FOLDERS`] has it.
+fn called(name: &str, mut classes: Vec<String>) -> Vec<String> {
+    if let Some((_, known)) = FOLDERS.iter().find(|(set, _)| *set == name) {
+        for class in &mut classes {
+            if let Some((_, word)) = known.iter().find(|(folder, _)| folder == class) {
+                *class = (*word).to_string();
+            }
+        }
+    }
+    classes
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
