@@ -154,9 +154,10 @@ fn group(variant: Variant, name: &str, weight_decay: f64) -> Group {
         // §5: all weights and biases alike.
         (Variant::Torchvision | Variant::Paper, _) => Group { lr_scale: 1.0, weight_decay },
         // cuda-convnet's parameter files: epsB is twice epsW, and biases do not decay; of the 13 % and 11 % networks the convolutions
-        // do not, either.
+        // do not, either, and the last layer of that of 11 % decays by 0.01 where the others do by 0.004.
         (_, Some((_, "bias"))) => Group { lr_scale: 2.0, weight_decay: 0.0 },
         (Variant::Local { .. }, Some(("conv1" | "conv2", _))) => Group { lr_scale: 1.0, weight_decay: 0.0 },
+        (Variant::Local { lrn: true }, Some(("fc10", _))) => Group { lr_scale: 1.0, weight_decay: 2.5 * weight_decay },
         _ => Group { lr_scale: 1.0, weight_decay },
     }
 }
@@ -201,7 +202,7 @@ mod tests {
             lr_scaling: LrScaling::None,
         });
         let mut optimizer = config.build(&params).unwrap();
-        let (mut ours, mut v) = (0.5, 0.0);
+        let (mut ours, mut v) = (0.5_f64, 0.0_f64);
         for (gradient, expected_v, expected_w) in
             [(0.2, -0.0020025, 0.4979975), (-0.1, -0.000_804_739_99, 0.497_192_76)]
         {
