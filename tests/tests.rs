@@ -8,6 +8,7 @@ mod facts;
 mod faults;
 mod full_disk;
 mod mutated;
+mod photos;
 mod pictures;
 mod processes;
 mod program;
