@@ -1,7 +1,7 @@
 //! What AlexNet adds to the keys that all papers share.
 
 use repro::config::Settings;
-use repro::data::{Augment, Normalise};
+use repro::data::{Augment, Normalise, View};
 use repro::optim::{EmaConfig, OptimConfig, Schedule};
 use serde::Deserialize;
 
@@ -14,6 +14,8 @@ pub struct Config {
     pub model: ModelConfig,
     /// What pixels in [0, 1] are centred by.
     pub normalise: Normalise,
+    /// How photos become squares; for sets whose pictures have one size there is none.
+    pub view: Option<View>,
     /// What is done to training pictures, in this order; an empty list for nothing.
     pub augment: Vec<Augment>,
     /// What of a picture is looked at in evaluation.

@@ -46,7 +46,7 @@ impl Recipe for Train {
             classes: config.model.num_classes,
             augment: &config.augment,
             normalise: &config.normalise,
-            view: None,
+            view: config.view.as_ref(),
         };
         let data = Pictures::open(&form, setup)?;
         let steps_per_epoch = data.len() / setup.settings.batch_size;
