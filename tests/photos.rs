@@ -35,6 +35,7 @@ fn resnet(folder: &Path, words: &[&str]) -> Command {
         "cpu",
         "-q",
         "data={name: folder, root: photos}",
+        "data.limit_test=null",
         "model.num_classes=2",
         "batch_size=8",
         "length=5 steps",
@@ -89,7 +90,7 @@ fn folders_that_do_not_fit_are_refused_in_words() {
     let dir = tempfile::tempdir().unwrap();
     photos(&dir.path().join("photos"));
     let refused = |words: &[&str], parts: &[&str]| {
-        let output = run(resnet(dir.path(), &[&["--out", "never"], words].concat()));
+        let output = run(resnet(dir.path(), words));
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(parts.iter().all(|part| said.contains(part)), "{parts:?}: {said}");
@@ -97,7 +98,7 @@ fn folders_that_do_not_fit_are_refused_in_words() {
     refused(&["model.num_classes=3"], &["model.num_classes is 3", "2 classes"]);
     refused(&["view=null"], &["view is missing"]);
     refused(&["data.root=nowhere"], &["nowhere"]);
-    refused(&["data=synthetic_colour", "model.num_classes=10"], &["view cannot act"]);
+    refused(&["data={name: synthetic_colour}", "data.root=null", "model.num_classes=10"], &["view cannot act"]);
     fs::create_dir(dir.path().join("photos/train/nothing")).unwrap();
     refused(&["model.num_classes=3"], &["nothing"]);
 }
