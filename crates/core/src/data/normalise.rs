@@ -136,7 +136,8 @@ impl Normaliser {
 /// The part of `mean` `[1, C, H, W]` that lies over the middle of it, of the size of smaller pictures.
 fn middle(mean: &Tensor, image: &Tensor) -> Result<Tensor> {
     let mut part = mean.shallow_clone();
-    for dim in [2, 3] {
+    // A mean of fewer dimensions is the same everywhere.
+    for dim in if mean.dim() == 4 { 2..4 } else { 0..0 } {
         let (whole, size) = (mean.size()[dim], image.size()[dim]);
         if whole > size {
             part = part.f_narrow(dim as i64, (whole - size) / 2, size)?;
