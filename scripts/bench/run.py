@@ -1,35 +1,16 @@
 """Runs ours and the peers in turn, round after round, and writes what they did: called by run.sh, which builds and fetches first."""
 
 import argparse
-import datetime
-import json
-import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 
-ROOT = pathlib.Path(__file__).parents[2]
-BUILT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+from common import BUILT, THREADS, measure, run, write
+
 CONFIG = "experiments/lenet/lenet5_modern.yaml"
-THREADS = "2"
 # The peers' own choices of how to hold the pictures and lay them out; the fastest is the peer.
 CHOICES = [["--store", s, "--layout", l] for s in ("float", "bytes") for l in ("contiguous", "channels_last")]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": THREADS}
-
-
-def run(command):
-    """Wall time in seconds, peak memory in bytes of this process alone, and the last line of its output as JSON."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE)
-    said = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    if status != 0:
-        sys.exit(f"error: {' '.join(command)} failed, see above")
-    return seconds, usage.ru_maxrss * 1024, json.loads(said.splitlines()[-1])
 
 
 def ours(batch, steps):
@@ -54,16 +35,6 @@ def idle(batch):
     # The difference of two lengths leaves out the start and the end of the process.
     (short, few), (long, many) = train(1), train(21)
     return (long - short) / (many - few)
-
-
-def ratio(left, right):
-    return statistics.median(a / b for a, b in zip(left, right))
-
-
-def measure(name, config, unit, better, bar, sides, note):
-    sides = [{"name": side, "values": values} for side, values in sides.items()]
-    print(f"{config}, {name}: {ratio(sides[0]['values'], sides[1]['values']):.3f} of {sides[1]['name']}", file=sys.stderr)
-    return {"name": name, "config": config, "unit": unit, "better": better, "bar": bar, "sides": sides, "note": note}
 
 
 def bench(args, batch):
@@ -116,25 +87,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=3, help="of each measurement, at least")
     parser.add_argument("--batches", type=int, nargs="*", default=[64, 256])
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "results/benchmarks/lenet.json")
+    parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
 
-    git = lambda *words: subprocess.check_output(["git", *words], cwd=ROOT, text=True).strip()
-    changes = "+changes" if git("status", "--porcelain", "--untracked-files=no") else ""
-    cpu = next(l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name"))
-    report = {
-        "paper": "lenet",
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "commit": git("rev-parse", "HEAD") + changes,
-        "command": "scripts/bench/run.sh lenet",
-        "machine": {"cpu": cpu, "cores": os.cpu_count(), "threads": int(THREADS)},
-        "libtorch": "2.11.0",
-        "peer": f"PyTorch {run(peer(args, 'resident', 64, 1))[2]['torch']}, eager, fused SGD",
-        "measures": [found for batch in args.batches for found in bench(args, batch)],
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    print(args.out)
+    peer_name = f"PyTorch {run(peer(args, 'resident', 64, 1))[2]['torch']}, eager, fused SGD"
+    write(args.out, "lenet", peer_name, [found for batch in args.batches for found in bench(args, batch)])
 
 
 main()

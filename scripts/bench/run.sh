@@ -1,18 +1,23 @@
 #!/usr/bin/env bash
 # Holds a paper's training against PyTorch's in one run, side by side, and writes results/benchmarks/PAPER.json.
-#   scripts/bench/run.sh lenet [--rounds N] [--seconds N] [--out FILE]
+#   scripts/bench/run.sh lenet  [--rounds N] [--seconds N] [--out FILE]    a training step
+#   scripts/bench/run.sh loader [--rounds N] [--batch N] [--out FILE]      photos to batches, against torchvision
 # Let nothing else run meanwhile. It needs a Python with PyTorch and torchvision (10 GB, made by the first run) and takes 10 minutes.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 paper=${1-}
-[ "$paper" = lenet ] || stop 2 "usage: scripts/bench/run.sh lenet [--rounds N] [--seconds N] [--out FILE]"
+case $paper in
+lenet) data=mnist run=run.py ;;
+loader) data=imagenette run=run_loader.py ;;
+*) stop 2 "usage: scripts/bench/run.sh lenet|loader [--rounds N] [--out FILE] […]" ;;
+esac
 shift
 
 cd "$root"
 scripts/setup.sh
-scripts/get_data.sh mnist
+scripts/get_data.sh $data
 python=$(scripts/bench/setup.sh | tail -1)
 unset LIBTORCH # as in scripts/run.sh
-cargo build --release -p lenet -p repro-core --bin lenet --example idle
-exec "$python" scripts/bench/run.py --data "$data_root/mnist" "$@"
+cargo build --release -p lenet -p repro-core --bin lenet --example idle --example loader
+exec "$python" scripts/bench/$run --data "$data_root/$data" "$@"

@@ -179,7 +179,7 @@ proptest! {
     #[test]
     fn a_picture_does_not_depend_on_the_rest_of_its_batch(seed: u64, epoch: u64, order in Just((0..9_i64).collect::<Vec<_>>()).prop_shuffle(), left in 1..9_usize) {
         let alone: Vec<Augment> = all().into_iter().filter(|one| one.phase() < Phase::Mix).collect();
-        let pipeline = Pipeline::new(alone, Normaliser::given(Tensor::from(0.5_f32), None), [3, 12, 14]).unwrap();
+        let pipeline = Pipeline::new(alone, Normaliser::given(Tensor::from(0.5_f32).view([1, 1, 1, 1]), None), [3, 12, 14]).unwrap();
         let samples = [40, 41, 7, 0, 99, 3, 12, 5, 1_000];
         let whole = pipeline.apply(pictures(9), Draws { seed, epoch, step: 0, samples: &samples }).unwrap();
         let places = &order[..left];
@@ -211,7 +211,7 @@ fn mixtures_come_after_everything_else() {
     let samples = [3, 9, 4, 1];
     let draws = Draws { seed: 3, epoch: 2, step: 9, samples: &samples };
     let run = |list: Vec<Augment>| {
-        let mean = Normaliser::given(Tensor::from(0.5_f32), None);
+        let mean = Normaliser::given(Tensor::from(0.5_f32).view([1, 1, 1, 1]), None);
         Pipeline::new(list, mean, [3, 12, 14]).unwrap().apply(pictures(4), draws).unwrap()
     };
     let mut list = all();

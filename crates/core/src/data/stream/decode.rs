@@ -17,6 +17,8 @@ use super::view::{Cut, Filter};
 
 /// Most pixels of a picture that is decoded: 178,956,970, from where Pillow takes it for an attack, too.
 pub(super) const MOST_PIXELS: u64 = (1 << 30) / 6;
+/// Most pixels of a resized picture.
+const MOST_RESIZED: u64 = 1 << 26;
 /// From so many pixels on, one picture is decoded at a time.
 const LARGE: u64 = 1 << 24;
 /// Longest side.
@@ -31,6 +33,8 @@ pub(super) struct Scratch {
     /// The bytes of the file.
     pub(super) file: Vec<u8>,
     pixels: Vec<u8>,
+    /// A whole resized picture.
+    whole: Vec<u8>,
     resizer: Resizer,
 }
 
@@ -54,10 +58,19 @@ impl Scratch {
         let pixels = pixels_of(&self.file)?;
         let guard = (pixels >= LARGE).then(|| LARGE_ONE.lock().unwrap_or_else(|dead| dead.into_inner()));
         let picture = decode(&self.file, &mut self.pixels)?;
-        let done = resize(&mut self.resizer, &self.pixels, &picture, square, edge, filter, cut(picture.size));
+        let done = resize(
+            (&mut self.resizer, &mut self.whole),
+            &self.pixels,
+            &picture,
+            square,
+            edge,
+            filter,
+            cut(picture.size),
+        );
         if guard.is_some() {
             self.pixels = Vec::new();
             self.file = Vec::new();
+            self.whole = Vec::new();
             self.resizer.reset_internal_buffers();
         }
         done
@@ -201,7 +214,7 @@ fn png(file: &[u8], pixels: &mut Vec<u8>) -> Result<Rgb, Reason> {
 }
 
 fn resize(
-    resizer: &mut Resizer,
+    buffers: (&mut Resizer, &mut Vec<u8>),
     pixels: &[u8],
     picture: &Rgb,
     square: &mut [u8],
@@ -215,7 +228,7 @@ fn resize(
         Filter::Bicubic => FilterType::CatmullRom,
     };
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(kind)).use_alpha(false);
-    let [width, height] = picture.size;
+    let ([width, height], (resizer, whole)) = (picture.size, buffers);
     let source = ImageRef::new(width, height, pixels, PixelType::U8x3).map_err(|e| wrong(&e))?;
     let mut target = Image::from_slice_u8(edge, edge, square, PixelType::U8x3).map_err(|e| wrong(&e))?;
     match cut {
@@ -223,7 +236,7 @@ fn resize(
             let part = CroppedImage::new(&source, left, top, width, height).map_err(|e| wrong(&e))?;
             resizer.resize(&part, &mut target, &options).map_err(|e| wrong(&e))
         }
-        Cut::Box { from: [left, top, width, height], into } => {
+        Cut::Box { from: [left, top, width, height], into, .. } if filter == Filter::Bilinear => {
             let options = options.crop(left, top, width, height);
             if into == [0, 0, edge, edge] {
                 return resizer.resize(&source, &mut target, &options).map_err(|e| wrong(&e));
@@ -232,6 +245,28 @@ fn resize(
             let [left, top, width, height] = into;
             let mut part = CroppedImageMut::new(&mut target, left, top, width, height).map_err(|e| wrong(&e))?;
             resizer.resize(&source, &mut part, &options).map_err(|e| wrong(&e))
+        }
+        // fast_image_resize 6.1 leaves zeros at the ends of a filter's weights away, and takes those of the first and the last row for the
+        // outermost. The cubic has zeros within, where a box between pixels may put them: it would read beyond its memory. Without a box
+        // there is none at the ends. So the whole picture is resized, and the part copied.
+        Cut::Box {
+            into: [left, top, width, height], resized: [all_width, all_height, from_left, from_top], ..
+        } => {
+            if all_width * all_height > MOST_RESIZED {
+                return Err(format!("resized it would have {all_width}×{all_height} pixels, more than {MOST_RESIZED}"));
+            }
+            whole.resize((all_width * all_height) as usize * 3, 0);
+            let mut all = Image::from_slice_u8(all_width as u32, all_height as u32, whole, PixelType::U8x3)
+                .map_err(|e| wrong(&e))?;
+            resizer.resize(&source, &mut all, &options).map_err(|e| wrong(&e))?;
+            target.buffer_mut().fill(0);
+            let rows = all.buffer().chunks_exact(3 * all_width as usize).skip(from_top as usize);
+            let lines = target.buffer_mut().chunks_exact_mut(3 * edge as usize).skip(top as usize);
+            let (from, to, length) = (3 * from_left as usize, 3 * left as usize, 3 * width as usize);
+            for (line, row) in lines.zip(rows).take(height as usize) {
+                line[to..to + length].copy_from_slice(&row[from..from + length]);
+            }
+            Ok(())
         }
     }
 }

@@ -149,7 +149,9 @@ fn shard(name: &str, path: &Path, classes: usize, index: &mut Index) -> Result<(
             sample.picture = Some((member, offset, size));
         }
     }
-    sample.add_to(name, index)?;
     // Two blocks of zeros end a tar; one is enough to see that nothing lacks.
-    if length < end + BLOCK { Err(cut_off()) } else { Ok(()) }
+    if length < end + BLOCK {
+        return Err(cut_off());
+    }
+    sample.add_to(name, index)
 }

@@ -86,6 +86,8 @@ pub(super) enum Cut {
         from: [f64; 4],
         /// In pixels of the square.
         into: [u32; 4],
+        /// Width and height of the resized picture, left and top of the part in it.
+        resized: [u64; 4],
     },
 }
 
@@ -195,7 +197,7 @@ impl Cut {
 
     /// The square of `edge` whose corner (left, top) lies so in the picture after it is resized; the corner may lie outside.
     fn window(size: [u32; 2], resized: [u64; 2], corner: [i64; 2], edge: u32) -> Cut {
-        let (mut from, mut into) = ([0.0; 4], [0; 4]);
+        let (mut from, mut into, mut place) = ([0.0; 4], [0; 4], [0; 2]);
         for axis in 0..2 {
             let (start, end) = (corner[axis].max(0), (corner[axis] + i64::from(edge)).min(resized[axis] as i64));
             let (length, scale) = (f64::from(size[axis]), f64::from(size[axis]) / resized[axis] as f64);
@@ -203,8 +205,9 @@ impl Cut {
             from[axis + 2] = ((end - start) as f64 * scale).min(length - from[axis]);
             into[axis] = (start - corner[axis]) as u32;
             into[axis + 2] = (end - start) as u32;
+            place[axis] = start as u64;
         }
-        Cut::Box { from, into }
+        Cut::Box { from, into, resized: [resized[0], resized[1], place[0], place[1]] }
     }
 }
 

@@ -3,6 +3,7 @@
 mod faults;
 mod order;
 mod photos;
+mod shards;
 
 use std::fs;
 use std::path::Path;

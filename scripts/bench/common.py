@@ -1,0 +1,58 @@
+"""What the measurements share: running a side, and the file that they are written to."""
+
+import datetime
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).parents[2]
+BUILT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+THREADS = "2"
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": THREADS}
+
+
+def run(command):
+    """Wall time in seconds, peak memory in bytes of this process alone, and the last line of its output as JSON."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE)
+    said = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status != 0:
+        sys.exit(f"error: {' '.join(command)} failed, see above")
+    return seconds, usage.ru_maxrss * 1024, json.loads(said.splitlines()[-1])
+
+
+def ratio(left, right):
+    return statistics.median(a / b for a, b in zip(left, right))
+
+
+def measure(name, config, unit, better, bar, sides, note):
+    sides = [{"name": side, "values": values} for side, values in sides.items()]
+    print(f"{config}, {name}: {ratio(sides[0]['values'], sides[1]['values']):.3f} of {sides[1]['name']}", file=sys.stderr)
+    return {"name": name, "config": config, "unit": unit, "better": better, "bar": bar, "sides": sides, "note": note}
+
+
+def write(out, paper, peer, measures):
+    """Writes results/benchmarks/PAPER.json; `out` overrides the place."""
+    git = lambda *words: subprocess.check_output(["git", *words], cwd=ROOT, text=True).strip()
+    changes = "+changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+    cpu = next(l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name"))
+    report = {
+        "paper": paper,
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "commit": git("rev-parse", "HEAD") + changes,
+        "command": f"scripts/bench/run.sh {paper}",
+        "machine": {"cpu": cpu, "cores": os.cpu_count(), "threads": int(THREADS)},
+        "libtorch": "2.11.0",
+        "peer": peer,
+        "measures": measures,
+    }
+    out = out or ROOT / f"results/benchmarks/{paper}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    print(out)
