@@ -80,7 +80,8 @@ fn every_experiment_starts_with_its_header() {
 fn a_printed_configuration_runs_as_the_original() {
     for (paper, file) in all() {
         let dir = tempfile::tempdir().unwrap();
-        let printed = succeed(program(paper, dir.path(), ["--config", file.to_str().unwrap(), "--print-config", "seed=5"]));
+        let printed =
+            succeed(program(paper, dir.path(), ["--config", file.to_str().unwrap(), "--print-config", "seed=5"]));
         assert!(printed.contains("seed: 5") && printed.contains("command line"), "{printed}");
         assert!(
             printed.contains(file.file_name().unwrap().to_str().unwrap()),

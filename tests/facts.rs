@@ -246,8 +246,7 @@ fn the_networks_of_section_3_3() {
             assert_eq!(paper.optim, sgd(0.001, 0.004));
             // Steps of a twentieth of an epoch, so that half an epoch is a whole number of them.
             let at = |epochs: f64| (epochs * 20.0 * f64::from(twentieths)) as u64;
-            let rates =
-                [(0, 1e-3), (at(25.0) - 1, 1e-3), (at(25.0), 1e-4), (at(25.5) - 1, 1e-4), (at(25.5), 1e-5)];
+            let rates = [(0, 1e-3), (at(25.0) - 1, 1e-3), (at(25.0), 1e-4), (at(25.5) - 1, 1e-4), (at(25.5), 1e-5)];
             assert_rates(&name, &paper.optim, &paper.schedule, [at(26.0), 20], &rates);
             let claim = settings.paper.unwrap();
             assert_eq!(claim.value, (twentieths == 20).then_some(error), "{name}");

@@ -111,3 +111,57 @@ fn lists_in_another_order_than_they_act_in_are_refused() {
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("color_jitter"), "{}", text(&output.stderr));
 }
+
+/// `alexnet` with its smoke experiment and further words.
+fn alexnet(folder: &Path, command: &str, words: &[&str]) -> Command {
+    let yaml = root().join("experiments/alexnet/smoke.yaml").display().to_string();
+    let fixed = [command, "--config", &yaml, "--device", "cpu"];
+    program("alexnet", folder, fixed.iter().chain(words))
+}
+
+#[test]
+fn a_network_of_crops_trains_on_after_a_cut_tests_ten_views_and_predicts() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = [
+        "model.name=cifar_local_lrn",
+        "augment=[{kind: crop, pad: 0, size: 24}, {kind: flip}]",
+        "test.crops=ten",
+        "length=6 steps",
+        "checkpoint.every=2 steps",
+        "data.limit_test=50",
+        "-q",
+    ];
+    let train =
+        |out: &str, words: &[&str]| succeed(alexnet(dir.path(), "train", &[&local, &["--out", out], words].concat()));
+    train("whole", &[]);
+    train("cut", &["limit=0.0001 seconds"]);
+    succeed(program("alexnet", dir.path(), ["train", "--resume", "cut", "-q", "limit=10 minutes"]));
+    let hash = |out: &str| result(&dir.path().join(out))["weights_sha256"].clone();
+    assert_eq!(hash("cut"), hash("whole"));
+    let verified = succeed(program("alexnet", dir.path(), ["verify", "whole", "--json"]));
+    assert!(verified.contains("\"holds\":true"), "{verified}");
+
+    // The network sees 24 of a photo's 32 pixels, and of the mean picture the middle.
+    image::RgbImage::from_fn(70, 50, |x, y| image::Rgb([x as u8, y as u8, 90])).save(dir.path().join("p.png")).unwrap();
+    let words = ["model.name=cifar_local_lrn", local[1], "--weights", "whole", "p.png", "--json"];
+    let said = succeed(alexnet(dir.path(), "predict", &words));
+    assert!(said.contains("p-cam.png"), "{said}");
+
+    // Pictures that do not come out as the network takes them.
+    let refused = run(alexnet(dir.path(), "train", &["model.name=cifar_local"]));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("size: 24"), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn alexnet_s_summary_counts_as_published() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, parameters, adds) in [("alexnet", 61_100_840, Some(714_188_480)), ("alexnet_2012", 60_965_224, None)] {
+        let words = [&format!("model.name={name}"), "model.num_classes=1000", "--json"];
+        let said = succeed(alexnet(dir.path(), "summary", &words));
+        let rows: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+        let sum = |key: &str| rows.as_array().unwrap().iter().map(|row| row[key].as_u64().unwrap()).sum::<u64>();
+        assert_eq!(sum("parameters"), parameters, "{name}");
+        assert!(adds.is_none_or(|adds| sum("multiply_adds") == adds), "{name}");
+    }
+}

@@ -18,7 +18,14 @@ fn paths(markdown: &str) -> Vec<String> {
 #[test]
 fn every_file_that_is_named_exists() {
     let mut seen = 0;
-    for file in ["README.md", "CONTRIBUTING.md", "CITATION.md", "crates/lenet/README.md", "crates/alexnet/README.md", "crates/resnet/README.md"] {
+    for file in [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CITATION.md",
+        "crates/lenet/README.md",
+        "crates/alexnet/README.md",
+        "crates/resnet/README.md",
+    ] {
         for path in paths(&fs::read_to_string(root().join(file)).unwrap()) {
             let found = root().join(&path).exists();
             assert!(found, "{file} names {path}, which does not exist");
