@@ -203,6 +203,11 @@ impl Paper {
         experiment.and_then(|e| self.evidence.get(&e.name)).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether any of it was run.
+    pub(crate) fn has_evidence(&self) -> bool {
+        self.evidence.values().any(|of_config| !of_config.is_empty())
+    }
+
     /// The evidence of a configuration, by seed.
     pub(crate) fn evidence(&self, config: &str) -> &[Evidence] {
         self.evidence.get(config).map_or(&[], Vec::as_slice)

@@ -10,11 +10,16 @@ use crate::status::{Spread, Status, rule};
 
 /// The whole page.
 pub(crate) fn page(paper: &Paper) -> Result<String> {
+    let name = &paper.name;
+    // Before the first run there is no such folder to link to.
+    let runs = match paper.has_evidence() {
+        true => format!("[runs/{name}](runs/{name})"),
+        false => format!("runs/{name}"),
+    };
     let mut text = format!(
-        "# {}\n\n{}\n\nWritten by `report` from [runs/{name}](runs/{name}) and [{name}.yaml]({name}.yaml); not to be edited.\n",
+        "# {}\n\n{}\n\nWritten by `report` from {runs} and [{name}.yaml]({name}.yaml); not to be edited.\n",
         paper.layout.title,
         paper.layout.about.trim(),
-        name = paper.name
     );
     for table in &paper.layout.tables {
         text += "\n";

@@ -17,7 +17,7 @@ pub enum Normalise {
         /// Divided by; above 0.
         std: Vec<f64>,
     },
-    /// The mean picture of the training set is subtracted: "per-pixel mean subtracted" (arXiv:1512.03385, §4.2).
+    /// The mean picture of the training set is subtracted: §4.2 of arXiv:1512.03385.
     PixelMean {
         /// The difference is multiplied by this; above 0. 255 gives the range of bytes. `None`: 1.
         scale: Option<f64>,
