@@ -131,8 +131,9 @@ fn a_network_of_crops_trains_on_after_a_cut_tests_ten_views_and_predicts() {
         "data.limit_test=50",
         "-q",
     ];
-    let train =
-        |out: &str, words: &[&str]| succeed(alexnet(dir.path(), "train", &[&local, &["--out", out], words].concat()));
+    let train = |out: &str, words: &[&str]| {
+        succeed(alexnet(dir.path(), "train", &[&local[..], &["--out", out], words].concat()))
+    };
     train("whole", &[]);
     train("cut", &["limit=0.0001 seconds"]);
     succeed(program("alexnet", dir.path(), ["train", "--resume", "cut", "-q", "limit=10 minutes"]));
