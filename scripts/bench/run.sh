@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Holds a paper's training against PyTorch's in one run, side by side, and writes results/benchmarks/PAPER.json.
 #   scripts/bench/run.sh lenet  [--rounds N] [--seconds N] [--out FILE]    a training step
+#   scripts/bench/run.sh resnet [--rounds N] [--steps N] [--photos IMAGENETTE] [--out FILE]    a training step, augmentation included
 #   scripts/bench/run.sh loader [--rounds N] [--batch N] [--out FILE]      photos to batches, against torchvision
 # Let nothing else run meanwhile. It needs a Python with PyTorch and torchvision (10 GB, made by the first run) and takes 10 minutes.
 set -euo pipefail
@@ -9,8 +10,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 paper=${1-}
 case $paper in
 lenet) data=mnist run=run.py ;;
+resnet) data=cifar10 run=run_resnet.py ;;
 loader) data=imagenette run=run_loader.py ;;
-*) stop 2 "usage: scripts/bench/run.sh lenet|loader [--rounds N] [--out FILE] […]" ;;
+*) stop 2 "usage: scripts/bench/run.sh lenet|resnet|loader [--rounds N] [--out FILE] […]" ;;
 esac
 shift
 
@@ -19,5 +21,5 @@ scripts/setup.sh
 scripts/get_data.sh $data
 python=$(scripts/bench/setup.sh | tail -1)
 unset LIBTORCH # as in scripts/run.sh
-cargo build --release -p lenet -p repro-core --bin lenet --example idle --example loader
+cargo build --release -p lenet -p resnet -p repro-core --bin lenet --bin resnet --example idle --example loader
 exec "$python" scripts/bench/$run --data "$data_root/$data" "$@"
