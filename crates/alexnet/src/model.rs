@@ -300,7 +300,6 @@ pub fn initialise(store: &nn::VarStore, variant: Variant) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
     use tch::{Device, Kind, Tensor};
 
     fn store(name: &str, classes: i64) -> (nn::VarStore, Network) {

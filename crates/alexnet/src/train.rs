@@ -6,7 +6,7 @@ use repro::data::{Form, Images, Pictures, Source, ten_crop};
 use repro::nn::Mode;
 use repro::optim::{Ema, Group, Optimizer, Params};
 use repro::trainer::{Eval, Named, Plan, Recipe, Scalar, Scalars, Setup, Split, Step};
-use repro::{Result, loss, weights};
+use repro::{Result, loss, user, weights};
 use tch::{Kind, Tensor, nn};
 
 use crate::config::{Config, Crops};
@@ -132,6 +132,11 @@ const PART: i64 = 32;
 /// layer on the ten patches" (§4.1).
 fn answer(net: &Network, image: &Tensor, edge: i64, crops: Crops) -> Result<Tensor> {
     let (_, _, h, w) = image.size4()?;
+    if h.min(w) < edge {
+        return Err(user!(
+            "pictures to evaluate on are {h}×{w}, but this network takes {edge}; set view.test.edge to as much or more"
+        ));
+    }
     match crops {
         Crops::One => {
             let middle = image.f_narrow(2, (h - edge) / 2, edge)?.f_narrow(3, (w - edge) / 2, edge)?;
