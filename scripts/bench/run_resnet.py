@@ -55,7 +55,7 @@ def main():
     version, measures = bench("ResNet-20 on CIFAR-10, crop and flip, batch 128", 128, args.steps, ours(CIFAR, 128, args.steps), peers)
     if args.photos:
         steps = max(2, args.steps // 5)
-        command = ours(PHOTO, 32, steps, f"data.root={args.photos.resolve()}")
+        command = ours(PHOTO, 32, steps, f"data.root={args.photos.resolve()}", "compute.precision=f32")
         _, more = bench("ResNet-18 at 224 pixels, photos from files, batch 32", 32, steps, command, [("PyTorch, batches at hand", "photo", 1)])
         measures += more
     write(args.out, "resnet", f"PyTorch {version}, eager, fused SGD", measures)
