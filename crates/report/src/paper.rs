@@ -23,7 +23,7 @@ pub(crate) struct Layout {
     pub(crate) tables: Vec<Table>,
 }
 
-/// A table or figure of the paper: rows with numbers, or a plot, or a plot with a row for each of its points.
+/// A table or figure of the paper: rows with numbers, a plot over epochs, both, or a plot with a row for each of its points.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Table {
@@ -42,6 +42,19 @@ pub(crate) struct Table {
     pub(crate) curves: Option<Curves>,
     /// Lines through the results of several configurations.
     pub(crate) points: Option<Points>,
+    /// A column that tells when a curve came so low.
+    pub(crate) reach: Option<Reach>,
+}
+
+/// The epoch at which a curve first comes to a value or below.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Reach {
+    /// Heading of the column.
+    pub(crate) label: String,
+    /// Which curve of the evidence: `train/error`.
+    pub(crate) curve: String,
+    pub(crate) value: f64,
 }
 
 /// A row of the paper. Several configurations may stand for it.
@@ -180,6 +193,10 @@ impl Paper {
         }
         let mut named = |config: &str, label: String| {
             let experiment = self.experiments.iter().find(|e| e.name == config);
+            // A configuration that stands for a row may be drawn as well.
+            if lines.iter().any(|line| line.row.is_some() && line.experiment.is_some_and(|e| e.name == config)) {
+                return;
+            }
             lines.push(Line { label, row: None, paper: None, experiment, evidence: self.evidence_of(experiment) });
         };
         for line in table.curves.iter().flat_map(|curves| &curves.lines) {
@@ -345,6 +362,36 @@ mod tests {
         );
         assert!(page.contains("p(1 − p)/10,000") && page.contains("5 min of training for 3 runs"), "{page}");
         assert!(page.contains("Not counted: 1 experiment without a run"), "{page}");
+    }
+
+    #[test]
+    fn a_drawn_table_keeps_its_rows_and_tells_when_a_curve_came_low() {
+        let checkout = Checkout::new();
+        let to = "test_examples: 10000\n    curves: {x: passes, y: error, curve: monitor/error, lines: [{label: One, config: one}]}";
+        checkout.replace("results/toy.yaml", "test_examples: 10000", to);
+        let lines =
+            |page: &str| page.lines().filter(|line| line.starts_with("| ")).map(String::from).collect::<Vec<_>>();
+        let section = || {
+            let paper = Paper::read(checkout.root(), "toy").unwrap();
+            render::section(&paper, paper.table("t1").unwrap()).unwrap()
+        };
+        let page = section();
+        assert!(page.contains("figures/toy-t1.png") && page.contains("for 1 run,"), "{page}");
+        let plain = lines(&page);
+        assert_eq!(plain.len(), 3, "{page}");
+        assert!(plain[1].contains("| 2.10 % ([1 seed]") && !plain[0].contains("epochs to"), "{page}");
+
+        // The curve: 10 % at half an epoch, 5 % at one, 3.3 % at one and a half.
+        for (value, told) in [("0.05", "1.0"), ("0.049", "1.5"), ("0.03", "not reached")] {
+            let reach =
+                format!("reach: {{label: epochs to, curve: monitor/error, value: {value}}}\n    test_examples: 10000");
+            checkout.replace("results/toy.yaml", "test_examples: 10000", &reach);
+            let rows = lines(&section());
+            assert!(rows[0].contains("| ours | epochs to | status |"), "{rows:?}");
+            assert!(rows[1].contains(&format!("([1 seed](runs/toy/one)) | {told} | partial")), "{rows:?}");
+            assert!(rows[2].contains("| – | – | no experiment |"), "{rows:?}");
+            checkout.replace("results/toy.yaml", &reach, "test_examples: 10000");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use repro::Result;
 
 use crate::evidence::Evidence;
 use crate::experiment::is_fraction;
-use crate::paper::{Line, Paper, Table};
+use crate::paper::{Line, Paper, Reach, Table};
 use crate::plots;
 use crate::status::{Spread, Status, rule};
 
@@ -43,12 +43,18 @@ pub(crate) fn section(paper: &Paper, table: &Table) -> Result<String> {
             None => "Nothing to draw yet: none of its experiments was run.".into(),
         });
     }
-    // A plot over epochs shows runs whose numbers stand in other tables.
-    if table.curves.is_none() {
-        let header = "| row | paper | ours | status | epochs | parameters | seconds | device | commit | config |\n\
-                      |---|---|---|---|---|---|---|---|---|---|";
-        let rows = lines.iter().map(|line| row(paper, table, line)).collect::<Result<Vec<_>>>()?;
-        parts.push(format!("{header}\n{}", rows.join("\n")));
+    // A plot over epochs may show runs whose numbers stand in other tables.
+    let shown: Vec<_> = lines.iter().filter(|line| line.row.is_some() || table.curves.is_none()).collect();
+    if !shown.is_empty() {
+        let mut header =
+            ["row", "paper", "ours", "status", "epochs", "parameters", "seconds", "device", "commit", "config"]
+                .to_vec();
+        if let Some(reach) = &table.reach {
+            header.insert(REACH_COLUMN, &reach.label);
+        }
+        let rule = "---|".repeat(header.len());
+        let rows = shown.iter().map(|line| row(paper, table, line)).collect::<Result<Vec<_>>>()?;
+        parts.push(format!("| {} |\n|{rule}\n{}", header.join(" | "), rows.join("\n")));
     }
     if lines.iter().any(|line| line.paper.is_some()) {
         parts.push(rule(&table.metric, table.test_examples));
@@ -76,7 +82,7 @@ fn row(paper: &Paper, table: &Table, line: &Line) -> Result<String> {
     };
     let epochs = Spread::of(&line.evidence.iter().map(|e| e.result.epochs).collect::<Vec<_>>());
     let config = line.experiment.map(|e| format!("[{0}](../experiments/{1}/{0}.yaml)", e.name, paper.name));
-    let cells = [
+    let mut cells = vec![
         line.label.clone(),
         line.paper.map_or("–".into(), number),
         ours,
@@ -88,7 +94,27 @@ fn row(paper: &Paper, table: &Table, line: &Line) -> Result<String> {
         distinct(line.evidence, |e| commit(&e.result.commit)),
         config.unwrap_or("–".into()),
     ];
-    Ok(format!("| {} |", cells.map(|cell| cell.replace('|', "\\|")).join(" | ")))
+    if let Some(reach) = &table.reach {
+        cells.insert(REACH_COLUMN, reached(reach, line.evidence));
+    }
+    let cells: Vec<_> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+    Ok(format!("| {} |", cells.join(" | ")))
+}
+
+/// The column of [`Reach`]: after row, paper and ours.
+const REACH_COLUMN: usize = 3;
+
+/// When the curve first came so low, over the seeds; every seed must have come there.
+fn reached(reach: &Reach, evidence: &[Evidence]) -> String {
+    let first =
+        |e: &Evidence| e.curves.get(&reach.curve)?.iter().find(|(_, y)| *y <= reach.value).map(|(epoch, _)| *epoch);
+    match evidence.iter().map(first).collect::<Option<Vec<_>>>() {
+        Some(epochs) => Spread::of(&epochs).map_or("–".into(), |spread| match spread.n {
+            1 => format!("{:.1}", spread.mean),
+            _ => format!("{:.1} ± {:.1}", spread.mean, spread.sd),
+        }),
+        None => "not reached".into(),
+    }
 }
 
 /// Seconds of training of the fastest seed: what slows the others is the company they had on the machine, not the row.
