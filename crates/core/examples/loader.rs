@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use clap::Parser;
 use repro::config::{CheckpointConfig, Compute, DataConfig, EvalConfig, Every, Length, Log, Precision, Settings};
-use repro::data::{Augment, Cursor, Filter, Flip, Form, Normalise, Pictures, Source, TestView, TrainView, View};
+use repro::data::{
+    Augment, Cursor, Filter, Flip, Form, JPEG_DECODER, Normalise, Pictures, Source, TestView, TrainView, View,
+};
 use repro::trainer::Setup;
 use repro::{Error, Result};
 use tch::Device;
@@ -102,7 +104,7 @@ fn run(args: &Args) -> Result<serde_json::Value> {
     }
     Ok(serde_json::json!({
         "images": steps * args.batch, "edge": args.edge, "batch": args.batch, "workers": args.workers, "open_seconds": open_seconds,
-        "epochs": speeds, "resident_bytes": resident, "decoder": "zune-jpeg", "sum": sum, "sha256": data.sha256(),
+        "epochs": speeds, "resident_bytes": resident, "decoder": JPEG_DECODER, "sum": sum, "sha256": data.sha256(),
     }))
 }
 

@@ -23,7 +23,7 @@ pub use normalise::{Normalise, Normaliser};
 pub use pictures::{Form, Pictures};
 pub use random::{below, beta, normal, order, rng, uniform};
 pub use resident::Resident;
-pub use stream::{Filter, Packed, Stream, TestView, TrainView, View, pack};
+pub use stream::{Filter, JPEG_DECODER, Packed, Stream, TestView, TrainView, View, pack};
 
 use crate::{Result, user};
 

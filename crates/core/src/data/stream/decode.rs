@@ -8,11 +8,8 @@ use std::sync::Mutex;
 use fast_image_resize::images::{CroppedImage, CroppedImageMut, Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use png::{ColorType, Transformations};
-use zune_core::bytestream::ZCursor;
-use zune_core::colorspace::ColorSpace;
-use zune_core::options::DecoderOptions;
-use zune_jpeg::JpegDecoder;
 
+use super::jpeg::{Jpeg, frame};
 use super::view::{Cut, Filter};
 
 /// Most pixels of a picture that is decoded: 178,956,970, from where Pillow takes it for an attack, too.
@@ -21,8 +18,6 @@ pub(super) const MOST_PIXELS: u64 = (1 << 30) / 6;
 const MOST_RESIZED: u64 = 1 << 26;
 /// From so many pixels on, one picture is decoded at a time.
 const LARGE: u64 = 1 << 24;
-/// Longest side.
-const LONGEST: usize = 65_535;
 
 /// Held while a large picture is decoded, so that memory stays that of one.
 static LARGE_ONE: Mutex<()> = Mutex::new(());
@@ -33,6 +28,7 @@ pub(super) struct Scratch {
     /// The bytes of the file.
     pub(super) file: Vec<u8>,
     pixels: Vec<u8>,
+    jpeg: Jpeg,
     /// A whole resized picture.
     whole: Vec<u8>,
     resizer: Resizer,
@@ -44,9 +40,15 @@ struct Rgb {
 }
 
 /// Why a picture cannot be used, for the list of bad ones.
-type Reason = String;
+pub(super) type Reason = String;
 
 impl Scratch {
+    /// Memory that is kept for the next picture.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.file.capacity() + self.pixels.capacity() + self.whole.capacity() + self.resizer.size_of_internal_buffers()
+    }
+
     /// Decodes [`Self::file`] and fills `square`, `edge` × `edge` × 3 bytes, with what `cut` chooses for the picture's (width, height).
     pub(super) fn square(
         &mut self,
@@ -57,7 +59,7 @@ impl Scratch {
     ) -> Result<(), Reason> {
         let pixels = pixels_of(&self.file)?;
         let guard = (pixels >= LARGE).then(|| LARGE_ONE.lock().unwrap_or_else(|dead| dead.into_inner()));
-        let picture = decode(&self.file, &mut self.pixels)?;
+        let picture = decode(&self.file, &mut self.jpeg, &mut self.pixels)?;
         let done = resize(
             (&mut self.resizer, &mut self.whole),
             &self.pixels,
@@ -93,14 +95,6 @@ fn format_of(file: &[u8]) -> Result<Format, Reason> {
     }
 }
 
-fn jpeg_options() -> DecoderOptions {
-    DecoderOptions::default()
-        .set_max_width(LONGEST)
-        .set_max_height(LONGEST)
-        .set_strict_mode(false)
-        .jpeg_set_out_colorspace(ColorSpace::RGB)
-}
-
 /// Pixels of the picture, from its header alone; refused if they are too many.
 fn pixels_of(file: &[u8]) -> Result<u64, Reason> {
     let (width, height) = match format_of(file)? {
@@ -117,65 +111,12 @@ fn pixels_of(file: &[u8]) -> Result<u64, Reason> {
     }
 }
 
-/// Width and height of a JPEG; refuses one whose scans do not end with the end mark, which decoders fill up with grey.
-fn frame(file: &[u8]) -> Result<(u32, u32), Reason> {
-    let cut_off = || "JPEG: cut off".to_string();
-    let (mut at, mut size) = (2, None);
-    loop {
-        // Before a marker there may be any number of 0xff; other bytes between segments are skipped, as libjpeg does.
-        while *file.get(at).ok_or_else(cut_off)? != 0xff {
-            at += 1;
-        }
-        while *file.get(at).ok_or_else(cut_off)? == 0xff {
-            at += 1;
-        }
-        let marker = file[at];
-        at += 1;
-        match marker {
-            0x00 | 0x01 | 0xd0..=0xd8 => continue,
-            0xd9 => return Err("JPEG: ends before its pixels".into()),
-            _ => {}
-        }
-        let Some(&[a, b]) = file.get(at..at + 2) else { return Err(cut_off()) };
-        let segment = file.get(at + 2..at + usize::from(u16::from_be_bytes([a, b])).max(2)).ok_or_else(cut_off)?;
-        match (marker, segment) {
-            // Frames: all of 0xc0..=0xcf but tables (c4), extensions (c8) and conditioning (cc).
-            (0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf, &[_, y1, y0, x1, x0, ..]) => {
-                size = Some((u32::from(u16::from_be_bytes([x1, x0])), u32::from(u16::from_be_bytes([y1, y0]))));
-            }
-            (0xda, _) => break,
-            _ => {}
-        }
-        at += 2 + segment.len();
-    }
-    // Within the scans' data each 0xff is followed by 0 or a marker, so that the end mark stands for itself. It is the last thing in nearly
-    // every file.
-    if !file.ends_with(&[0xff, 0xd9]) && !file[at..].windows(2).rev().any(|pair| pair == [0xff, 0xd9]) {
-        return Err(cut_off());
-    }
-    size.ok_or_else(|| "JPEG: no size before its pixels".into())
-}
-
 /// Decodes into `pixels`, which grows as it must and is used again.
-fn decode(file: &[u8], pixels: &mut Vec<u8>) -> Result<Rgb, Reason> {
+fn decode(file: &[u8], jpeg: &mut Jpeg, pixels: &mut Vec<u8>) -> Result<Rgb, Reason> {
     match format_of(file)? {
-        Format::Jpeg => jpeg(file, pixels),
+        Format::Jpeg => Ok(Rgb { size: jpeg.decode(file, pixels)? }),
         Format::Png => png(file, pixels),
     }
-}
-
-fn jpeg(file: &[u8], pixels: &mut Vec<u8>) -> Result<Rgb, Reason> {
-    let wrong = |error: zune_jpeg::errors::DecodeErrors| format!("JPEG: {error}");
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(file), jpeg_options());
-    decoder.decode_headers().map_err(wrong)?;
-    let (width, height) = decoder.dimensions().ok_or("JPEG: no size")?;
-    let size = width * height * 3;
-    if decoder.output_buffer_size() != Some(size) {
-        return Err("JPEG: neither grey, colour nor CMYK".into());
-    }
-    pixels.resize(size, 0);
-    decoder.decode_into(pixels).map_err(wrong)?;
-    Ok(Rgb { size: [width as u32, height as u32] })
 }
 
 fn png(file: &[u8], pixels: &mut Vec<u8>) -> Result<Rgb, Reason> {

@@ -13,6 +13,7 @@ mod batches;
 mod decode;
 mod folder;
 mod index;
+mod jpeg;
 mod loader;
 mod pack;
 mod shards;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
+pub use jpeg::JPEG_DECODER;
 pub use pack::{Packed, pack};
 pub use view::{Filter, TestView, TrainView, View};
 
@@ -91,6 +93,11 @@ impl Stream {
             user!("view is missing: {name} has photos of all sizes; write how they become squares, such as view: {{train: {{kind: random_resized_crop, scale: [0.08, 1], ratio: [0.75, 1.3333], filter: bilinear}}, test: {{kind: resize_crop, resize: 256, filter: bilinear}}}}")
         })?;
         view.check(form.edge)?;
+        if cfg!(feature = "turbojpeg") {
+            setup.note(format!(
+                "JPEG files are read by {JPEG_DECODER}: other last digits than by the decoder that is the default"
+            ));
+        }
         let root = folder_of(config)?;
         let found = if name == "shards" { shards::open(&root, form.classes)? } else { folder::open(&root)? };
         let Found { train, validation, test: (_, test), classes } = found;
