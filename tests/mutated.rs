@@ -169,7 +169,7 @@ fn experiments() -> tempfile::TempDir {
 
 fn load(file: &Path) -> Result<Experiment<Config>, Error> {
     let experiment = repro::config::load::<Config>(file, &[])?;
-    experiment.check(&validate(&experiment.paper, &experiment.settings))?;
+    experiment.check(validate(&experiment.paper, &experiment.settings).list())?;
     Ok(experiment)
 }
 

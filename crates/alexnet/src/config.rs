@@ -1,6 +1,6 @@
 //! What AlexNet adds to the keys that all papers share.
 
-use repro::config::Settings;
+use repro::config::{Findings, Settings};
 use repro::data::{Augment, Normalise, View};
 use repro::optim::{EmaConfig, OptimConfig, Schedule};
 use serde::Deserialize;
@@ -71,33 +71,32 @@ impl Config {
     }
 }
 
-/// Refuses what cannot act or contradicts itself: (key, what is wrong and what to do).
-pub fn validate(config: &Config, _: &Settings) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    let mut must = |holds: bool, key: &str, message: String| {
-        if !holds {
-            found.push((key.to_string(), message));
-        }
-    };
+/// Refuses what cannot act or contradicts itself.
+pub fn validate(config: &Config, _: &Settings) -> Findings {
+    let mut found = Findings::default();
     let variant = match config.variant() {
         Ok(variant) => variant,
         Err(error) => {
-            must(false, "model.name", error.to_string());
+            found.must(false, "model.name", error.to_string());
             return found;
         }
     };
     let classes = config.model.num_classes;
-    must((2..=100_000).contains(&classes), "model.num_classes", format!("is {classes}; at least 2 classes are needed"));
+    found.must(
+        (2..=100_000).contains(&classes),
+        "model.num_classes",
+        format!("is {classes}; at least 2 classes are needed"),
+    );
     let (edge, least) = (config.edge(variant), variant.least_edge());
-    must(
+    found.must(
         (least..=4096).contains(&edge),
         "model.image_size",
         format!("is {edge}; this network takes pictures of {least} to 4096 pixels, such as {}", variant.edge()),
     );
     let picture = variant.picture(edge);
     match Augment::check_all(&config.augment, [3, picture, picture]) {
-        Err(error) => must(false, "augment", error.to_string()),
-        Ok(()) => must(
+        Err(error) => found.check("augment", Err(error)),
+        Ok(()) => found.must(
             Augment::edge_after(&config.augment, picture) == edge,
             "augment",
             format!(
@@ -106,15 +105,9 @@ pub fn validate(config: &Config, _: &Settings) -> Vec<(String, String)> {
             ),
         ),
     }
-    if let Err(error) = config.normalise.check(3) {
-        must(false, "normalise", error.to_string());
-    }
-    if let Some(EmaConfig { decay }) = config.ema {
-        must(
-            (0.0..1.0).contains(&decay),
-            "ema.decay",
-            format!("is {decay}; it must be at least 0 and below 1, such as 0.999"),
-        );
+    found.check("normalise", config.normalise.check(3));
+    if let Some(ema) = &config.ema {
+        found.check("ema", ema.check());
     }
     found
 }

@@ -5,8 +5,8 @@ use repro::config::Settings;
 use repro::data::{Form, Images, Pictures, Source, ten_crop};
 use repro::nn::Mode;
 use repro::optim::{Ema, Group, Optimizer, Params};
-use repro::trainer::{Eval, Named, Plan, Recipe, Scalar, Scalars, Setup, Split, Step};
-use repro::{Result, loss, user, weights};
+use repro::trainer::{Eval, Named, Plan, Recipe, Scalar, Scalars, Setup, Split, Step, together};
+use repro::{Result, user, weights};
 use tch::{Kind, Tensor, nn};
 
 use crate::config::{Config, Crops};
@@ -14,13 +14,7 @@ use crate::model::{Network, Variant, initialise};
 
 /// How long the stage lasts, and how fast it learns.
 pub fn plan(config: &Config, settings: &Settings) -> Plan {
-    Plan {
-        stage: "train",
-        later: false,
-        length: settings.length,
-        batch_size: settings.batch_size,
-        lr: (config.optim.lr(256), config.optim.lr(settings.batch_size)),
-    }
+    Plan::only(settings, (config.optim.lr(256), config.optim.lr(settings.batch_size)))
 }
 
 /// Supervised training of a network on labelled pictures.
@@ -67,24 +61,15 @@ impl Recipe for Train {
         let weight_decay = config.optim.weight_decay();
         let params = Params::new(&store, |name, _| group(variant, name, weight_decay))?;
         let optimizer = config.optim.build(&params)?;
-        let ema = config.ema.as_ref().map(|ema| Ema::new(&model, ema.decay)).transpose()?;
+        let ema = config.ema.as_ref().map(|ema| Ema::new(&model, ema)).transpose()?;
         let lr = config.optim.lr(setup.settings.batch_size);
         Ok(Train { config: config.clone(), net, store, params, optimizer, lr, ema })
     }
 
     fn step(&mut self, batch: Images, _: &Pictures, at: &Step) -> Result<Scalars> {
         let lr = self.lr * self.config.schedule.factor(at.index, at.total, at.steps_per_epoch);
-        self.params.zero_grad();
-        let (mut loss, mut error) = (Tensor::from(0.0f32), Tensor::from(0.0f32));
-        for (start, n, share) in at.parts(batch.image.size()[0]) {
-            let part = batch.part(start, n);
-            let logits = at.autocast(|| self.net.forward(&part.image, Mode::Train).logits)?;
-            let mean = loss::mixed_cross_entropy(&logits, &part, 0.0);
-            at.micro(&mean, share)?;
-            loss = mean.detach() * share + loss;
-            error = classifier::batch_error(&logits, &part.label) * share + error;
-        }
-        at.average(&self.params)?;
+        let logits = |image: &Tensor| self.net.forward(image, Mode::Train).logits;
+        let (loss, error) = classifier::gradient(&self.params, &batch, at, 0.0, logits)?;
         // §5: v ← 0.9·v − 0.0005·ε·w − ε·∂L/∂w; w ← w + v.
         self.optimizer.step(lr)?;
         if let Some(ema) = &mut self.ema {
@@ -96,24 +81,13 @@ impl Recipe for Train {
     fn evaluate(&mut self, data: &Pictures, split: Split, out: &mut Eval) -> Result<()> {
         let edge = self.config.edge(self.config.variant()?);
         let logits = |image: &Tensor| answer(&self.net, image, edge, self.config.test.crops);
-        classifier::measure(data, split, logits, out)?;
-        match &self.ema {
-            Some(ema) => out.averaged(|out| ema.applied(|| classifier::measure(data, split, logits, out))?),
-            None => Ok(()),
-        }
+        out.with_average(self.ema.as_ref(), |out| classifier::measure(data, split, logits, out))
     }
 
     fn state(&self) -> Named {
-        let mut state = Named::new();
-        let mut add = |group: &str, tensors: Named| {
-            state.extend(tensors.into_iter().map(|(name, t)| (format!("{group}.{name}"), t)))
-        };
-        add("model", self.store.variables().into_iter().collect());
-        add("optim", self.optimizer.state());
-        if let Some(ema) = &self.ema {
-            add("ema", ema.state());
-        }
-        state
+        let model = self.store.variables().into_iter().collect();
+        let parts = [("model", model), ("optim", self.optimizer.state())];
+        together(parts.into_iter().chain(self.ema.as_ref().map(|ema| ("ema", ema.state()))))
     }
 
     fn card(&self, data: &Pictures) -> Option<String> {

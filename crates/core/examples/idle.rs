@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use repro::cli::{App, Paper};
-use repro::config::Settings;
+use repro::config::{Findings, Settings};
 use repro::data::{Cursor, Source, order};
 use repro::trainer::{Eval, Named, Plan, Recipe, Scalar, Scalars, Setup, Split, Stage, Step};
 use repro::{Error, Result};
@@ -80,7 +80,7 @@ fn plan(_: &Config, settings: &Settings) -> Plan {
 fn main() -> ExitCode {
     repro::cli::main(App {
         paper: Paper { name: "idle", title: "Nothing", authors: "nobody" },
-        validate: |_, _| Vec::new(),
+        validate: |_, _| Findings::default(),
         stages: vec![Stage::of::<Idle>(plan)],
         model: |_: &Config, path| {
             let _ = path.zeros("weight", &[]);

@@ -1,4 +1,4 @@
-//! What the papers that classify pictures share, beside the network and the step: evaluation, `forward`, `predict`, `data`.
+//! What the papers that classify pictures share, beside the network: gradient, evaluation, `forward`, `predict`, `data`.
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::cli::{Forward, Look, Prediction};
-use crate::data::{Cursor, Normalise, Normaliser, Pictures, Source};
+use crate::data::{Cursor, Images, Normalise, Normaliser, Pictures, Source};
 use crate::metrics::Predictions;
 use crate::nn::Mode;
-use crate::trainer::{Eval, Named, Setup, Split};
+use crate::optim::Params;
+use crate::trainer::{Eval, Named, Setup, Split, Step};
 use crate::{Error, Result, figures, loss, user};
 
 /// The 1,000 classes of ImageNet by label, a name a line; see the licence beside the file.
@@ -44,9 +45,34 @@ pub fn measure(
     out.classification(&predictions.finish()?, data.classes(), |places| data.show(split, places))
 }
 
-/// The share of wrong answers in a batch of training, left on the device.
-pub fn batch_error(logits: &Tensor, label: &Tensor) -> Tensor {
-    logits.detach().argmax(1, false).ne_tensor(label).to_kind(Kind::Float).mean(Kind::Float)
+/// The gradient of the mean cross-entropy over a batch, worked off in the step's parts and averaged over the processes. `logits` takes
+/// pictures `[n, 3, H, W]` of the batch and gives `[n, K]`. Returns that mean, and the share of wrong answers, both left on the device.
+///
+/// # Errors
+/// libtorch's; a batch without pictures.
+pub fn gradient(
+    params: &Params,
+    batch: &Images,
+    at: &Step,
+    smoothing: f64,
+    logits: impl Fn(&Tensor) -> Tensor,
+) -> Result<(Tensor, Tensor)> {
+    params.zero_grad();
+    let mut means: Option<(Tensor, Tensor)> = None;
+    for (start, n, share) in at.parts(batch.image.size()[0]) {
+        let part = batch.part(start, n);
+        let logits = at.autocast(|| logits(&part.image))?;
+        let loss = loss::mixed_cross_entropy(&logits, &part, smoothing);
+        at.micro(&loss, share)?;
+        let wrong = logits.detach().argmax(1, false).ne_tensor(&part.label).to_kind(Kind::Float).mean(Kind::Float);
+        let (loss, wrong) = (loss.detach() * share, wrong * share);
+        means = Some(match means {
+            None => (loss, wrong),
+            Some(sums) => (sums.0 + loss, sums.1 + wrong),
+        });
+    }
+    at.average(params)?;
+    means.ok_or_else(|| Error::Failed("a batch without pictures".into()))
 }
 
 /// `image` `[N, 3, H, W]`, H and W among `edges` [, `label`] → `logits` [, `loss`], for [`crate::cli::App::model`].

@@ -1,6 +1,6 @@
 //! What LeNet adds to the keys that all papers share.
 
-use repro::config::{Length, Precision, Settings};
+use repro::config::{Findings, Length, Precision, Settings};
 use repro::data::Augment;
 use repro::optim::{AdamwConfig, EmaConfig, OptimConfig, Schedule, SgdConfig};
 use serde::Deserialize;
@@ -135,59 +135,53 @@ impl Optim {
     }
 }
 
-/// Refuses what cannot act or contradicts itself: (key, what is wrong and what to do).
-pub fn validate(config: &Config, settings: &Settings) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    let mut must = |holds: bool, key: &str, message: String| {
-        if !holds {
-            found.push((key.to_string(), message));
-        }
-    };
+/// Refuses what cannot act or contradicts itself.
+pub fn validate(config: &Config, settings: &Settings) -> Findings {
+    let mut found = Findings::default();
     let ModelConfig { name, num_classes, image_size, k, memory, .. } = config.model;
     let most = if name == Name::Lenet5 { bitmaps::COUNT as i64 } else { 1000 };
-    must(
+    found.must(
         (2..=most).contains(&num_classes),
         "model.num_classes",
         format!("is {num_classes}; this network takes 2 to {most} classes"),
     );
-    must(
+    found.must(
         image_size.is_none_or(|size| size == 28 || size == 20 && name.hidden().is_some()),
         "model.image_size",
-        "must be 28, the edge of the data sets' pictures, which the networks pad or scale by themselves; 20, their middle, only for linear, pairwise and mlp…"
-            .into(),
+        "must be 28, the edge of the data sets' pictures, which the networks pad or scale by themselves; 20, their middle, only for linear, pairwise and mlp…",
     );
     let knn = name == Name::Knn;
     for (key, given, example) in [("model.k", k.is_some(), "3"), ("model.memory", memory.is_some(), "60000")] {
-        must(given || !knn, key, format!("is missing: knn needs it, such as {example}"));
-        must(!given || knn, key, "acts with model.name=knn only; leave the key away".into());
+        found.must(given || !knn, key, format!("is missing: knn needs it, such as {example}"));
+        found.must(!given || knn, key, "acts with model.name=knn only; leave the key away");
     }
-    must(
+    found.must(
         memory.is_none_or(|m| (1..=1_000_000).contains(&m)),
         "model.memory",
-        "must be from 1 to 1000000, such as 60000".into(),
+        "must be from 1 to 1000000, such as 60000",
     );
-    must(k.is_none_or(|k| (1..=1000).contains(&k)), "model.k", "must be from 1 to 1000, such as 3".into());
-    must(
+    found.must(k.is_none_or(|k| (1..=1000).contains(&k)), "model.k", "must be from 1 to 1000, such as 3");
+    found.must(
         knn == (config.optim == Optim::Memorise {}),
         "optim.kind",
-        "does not fit this network: knn takes memorise, and no other does".into(),
+        "does not fit this network: knn takes memorise, and no other does",
     );
     if knn {
-        must(
+        found.must(
             settings.compute.micro_batch.is_none() && settings.compute.precision == Precision::F32,
             "compute",
-            "knn computes no gradients: leave micro_batch away, and precision at f32".into(),
+            "knn computes no gradients: leave micro_batch away, and precision at f32",
         );
-        must(
+        found.must(
             settings.length == Length::Epochs(1.0),
             "length",
-            "must be `1 epoch`: knn keeps every training picture once".into(),
+            "must be `1 epoch`: knn keeps every training picture once",
         );
-        must(config.ema.is_none(), "ema", "does nothing for knn; leave the key away".into());
-        must(
+        found.must(config.ema.is_none(), "ema", "does nothing for knn; leave the key away");
+        found.must(
             config.schedule == (Schedule::Constant { warmup: None }),
             "schedule",
-            "does nothing for knn; write `kind: constant`".into(),
+            "does nothing for knn; write `kind: constant`",
         );
     }
     let squared = matches!(config.loss, Loss::Squared {} | Loss::Pairs {});
@@ -197,54 +191,51 @@ pub fn validate(config: &Config, settings: &Settings) -> Vec<(String, String)> {
         Name::Knn => config.loss == Loss::CrossEntropy {},
         _ => config.loss != Loss::Pairs {},
     };
-    must(
+    found.must(
         fits,
         "loss.kind",
-        "does not fit this network: pairwise takes pairs, lenet5 map or cross_entropy, knn cross_entropy, the others all but pairs".into(),
+        "does not fit this network: pairwise takes pairs, lenet5 map or cross_entropy, knn cross_entropy, the others all but pairs",
     );
-    must(
+    found.must(
         settings.data.workers.is_none(),
         "data.workers",
-        "does nothing here: the data lie on the device; leave the key away".into(),
+        "does nothing here: the data lie on the device; leave the key away",
     );
-    must(
+    found.must(
         settings.data.max_bad.is_none(),
         "data.max_bad",
-        "does nothing here: idx files are read whole; leave the key away".into(),
+        "does nothing here: idx files are read whole; leave the key away",
     );
     if let Loss::Map { j } = config.loss {
-        must(j > 0.0 && j.is_finite(), "loss.j", format!("is {j}; it must be greater than 0, such as 1"));
+        found.must(j > 0.0 && j.is_finite(), "loss.j", format!("is {j}; it must be greater than 0, such as 1"));
     }
-    if let Err(error) = Augment::check_all(&config.augment, [1, 28, 28]) {
-        must(false, "augment", error.to_string());
-    }
-    must(
+    found.check("augment", Augment::check_all(&config.augment, [1, 28, 28]));
+    found.must(
         !config.augment.iter().any(Augment::mixes),
         "augment",
-        "mixup and cutmix blend two labels, and the losses here take one; remove them".into(),
+        "mixup and cutmix blend two labels, and the losses here take one; remove them",
     );
-    if let Some(EmaConfig { decay }) = config.ema {
-        must(
-            (0.0..1.0).contains(&decay),
-            "ema.decay",
-            format!("is {decay}; it must be at least 0 and below 1, such as 0.999"),
-        );
+    if let Some(ema) = &config.ema {
+        found.check("ema", ema.check());
     }
     if let Optim::LevenbergMarquardt(LmConfig { base_lr, mu, samples }) = config.optim {
-        must(
+        found.must(
             name == Name::Lenet5,
             "optim.kind",
-            "levenberg_marquardt needs the second derivatives of model.name=lenet5; choose sgd or adamw here".into(),
+            "levenberg_marquardt needs the second derivatives of model.name=lenet5; choose sgd or adamw here",
         );
-        must(base_lr > 0.0 && base_lr.is_finite(), "optim.base_lr", format!("is {base_lr}; it must be greater than 0"));
-        must(mu > 0.0 && mu.is_finite(), "optim.mu", format!("is {mu}; it must be greater than 0, such as 0.02"));
-        must(
+        found.must(
+            base_lr > 0.0 && base_lr.is_finite(),
+            "optim.base_lr",
+            format!("is {base_lr}; it must be greater than 0"),
+        );
+        found.must(mu > 0.0 && mu.is_finite(), "optim.mu", format!("is {mu}; it must be greater than 0, such as 0.02"));
+        found.must(
             config.model.prepare.is_none(),
             "model.prepare",
-            "cannot act with levenberg_marquardt, which estimates its curvature on plain pictures; leave the key away"
-                .into(),
+            "cannot act with levenberg_marquardt, which estimates its curvature on plain pictures; leave the key away",
         );
-        must(samples >= 1, "optim.samples", "must be at least 1, such as 500".into());
+        found.must(samples >= 1, "optim.samples", "must be at least 1, such as 500");
     }
     found
 }

@@ -4,7 +4,7 @@ use repro::config::Settings;
 use repro::data::{self, Images, Resident};
 use repro::metrics::Predictions;
 use repro::optim::{Ema, Group, Optimizer, Params};
-use repro::trainer::{Eval, Named, Plan, Recipe, Scalar, Scalars, Setup, Split, Step};
+use repro::trainer::{Eval, Named, Plan, Recipe, Scalar, Scalars, Setup, Split, Step, together};
 use repro::{Error, Result, figures, user, weights};
 use tch::{Kind, Tensor, nn};
 
@@ -19,13 +19,7 @@ const EVALUATION_BATCH: i64 = 500;
 
 /// How long the stage lasts, and how fast it learns.
 pub fn plan(config: &Config, settings: &Settings) -> Plan {
-    Plan {
-        stage: "train",
-        later: false,
-        length: settings.length,
-        batch_size: settings.batch_size,
-        lr: config.optim.rates(settings.batch_size),
-    }
+    Plan::only(settings, config.optim.rates(settings.batch_size))
 }
 
 /// Supervised training of a network on labelled digits.
@@ -104,7 +98,7 @@ impl Recipe for Train {
             Optim::Sgd(sgd) => Update::Shared(repro::optim::OptimConfig::Sgd(sgd.clone()).build(&params)?),
             Optim::Adamw(adamw) => Update::Shared(repro::optim::OptimConfig::Adamw(adamw.clone()).build(&params)?),
         };
-        let ema = config.ema.as_ref().map(|ema| Ema::new(&model, ema.decay)).transpose()?;
+        let ema = config.ema.as_ref().map(|ema| Ema::new(&model, ema)).transpose()?;
         let (_, lr) = config.optim.rates(setup.settings.batch_size);
         Ok(Train { config: config.clone(), net, store, params, update, lr, ema, filter: Filter::default() })
     }
@@ -160,31 +154,17 @@ impl Recipe for Train {
     }
 
     fn evaluate(&mut self, data: &Resident, _: Split, out: &mut Eval) -> Result<()> {
-        self.measure(data, out)?;
-        match &self.ema {
-            Some(ema) => out.averaged(|out| ema.applied(|| self.measure(data, out))?),
-            None => Ok(()),
-        }
+        out.with_average(self.ema.as_ref(), |out| self.measure(data, out))
     }
 
     fn state(&self) -> Named {
-        let mut state = Named::new();
-        let mut add = |group: &str, tensors: Named| {
-            state.extend(tensors.into_iter().map(|(name, t)| (format!("{group}.{name}"), t)))
+        let optim = match &self.update {
+            Update::Shared(optimizer) => optimizer.state(),
+            Update::LevenbergMarquardt { rule, .. } => rule.state(),
+            Update::Memorise => Named::new(),
         };
-        add("model", self.store.variables().into_iter().collect());
-        add(
-            "optim",
-            match &self.update {
-                Update::Shared(optimizer) => optimizer.state(),
-                Update::LevenbergMarquardt { rule, .. } => rule.state(),
-                Update::Memorise => Named::new(),
-            },
-        );
-        if let Some(ema) = &self.ema {
-            add("ema", ema.state());
-        }
-        state
+        let parts = [("model", self.store.variables().into_iter().collect()), ("optim", optim)];
+        together(parts.into_iter().chain(self.ema.as_ref().map(|ema| ("ema", ema.state()))))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What ResNet adds to the keys that all papers share.
 
-use repro::config::Settings;
+use repro::config::{Findings, Settings};
 use repro::data::{Augment, Normalise, View};
 use repro::optim::{EmaConfig, OptimConfig, SamConfig, Schedule};
 use serde::Deserialize;
@@ -58,59 +58,46 @@ impl Config {
     }
 }
 
-/// Refuses what cannot act or contradicts itself: (key, what is wrong and what to do).
-pub fn validate(config: &Config, _: &Settings) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    let mut must = |holds: bool, key: &str, message: String| {
-        if !holds {
-            found.push((key.to_string(), message));
-        }
-    };
+/// Refuses what cannot act or contradicts itself.
+pub fn validate(config: &Config, _: &Settings) -> Findings {
+    let mut found = Findings::default();
     let ModelConfig { num_classes, zero_init, .. } = config.model;
     let variant = match config.variant() {
         Ok(variant) => variant,
         Err(error) => {
-            must(false, "model.name", error.to_string());
+            found.must(false, "model.name", error.to_string());
             return found;
         }
     };
-    must(
+    found.must(
         (2..=100_000).contains(&num_classes),
         "model.num_classes",
         format!("is {num_classes}; at least 2 classes are needed"),
     );
     let edge = config.edge(variant);
-    must(
+    found.must(
         (8..=4096).contains(&edge),
         "model.image_size",
         format!("is {edge}; it must be from 8 to 4096 pixels, such as {}", variant.edge()),
     );
-    must(
+    found.must(
         zero_init != Some(true) || !matches!(variant, Variant::Cifar { residual: false, .. }),
         "model.zero_init",
-        "would make a plain network constant: it has no shortcuts; leave the key away".into(),
+        "would make a plain network constant: it has no shortcuts; leave the key away",
     );
-    if let Err(error) = Augment::check_all(&config.augment, [3, edge, edge]) {
-        must(false, "augment", error.to_string());
-    }
-    if let Err(error) = config.normalise.check(3) {
-        must(false, "normalise", error.to_string());
-    }
+    found.check("augment", Augment::check_all(&config.augment, [3, edge, edge]));
+    found.check("normalise", config.normalise.check(3));
     let smoothing = config.label_smoothing.unwrap_or(0.0);
-    must(
+    found.must(
         (0.0..1.0).contains(&smoothing),
         "label_smoothing",
         format!("is {smoothing}; it must be at least 0 and below 1, such as 0.1"),
     );
-    if let Some(EmaConfig { decay }) = config.ema {
-        must(
-            (0.0..1.0).contains(&decay),
-            "ema.decay",
-            format!("is {decay}; it must be at least 0 and below 1, such as 0.999"),
-        );
+    if let Some(ema) = &config.ema {
+        found.check("ema", ema.check());
     }
-    if let Some(SamConfig { rho, .. }) = config.sam {
-        must(rho > 0.0 && rho.is_finite(), "sam.rho", format!("is {rho}; it must be greater than 0, such as 0.05"));
+    if let Some(sam) = &config.sam {
+        found.check("sam", sam.check());
     }
     found
 }

@@ -5,8 +5,8 @@ use repro::config::Settings;
 use repro::data::{Form, Images, Pictures, Source};
 use repro::nn::{self as layers, Mode};
 use repro::optim::{Ema, Group, Optimizer, Params, Sam};
-use repro::trainer::{Eval, Named, Plan, Recipe, Scalar, Scalars, Setup, Split, Step};
-use repro::{Error, Result, loss, weights};
+use repro::trainer::{Eval, Named, Plan, Recipe, Scalar, Scalars, Setup, Split, Step, together};
+use repro::{Result, weights};
 use tch::{Tensor, nn};
 
 use crate::config::Config;
@@ -17,13 +17,7 @@ const LEAST_FOR_PHOTO_STEM: i64 = 64;
 
 /// How long the stage lasts, and how fast it learns.
 pub fn plan(config: &Config, settings: &Settings) -> Plan {
-    Plan {
-        stage: "train",
-        later: false,
-        length: settings.length,
-        batch_size: settings.batch_size,
-        lr: (config.optim.lr(256), config.optim.lr(settings.batch_size)),
-    }
+    Plan::only(settings, (config.optim.lr(256), config.optim.lr(settings.batch_size)))
 }
 
 /// Supervised training of a network on labelled pictures.
@@ -87,7 +81,7 @@ impl Recipe for Train {
         let params = Params::new(&store, |_, _| group)?;
         let optimizer = config.optim.build(&params)?;
         let sam = config.sam.as_ref().map(Sam::new).transpose()?;
-        let ema = config.ema.as_ref().map(|ema| Ema::new(&model, ema.decay)).transpose()?;
+        let ema = config.ema.as_ref().map(|ema| Ema::new(&model, ema)).transpose()?;
         let lr = config.optim.lr(setup.settings.batch_size);
         Ok(Train { config: config.clone(), net, store, params, optimizer, sam, lr, ema })
     }
@@ -112,24 +106,13 @@ impl Recipe for Train {
 
     fn evaluate(&mut self, data: &Pictures, split: Split, out: &mut Eval) -> Result<()> {
         let logits = |image: &Tensor| Ok(self.net.forward(image, Mode::Eval).logits);
-        classifier::measure(data, split, logits, out)?;
-        match &self.ema {
-            Some(ema) => out.averaged(|out| ema.applied(|| classifier::measure(data, split, logits, out))?),
-            None => Ok(()),
-        }
+        out.with_average(self.ema.as_ref(), |out| classifier::measure(data, split, logits, out))
     }
 
     fn state(&self) -> Named {
-        let mut state = Named::new();
-        let mut add = |group: &str, tensors: Named| {
-            state.extend(tensors.into_iter().map(|(name, t)| (format!("{group}.{name}"), t)))
-        };
-        add("model", self.store.variables().into_iter().collect());
-        add("optim", self.optimizer.state());
-        if let Some(ema) = &self.ema {
-            add("ema", ema.state());
-        }
-        state
+        let model = self.store.variables().into_iter().collect();
+        let parts = [("model", model), ("optim", self.optimizer.state())];
+        together(parts.into_iter().chain(self.ema.as_ref().map(|ema| ("ema", ema.state()))))
     }
 
     fn card(&self, data: &Pictures) -> Option<String> {
@@ -144,22 +127,7 @@ impl Recipe for Train {
 impl Train {
     /// The gradient of the mean loss over the batch; returns that loss and the share of wrong answers.
     fn gradient(&self, batch: &Images, at: &Step, mode: Mode) -> Result<(Tensor, Tensor)> {
-        self.params.zero_grad();
         let smoothing = self.config.label_smoothing.unwrap_or(0.0);
-        let mut means: Option<(Tensor, Tensor)> = None;
-        for (start, n, share) in at.parts(batch.image.size()[0]) {
-            let part = batch.part(start, n);
-            let logits = at.autocast(|| self.net.forward(&part.image, mode).logits)?;
-            let loss = loss::mixed_cross_entropy(&logits, &part, smoothing);
-            at.micro(&loss, share)?;
-            let part = (loss.detach() * share, classifier::batch_error(&logits, &part.label) * share);
-            means =
-                Some(means.map_or_else(
-                    || (part.0.shallow_clone(), part.1.shallow_clone()),
-                    |(l, e)| (l + &part.0, e + &part.1),
-                ));
-        }
-        at.average(&self.params)?;
-        means.ok_or_else(|| Error::Failed("a batch without pictures".into()))
+        classifier::gradient(&self.params, batch, at, smoothing, |image| self.net.forward(image, mode).logits)
     }
 }

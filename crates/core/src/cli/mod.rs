@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tch::{Device, Tensor, nn};
 
 use self::args::{Cli, Command, Common};
-use crate::config::{self, Experiment, Settings};
+use crate::config::{self, Experiment, Findings, Settings};
 use crate::trainer::{Named, Setup, Signals, Stage};
 use crate::{Error, Result, user};
 
@@ -86,7 +86,7 @@ pub struct App<C> {
     /// Who it is.
     pub paper: Paper,
     /// Refuses settings that cannot act or contradict each other: (key, what is wrong and what to do).
-    pub validate: fn(&C, &Settings) -> Vec<(String, String)>,
+    pub validate: fn(&C, &Settings) -> Findings,
     /// Training stages in their order.
     pub stages: Vec<Stage<C>>,
     /// Builds the model into a store, for `forward`.
@@ -170,7 +170,7 @@ fn experiment<C: DeserializeOwned>(app: &App<C>, common: &Common) -> Result<Opti
 /// Loads and validates a config file.
 fn load<C: DeserializeOwned>(app: &App<C>, file: &Path, overrides: &[String]) -> Result<Experiment<C>> {
     let experiment = config::load::<C>(file, overrides)?;
-    experiment.check(&(app.validate)(&experiment.paper, &experiment.settings))?;
+    experiment.check((app.validate)(&experiment.paper, &experiment.settings).list())?;
     Ok(experiment)
 }
 

@@ -9,6 +9,7 @@
 
 mod de;
 mod files;
+mod findings;
 mod layers;
 mod length;
 mod nearest;
@@ -26,6 +27,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{Error, Result};
 
+pub use findings::Findings;
 pub use length::{Every, Length, Limit};
 pub use resolved::{Resolved, diff};
 pub use settings::{CheckpointConfig, Claim, Compute, DataConfig, EvalConfig, Log, Precision, Settings};

@@ -15,6 +15,17 @@ pub struct EmaConfig {
     pub decay: f64,
 }
 
+impl EmaConfig {
+    /// # Errors
+    /// A decay outside [0, 1).
+    pub fn check(&self) -> Result<()> {
+        match self.decay {
+            decay if (0.0..1.0).contains(&decay) => Ok(()),
+            decay => Err(user!("ema.decay is {decay}; it must be at least 0 and below 1, such as 0.999")),
+        }
+    }
+}
+
 /// Averages of tensors: a ← decay·a + (1 − decay)·w after each step. They start as copies of the tensors.
 #[derive(Debug)]
 pub struct Ema {
@@ -31,16 +42,14 @@ impl Ema {
     /// Averages of the floating-point tensors.
     /// # Errors
     /// A decay outside [0, 1).
-    pub fn new(tensors: &BTreeMap<String, Tensor>, decay: f64) -> Result<Self> {
-        if !(0.0..1.0).contains(&decay) {
-            return Err(user!("ema.decay is {decay}; it must be at least 0 and below 1, such as 0.999"));
-        }
+    pub fn new(tensors: &BTreeMap<String, Tensor>, config: &EmaConfig) -> Result<Self> {
+        config.check()?;
         let named = |floating: bool| tensors.iter().filter(move |(_, tensor)| tensor.is_floating_point() == floating);
         let live: Vec<Tensor> = named(true).map(|(_, tensor)| tensor.detach()).collect();
         let averages: BTreeMap<_, _> = named(true).map(|(name, t)| (name.clone(), t.detach().copy())).collect();
         let counters = named(false).map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
         Ok(Self {
-            decay,
+            decay: config.decay,
             live_list: TensorList::new(&live)?,
             average_list: TensorList::new(&averages.values().collect::<Vec<_>>())?,
             live,
@@ -117,7 +126,7 @@ mod tests {
     #[test]
     fn averages_are_the_formula() {
         let weights = weights();
-        let mut ema = Ema::new(&weights, 0.9).unwrap();
+        let mut ema = Ema::new(&weights, &EmaConfig { decay: 0.9 }).unwrap();
         let mut plain = numbers(&weights["weight"]);
         for _ in 0..5 {
             let _ = tch::no_grad(|| weights["weight"].shallow_clone().g_add_scalar_(0.5));
@@ -134,7 +143,7 @@ mod tests {
     #[test]
     fn applied_shows_the_averages_and_restores_the_bits() {
         let weights = weights();
-        let ema = Ema::new(&weights, 0.5).unwrap();
+        let ema = Ema::new(&weights, &EmaConfig { decay: 0.5 }).unwrap();
         let _ = tch::no_grad(|| weights["weight"].shallow_clone().g_add_scalar_(1.0 / 3.0));
         let before = numbers(&weights["weight"]);
         let averages = numbers(&ema.state()["weight"]);
@@ -153,11 +162,11 @@ mod tests {
 
     #[test]
     fn bad_decays_are_refused_and_counters_kept() {
-        assert!(matches!(Ema::new(&weights(), 1.0), Err(Error::User(_))));
-        assert!(matches!(Ema::new(&weights(), f64::NAN), Err(Error::User(_))));
+        assert!(matches!(Ema::new(&weights(), &EmaConfig { decay: 1.0 }), Err(Error::User(_))));
+        assert!(matches!(Ema::new(&weights(), &EmaConfig { decay: f64::NAN }), Err(Error::User(_))));
         let mut tensors = weights();
         tensors.insert("n".to_string(), Tensor::from(3i64));
-        let mut ema = Ema::new(&tensors, 0.9).unwrap();
+        let mut ema = Ema::new(&tensors, &EmaConfig { decay: 0.9 }).unwrap();
         let _ = tensors["n"].shallow_clone().g_add_scalar_(1);
         ema.update().unwrap();
         assert_eq!(ema.state().len(), 3);

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use tch::Tensor;
 
-use super::{Params, in_range};
+use super::Params;
 use crate::{Result, user};
 
 /// Numbers of [`Sam`].
@@ -15,6 +15,17 @@ pub struct SamConfig {
     /// Whether the neighbourhood is measured in units of each weight's own size (ASAM).
     #[serde(default)]
     pub adaptive: bool,
+}
+
+impl SamConfig {
+    /// # Errors
+    /// A radius that is not above 0.
+    pub fn check(&self) -> Result<()> {
+        match self.rho {
+            rho if rho > 0.0 && rho.is_finite() => Ok(()),
+            rho => Err(user!("sam.rho is {rho}; it must be greater than 0, such as 0.05")),
+        }
+    }
 }
 
 /// The climb to the worst place nearby, around which an optimizer step then takes the gradient.
@@ -34,7 +45,7 @@ impl Sam {
     /// # Errors
     /// A radius that is not above 0.
     pub fn new(config: &SamConfig) -> Result<Self> {
-        in_range("sam.rho", config.rho, f64::MIN_POSITIVE.., "above 0")?;
+        config.check()?;
         Ok(Self { config: config.clone(), before: Vec::new() })
     }
 

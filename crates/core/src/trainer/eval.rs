@@ -6,6 +6,7 @@ use image::RgbImage;
 use tch::{Device, Tensor};
 
 use crate::metrics::Classification;
+use crate::optim::Ema;
 use crate::{Result, figures};
 
 /// Collects what an evaluation finds.
@@ -19,7 +20,7 @@ pub struct Eval {
 }
 
 impl Eval {
-    /// One in which [`Self::averaged`] does nothing, for weights that come without averages, and pictures are not drawn.
+    /// One in which there are no averages, for weights that come without averages, and pictures are not drawn.
     pub(super) fn raw_numbers() -> Self {
         Self { raw_only: true, numbers_only: true, ..Self::default() }
     }
@@ -87,18 +88,17 @@ impl Eval {
         Ok(())
     }
 
-    /// What `evaluate` adds is of the averaged weights and stands under `<split>-ema/`.
+    /// Evaluates the weights, and after them their averages, if there are any, under `<split>-ema/`.
     ///
     /// # Errors
     /// Those of `evaluate`.
-    pub fn averaged(&mut self, evaluate: impl FnOnce(&mut Eval) -> Result<()>) -> Result<()> {
-        if self.raw_only {
-            return Ok(());
-        }
+    pub fn with_average(&mut self, ema: Option<&Ema>, evaluate: impl Fn(&mut Eval) -> Result<()>) -> Result<()> {
+        evaluate(self)?;
+        let Some(ema) = ema.filter(|_| !self.raw_only) else { return Ok(()) };
         self.suffix = "-ema";
-        let done = evaluate(self);
+        let done = ema.applied(|| evaluate(self));
         self.suffix = "";
-        done
+        done?
     }
 
     /// `test/accuracy` → value, for `split` = `test`.

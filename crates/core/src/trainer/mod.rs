@@ -26,6 +26,13 @@ use crate::data::Source;
 /// Tensors by name, sorted, so that files and hashes do not depend on the order of creation.
 pub type Named = BTreeMap<String, Tensor>;
 
+/// The tensors of a recipe's parts, each under its part's name and a dot: what a checkpoint keeps.
+pub fn together<'a>(parts: impl IntoIterator<Item = (&'a str, Named)>) -> Named {
+    let named =
+        |(part, tensors): (&'a str, Named)| tensors.into_iter().map(move |(name, t)| (format!("{part}.{name}"), t));
+    parts.into_iter().flat_map(named).collect()
+}
+
 /// What one step reports, by name: `loss`, `lr`, `grad_norm`.
 pub type Scalars = Vec<(&'static str, Scalar)>;
 

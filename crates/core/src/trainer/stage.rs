@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::fit::{Pending, Progressed, evaluate_into, fit};
 use super::run::Run;
 use super::{Eval, Named, Recipe, Setup, Split, Step, checkpoint};
-use crate::config::Length;
+use crate::config::{Length, Settings};
 use crate::data::{Cursor, Source};
 use crate::{Error, Result, figures, user, weights};
 
@@ -28,6 +28,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Of the one stage of a paper that has no other, called `train`; `lr` as configured, and for the batch.
+    pub fn only(settings: &Settings, lr: (f64, f64)) -> Self {
+        Plan { stage: "train", later: false, length: settings.length, batch_size: settings.batch_size, lr }
+    }
+
     pub(super) fn cursor(&self, setup: &Setup, step: u64) -> Cursor {
         Cursor { seed: setup.settings.seed, step, rank: setup.rank, world: setup.world, batch: self.batch_size }
     }
