@@ -6,16 +6,13 @@ Prints one line of JSON. The first step is left out of the speed, as in `lenet b
 """
 
 import argparse
-import json
 import math
-import os
 import pathlib
 import tempfile
-import time
 
 import torch
+from peer import LAYOUTS, train
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 MEAN, STD = 0.1307, 0.3081
 LR, MOMENTUM, SEED = 0.05, 0.9, 1
@@ -72,38 +69,19 @@ def main():
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True, help="steps to time, after one that warms up")
     parser.add_argument("--store", choices=["bytes", "float"], default="float")
-    parser.add_argument("--layout", choices=["contiguous", "channels_last"], default="contiguous")
+    parser.add_argument("--layout", choices=LAYOUTS, default="contiguous")
     args = parser.parse_args()
 
     torch.set_num_threads(2)
     torch.manual_seed(SEED)
-    layout = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[args.layout]
-    net = network().to(memory_format=layout)
+    net = network().to(memory_format=LAYOUTS[args.layout])
     optimizer = torch.optim.SGD(net.parameters(), LR, momentum=MOMENTUM, fused=True)
     batches = {"resident": resident, "loader": loader}[args.peer](args)
-    losses = []
-    for step in range(args.steps + 1):
-        if step == 1:
-            start = time.perf_counter()
+
+    def cosine(step):
         optimizer.param_groups[0]["lr"] = LR * 0.5 * (1 + math.cos(math.pi * step / (args.steps + 1)))
-        image, label = next(batches)
-        if layout is torch.channels_last:
-            image = image.contiguous(memory_format=layout)
-        loss = cross_entropy(net(image), label)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.detach())
-    seconds = time.perf_counter() - start
-    said = {
-        "examples_per_second": args.batch * args.steps / seconds,
-        "loss": torch.stack(losses).mean().item(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
-    print(json.dumps(said), flush=True)
-    # Python's own way out takes time that is no part of what is measured.
-    os._exit(0)
+
+    train(net, optimizer, batches, args, cosine)
 
 
 main()

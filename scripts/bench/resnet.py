@@ -7,14 +7,12 @@ Prints one line of JSON. The first step is left out of the speed, as in `resnet 
 """
 
 import argparse
-import json
-import os
 import pathlib
-import time
 
 import torch
+from peer import LAYOUTS, train
 from torch import nn
-from torch.nn.functional import cross_entropy, pad, relu
+from torch.nn.functional import pad, relu
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 LR, MOMENTUM, DECAY, SEED = 0.1, 0.9, 1e-4, 1
@@ -111,42 +109,21 @@ def main():
     parser.add_argument("--data", type=pathlib.Path)
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True, help="steps to time, after one that warms up")
-    parser.add_argument("--layout", choices=["contiguous", "channels_last"], default="channels_last")
+    parser.add_argument("--layout", choices=LAYOUTS, default="channels_last")
     args = parser.parse_args()
 
     torch.set_num_threads(2)
     torch.manual_seed(SEED)
-    layout = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[args.layout]
     if args.peer == "photo":
         from torchvision.models import resnet18
 
         net = resnet18(num_classes=10)
     else:
         net = resnet20()
-    net = net.to(memory_format=layout)
+    net = net.to(memory_format=LAYOUTS[args.layout])
     optimizer = torch.optim.SGD(net.parameters(), LR, momentum=MOMENTUM, weight_decay=DECAY, fused=True)
     batches = {"resident": resident, "loader": loader, "photo": photo}[args.peer](args)
-    losses = []
-    for step in range(args.steps + 1):
-        if step == 1:
-            start = time.perf_counter()
-        image, label = next(batches)
-        image = image.contiguous(memory_format=layout)
-        loss = cross_entropy(net(image), label)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.detach())
-    seconds = time.perf_counter() - start
-    said = {
-        "examples_per_second": args.batch * args.steps / seconds,
-        "loss": torch.stack(losses).mean().item(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
-    print(json.dumps(said), flush=True)
-    # Python's own way out takes time that is no part of what is measured.
-    os._exit(0)
+    train(net, optimizer, batches, args)
 
 
 main()

@@ -2,7 +2,8 @@
 # Holds a paper's training against PyTorch's in one run, side by side, and writes results/benchmarks/PAPER.json.
 #   scripts/bench/run.sh lenet  [--rounds N] [--seconds N] [--out FILE]    a training step
 #   scripts/bench/run.sh resnet [--rounds N] [--steps N] [--photos IMAGENETTE] [--out FILE]    a training step, augmentation included
-#   scripts/bench/run.sh loader [--rounds N] [--batch N] [--out FILE]      photos to batches, against torchvision
+#   scripts/bench/run.sh loader [--rounds N] [--batch N] [--out FILE]      photos to batches, against torchvision; by libjpeg-turbo, too, where
+#                                                                          cmake and nasm are
 # Let nothing else run meanwhile. It needs a Python with PyTorch and torchvision (10 GB, made by the first run) and takes 10 minutes.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
@@ -21,5 +22,12 @@ scripts/setup.sh
 scripts/get_data.sh $data
 python=$(scripts/bench/setup.sh | tail -1)
 unset LIBTORCH # as in scripts/run.sh
+if [ "$paper" = loader ] && command -v cmake >/dev/null && command -v nasm >/dev/null; then
+    # The decoder that is no default: built first, under a name of its own.
+    built=${CARGO_TARGET_DIR:-target}/release/examples
+    cargo build --release -p repro-core --example loader --features turbojpeg
+    cp "$built/loader" "$built/loader-turbojpeg"
+    set -- --turbojpeg "$built/loader-turbojpeg" "$@"
+fi
 cargo build --release -p lenet -p resnet -p repro-core --bin lenet --bin resnet --example idle --example loader
 exec "$python" scripts/bench/$run --data "$data_root/$data" "$@"
