@@ -70,6 +70,7 @@ imagenette() {
     mkdir "$part/unpacked"
     tar -xzf "$archive" -C "$part/unpacked" --strip-components=1 || stop 1 "$name: it could not be unpacked; is the disk full?"
     # The folder that is moved last is the one that is looked for first.
+    rm -rf "$folder/val" "$folder/train"
     mv "$part/unpacked/val" "$folder/val" && mv "$part/unpacked/train" "$folder/train"
 }
 

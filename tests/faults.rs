@@ -120,7 +120,7 @@ fn reheaded(file: &Path, change: impl Fn(&mut Value)) {
         seconds.to_string(),
         field("config_sha256"),
     ];
-    let whole = fields.join("\0") + "\0" + &repro::weights::hash(&state).unwrap();
+    let whole = fields.join("\0") + "\0" + &field("data_sha256") + &repro::weights::hash(&state).unwrap();
     header["sha256"] = repro::weights::hex(&Sha256::digest(whole)).into();
     repro::weights::write(file, &state, Some(&header.to_string())).unwrap();
 }

@@ -69,6 +69,23 @@ fn neither_threads_nor_a_cut_nor_shards_of_the_same_photos_lose_exactness() {
 }
 
 #[test]
+fn a_run_does_not_go_on_with_other_photos() {
+    let dir = tempfile::tempdir().unwrap();
+    photos(&dir.path().join("photos"));
+    succeed(resnet(dir.path(), &["--out", "cut", "limit=0.0001 seconds"]));
+    let added = dir.path().join("photos/train/dark/more.png");
+    fs::copy(dir.path().join("photos/train/dark/00.png"), &added).unwrap();
+    let refused = run(program("resnet", dir.path(), ["train", "--resume", "cut", "-q"]));
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("data are not those that this run began with"), "{}", text(&refused.stderr));
+    fs::remove_file(&added).unwrap();
+    // The same photos elsewhere are the same data.
+    fs::rename(dir.path().join("photos"), dir.path().join("moved")).unwrap();
+    let words = ["train", "--resume", "cut", "-q", "data.root=moved", "data.max_bad=3", "limit=10 minutes"];
+    succeed(program("resnet", dir.path(), words));
+}
+
+#[test]
 fn bad_photos_are_listed_and_counted_and_too_many_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let photos_here = dir.path().join("photos");
@@ -98,6 +115,9 @@ fn folders_that_do_not_fit_are_refused_in_words() {
     refused(&["model.num_classes=3"], &["model.num_classes is 3", "2 classes"]);
     refused(&["view=null"], &["view is missing"]);
     refused(&["data.root=nowhere"], &["nowhere"]);
+    refused(&["data.workers=0"], &["data.workers", "from 1 to 1024"]);
+    let one = ["model.name=resnet18", "model.image_size=32", "batch_size=1", "augment=[]"];
+    refused(&one, &["a batch norm cannot learn from one number a channel"]);
     refused(&["data={name: synthetic_colour}", "data.root=null", "model.num_classes=10"], &["view cannot act"]);
     fs::create_dir(dir.path().join("photos/train/nothing")).unwrap();
     refused(&["model.num_classes=3"], &["nothing"]);

@@ -155,6 +155,20 @@ fn a_network_of_crops_trains_on_after_a_cut_tests_ten_views_and_predicts() {
 }
 
 #[test]
+fn squares_that_are_too_small_to_test_on_are_refused_before_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = root().join("experiments/alexnet/ilsvrc2012_alexnet.yaml").display().to_string();
+    for (crops, edge, holds) in [("one", 223, false), ("one", 224, true), ("ten", 224, false), ("ten", 225, true)] {
+        let words = [format!("test.crops={crops}"), format!("view.test.edge={edge}")];
+        let fixed = ["train", "--config", &yaml, "--print-config"].map(String::from);
+        let output = run(program("alexnet", dir.path(), fixed.iter().chain(&words)));
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(if holds { 0 } else { 2 }), "{words:?}: {said}");
+        assert!(holds || said.contains("view.test.edge"), "{said}");
+    }
+}
+
+#[test]
 fn alexnet_s_summary_counts_as_published() {
     let dir = tempfile::tempdir().unwrap();
     for (name, parameters, adds) in [("alexnet", 61_100_840, Some(714_188_480)), ("alexnet_2012", 60_965_224, None)] {

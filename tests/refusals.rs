@@ -33,6 +33,7 @@ fn configuration_mistakes() {
         ("data=no_such_group", &["no_such_group"]),
         ("compute.device=tpu", &["tpu", "cpu"]),
         ("data.workers=2", &["workers"]),
+        ("augment=[{kind: crop, pad: 0, size: 20}]", &["augment", "remove `size`"]),
         ("optim.kind=sdg", &["sdg", "sgd"]),
         ("=3", &["=3"]),
         ("length=0.001 epochs", &["length", "less than one step"]),

@@ -27,6 +27,12 @@ def run(command):
     return seconds, usage.ru_maxrss * 1024, json.loads(said.splitlines()[-1])
 
 
+def given():
+    """The arguments that run.sh was given; places on this machine are named as they are called in the checkout."""
+    words = [word for flag, word in zip([None, *sys.argv[1:]], sys.argv[1:]) if not {flag, word} & {"--data", "--out", "--turbojpeg"}]
+    return [os.path.relpath(word, ROOT) if os.path.isabs(word) else word for word in words]
+
+
 def ratio(left, right):
     return statistics.median(a / b for a, b in zip(left, right))
 
@@ -46,7 +52,7 @@ def write(out, paper, peer, measures):
         "paper": paper,
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "commit": git("rev-parse", "HEAD") + changes,
-        "command": f"scripts/bench/run.sh {paper}",
+        "command": " ".join(["scripts/bench/run.sh", paper, *given()]),
         "machine": {"cpu": cpu, "cores": os.cpu_count(), "threads": int(THREADS)},
         "libtorch": "2.11.0",
         "peer": peer,

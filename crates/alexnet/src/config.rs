@@ -106,6 +106,17 @@ pub fn validate(config: &Config, _: &Settings) -> Findings {
         ),
     }
     found.check("normalise", config.normalise.check(3));
+    if let Some(view) = &config.view {
+        let (seen, least) = (view.test_edge(edge), edge + i64::from(config.test.crops == Crops::Ten));
+        found.must(
+            seen >= least,
+            "view.test.edge",
+            format!(
+                "is {seen}, but test.crops and a network of {edge} pixels need {least} or more, such as {}",
+                edge * 8 / 7
+            ),
+        );
+    }
     if let Some(ema) = &config.ema {
         found.check("ema", ema.check());
     }

@@ -18,8 +18,8 @@ use crate::{Error, Result, figures, loss, user};
 /// The 1,000 classes of ImageNet by label, a name a line; see the licence beside the file.
 const IMAGENET: &str = include_str!("../assets/imagenet_classes.txt");
 
-/// Pictures per forward pass in evaluation.
-pub const EVALUATION_BATCH: i64 = 256;
+/// Pictures per forward pass in evaluation, at most, and their pixels: 64 pictures of 224×224.
+const EVALUATED: (i64, i64) = (256, 64 * 224 * 224);
 
 /// Pictures that `data` shows.
 const LOOK: u64 = 40;
@@ -35,7 +35,9 @@ pub fn measure(
     out: &mut Eval,
 ) -> Result<()> {
     let mut predictions = Predictions::default();
-    for images in data.in_order(split, EVALUATION_BATCH) {
+    let (most, pixels) = EVALUATED;
+    let batch = (pixels / data.test_edge().pow(2)).clamp(1, most);
+    for images in data.in_order(split, batch) {
         let images = images?;
         let logits = logits(&images.image)?.to_kind(Kind::Double);
         let losses =

@@ -209,7 +209,14 @@ pub fn validate(config: &Config, settings: &Settings) -> Findings {
     if let Loss::Map { j } = config.loss {
         found.must(j > 0.0 && j.is_finite(), "loss.j", format!("is {j}; it must be greater than 0, such as 1"));
     }
-    found.check("augment", Augment::check_all(&config.augment, [1, 28, 28]));
+    match Augment::check_all(&config.augment, [1, 28, 28]) {
+        Err(error) => found.check("augment", Err(error)),
+        Ok(()) => found.must(
+            Augment::edge_after(&config.augment, 28) == 28,
+            "augment",
+            "changes the size of the pictures, and these networks take 28 pixels; remove `size` from the crop",
+        ),
+    }
     found.must(
         !config.augment.iter().any(Augment::mixes),
         "augment",

@@ -101,6 +101,15 @@ impl Variant {
             _ => 32,
         }
     }
+
+    /// Pixels of an edge that become one place of the last map.
+    pub fn stride(self) -> i64 {
+        match self {
+            Variant::Photo { stem: Stem::Photo, .. } => 32,
+            Variant::Photo { .. } => 8,
+            Variant::Cifar { .. } => 4,
+        }
+    }
 }
 
 /// What a forward pass leaves.

@@ -14,8 +14,8 @@ use crate::trainer::{Named, Setup, Signals};
 use crate::{Error, Result, user, weights};
 
 /// Keys that a resumed run may set anew, since they do not change what it stands for.
-const FREE: [&str; 7] =
-    ["compute.device", "compute.threads", "log.", "checkpoint.", "limit", "data.root", "data.workers"];
+const FREE: [&str; 8] =
+    ["compute.device", "compute.threads", "log.", "checkpoint.", "limit", "data.root", "data.workers", "data.max_bad"];
 
 pub(super) fn train<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<()> {
     if let [_, other, ..] = args.common.words.iter().filter(|w| !w.contains('=')).collect::<Vec<_>>()[..] {
@@ -144,7 +144,7 @@ fn resumed<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<Option
         .collect();
     if !changed.is_empty() {
         return Err(user!(
-            "a resumed run keeps its configuration, but these keys differ: {}; start a new run for them (only compute.device, compute.threads, log, checkpoint and limit may change)",
+            "a resumed run keeps its configuration, but these keys differ: {}; start a new run for them (only compute.device, compute.threads, data.root, data.workers, data.max_bad, log, checkpoint and limit may change)",
             changed.join(", ")
         ));
     }

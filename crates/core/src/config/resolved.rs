@@ -10,8 +10,8 @@ use super::layers::{Layer, find, leaves, remove};
 use super::yaml;
 
 /// These change where and how a run computes, not what: they are not part of its hash.
-const NOT_HASHED: [&str; 7] =
-    ["compute.device", "compute.threads", "data.workers", "data.root", "log", "checkpoint", "limit"];
+const NOT_HASHED: [&str; 8] =
+    ["compute.device", "compute.threads", "data.workers", "data.root", "data.max_bad", "log", "checkpoint", "limit"];
 
 /// A configuration put together from its layers, before it is given types.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ impl Resolved {
     }
 
     /// SHA-256, in hex, over the canonical JSON of what decides the result: without device, threads, workers, the data's
-    /// folder, logging, checkpointing and the wall-clock limit.
+    /// folder and the bad pictures put up with, logging, checkpointing and the wall-clock limit.
     pub fn hash(&self) -> String {
         let mut tree = self.tree.clone();
         for key in NOT_HASHED {

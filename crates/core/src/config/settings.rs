@@ -131,6 +131,11 @@ impl Settings {
             "must be from 1 to 1024; for libtorch's choice leave the key away",
         );
         must(
+            self.data.workers.is_none_or(|n| (1..=1024).contains(&n)),
+            "data.workers",
+            "must be from 1 to 1024; for as many as there are cores leave the key away",
+        );
+        must(
             is_device(&self.compute.device),
             "compute.device",
             "must be auto, cpu, cuda or cuda:<index>, such as cuda:0",

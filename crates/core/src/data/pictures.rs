@@ -88,6 +88,14 @@ impl Pictures {
         }
     }
 
+    /// Edge of the pictures of [`Self::in_order`], in pixels.
+    pub fn test_edge(&self) -> i64 {
+        match self {
+            Self::Resident(data) => data.test.shape()[2],
+            Self::Stream(data) => data.test_edge(),
+        }
+    }
+
     /// The names of the K classes, by label.
     pub fn classes(&self) -> &[String] {
         match self {

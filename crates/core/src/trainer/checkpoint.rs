@@ -27,24 +27,41 @@ pub(super) struct Header {
     pub(super) seconds: f64,
     /// Hash of the configuration that the run stands for.
     pub(super) config_sha256: String,
+    /// Hash of the data of this stage; empty in files of older builds.
+    #[serde(default)]
+    pub(super) data_sha256: String,
     /// Over the fields above and all tensors.
     sha256: String,
 }
 
 impl Header {
-    pub(super) fn new(stage: &str, step: u64, seconds: f64, config_sha256: &str) -> Self {
-        let (stage, config_sha256) = (stage.to_string(), config_sha256.to_string());
-        Self { format: FORMAT, stage, step, seconds, config_sha256, sha256: String::new() }
+    pub(super) fn new(stage: &str, step: u64, seconds: f64, config_sha256: &str, data_sha256: &str) -> Self {
+        let (stage, sha256) = (stage.to_string(), String::new());
+        let (config_sha256, data_sha256) = (config_sha256.to_string(), data_sha256.to_string());
+        Self { format: FORMAT, stage, step, seconds, config_sha256, data_sha256, sha256 }
+    }
+
+    /// Refuses to go on with other data than those that the run has learned from.
+    pub(super) fn check_data(&self, sha256: &str) -> Result<()> {
+        if self.data_sha256.is_empty() || self.data_sha256 == sha256 {
+            return Ok(());
+        }
+        Err(user!(
+            "the data are not those that this run began with (their hash is {sha256:.8} and was {:.8}); put them back as they were, or start a \
+             new run",
+            self.data_sha256
+        ))
     }
 
     fn checksum(&self, state: &Named) -> Result<String> {
         let fields = format!(
-            "{}\0{}\0{}\0{}\0{}\0",
+            "{}\0{}\0{}\0{}\0{}\0{}",
             self.format,
             self.stage,
             self.step,
             self.seconds.to_bits(),
-            self.config_sha256
+            self.config_sha256,
+            self.data_sha256
         );
         Ok(weights::hex(&Sha256::digest(fields + &weights::hash(state)?)))
     }
@@ -156,7 +173,7 @@ mod tests {
     }
 
     fn save_at(folder: &Path, step: u64) -> PathBuf {
-        save(folder, Header::new("train", step, 1.5, "abc"), &state(step as f32), 2).unwrap()
+        save(folder, Header::new("train", step, 1.5, "abc", "data"), &state(step as f32), 2).unwrap()
     }
 
     fn newest_step(folder: &Path) -> (Option<u64>, Vec<String>) {
@@ -182,7 +199,7 @@ mod tests {
         let path = dir.path().join("train-000000005.safetensors");
         for i in 1..300 {
             let seconds = f64::from(i) * 0.123_456_789_123_4 + 1e-9;
-            save(dir.path(), Header::new("train", 5, seconds, "abc"), &state(5.0), 2).unwrap();
+            save(dir.path(), Header::new("train", 5, seconds, "abc", "data"), &state(5.0), 2).unwrap();
             assert_eq!(load(&path).unwrap().0.seconds, seconds);
         }
     }
@@ -220,7 +237,7 @@ mod tests {
         save_at(dir.path(), 5);
         fs::write(dir.path().join("train-000000010.safetensors"), b"cut").unwrap();
         assert_eq!(newest_step(dir.path()).0, Some(5));
-        save(dir.path(), Header::new("train", 7, 0.0, "abc"), &state(7.0), 1).unwrap();
+        save(dir.path(), Header::new("train", 7, 0.0, "abc", "data"), &state(7.0), 1).unwrap();
         assert_eq!(newest_step(dir.path()), (Some(7), vec![]));
         assert_eq!(list(dir.path(), "train").len(), 1);
         assert_eq!(fs::read(dir.path().join("train-000000010.set-aside")).unwrap(), b"cut");
@@ -230,13 +247,13 @@ mod tests {
     fn what_is_whole_and_does_not_fit_is_named_and_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         save_at(dir.path(), 5);
-        let mut newer = Header::new("train", 7, 0.0, "abc");
+        let mut newer = Header::new("train", 7, 0.0, "abc", "data");
         newer.format = FORMAT + 1;
         let wide = Named::from([("model.w".to_string(), Tensor::from_slice(&[0f32; 4]))]);
         for (step, header, saved, named) in [
             (7, newer, state(1.0), "format 2"),
-            (8, Header::new("train", 8, 0.0, "other"), state(1.0), "another configuration"),
-            (9, Header::new("train", 9, 0.0, "abc"), wide, "model.w is [4] and should be [3]"),
+            (8, Header::new("train", 8, 0.0, "other", "data"), state(1.0), "another configuration"),
+            (9, Header::new("train", 9, 0.0, "abc", "data"), wide, "model.w is [4] and should be [3]"),
         ] {
             let path = save(dir.path(), header, &saved, 9).unwrap();
             let whole = fs::read(&path).unwrap();

@@ -78,7 +78,8 @@ pub(super) fn fit<R: Recipe>(
         if checkpoint && setup.rank == 0 {
             finite(&recipe.state(), done)?;
             run.flush()?;
-            let header = checkpoint::Header::new(plan.stage, done, at.seconds, &run.result.config_sha256);
+            let data = run.result.data_sha256.as_deref().unwrap_or_default();
+            let header = checkpoint::Header::new(plan.stage, done, at.seconds, &run.result.config_sha256, data);
             checkpoint::save(run.checkpoints(), header, &recipe.state(), settings.checkpoint.keep)?;
         }
         if stop {

@@ -255,7 +255,8 @@ impl Run {
             weights_sha256: None,
             data_sha256: None,
             parameters: start.parameters,
-            notes: Vec::new(),
+            // What came up in an earlier sitting holds for the whole run.
+            notes: read_result(&folder).map(|before| before.notes).unwrap_or_default(),
         };
         let log = Log::open(&folder, start.quiet)?;
         let fields = start.resolved.leaves().into_iter().map(|(key, value)| (key, hyper_parameter(&value))).collect();
@@ -290,7 +291,9 @@ impl Run {
     pub(super) fn notes(&mut self, notes: Vec<String>) -> Result<()> {
         for note in notes {
             self.line(&format!("note: {note}"))?;
-            self.result.notes.push(note);
+            if !self.result.notes.contains(&note) {
+                self.result.notes.push(note);
+            }
         }
         Ok(())
     }

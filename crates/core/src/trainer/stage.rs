@@ -107,7 +107,8 @@ fn train<R: Recipe>(
     let state = recipe.state();
     let steps_per_epoch = data.len() / plan.batch_size;
     let total = plan.length.steps(steps_per_epoch);
-    run.result.data_sha256 = Some(data.sha256());
+    let data_sha256 = data.sha256();
+    run.result.data_sha256 = Some(data_sha256.clone());
     run.result.effective_batch = plan.batch_size;
     run.result.world_size = setup.world;
     run.result.lr = BTreeMap::from([("base".into(), plan.lr.0), ("scaled".into(), plan.lr.1)]);
@@ -132,6 +133,7 @@ fn train<R: Recipe>(
     }
     let from = match found? {
         Some(header) => {
+            header.check_data(&data_sha256)?;
             run.line(&format!("goes on from step {} of {total}", header.step))?;
             Progressed { step: header.step, seconds: header.seconds }
         }
@@ -145,7 +147,7 @@ fn train<R: Recipe>(
     run.write_books()?;
     if from.step == 0 && init.is_some() && setup.rank == 0 {
         // `--resume` does not know where the weights came from.
-        let header = checkpoint::Header::new(plan.stage, 0, 0.0, &run.result.config_sha256);
+        let header = checkpoint::Header::new(plan.stage, 0, 0.0, &run.result.config_sha256, &data_sha256);
         checkpoint::save(run.checkpoints(), header, &state, setup.settings.checkpoint.keep)?;
     }
     run.begin_stage(plan.stage, from.step, total)?;
@@ -157,10 +159,6 @@ fn train<R: Recipe>(
     if setup.rank > 0 {
         return Ok(state);
     }
-    let found = evaluate_into(Eval::default(), &mut recipe, &data, Split::Test)?;
-    run.notes(data.notes())?;
-    let last = Step { index: total - 1, total, steps_per_epoch, setup };
-    run.evaluated(&plan.prefix("test"), &last, &found, true)?;
     let suffix = if plan.later { format!("-{}", plan.stage) } else { String::new() };
     let model = weights::below(&state, "model.");
     let card = recipe.card(&data);
@@ -172,6 +170,11 @@ fn train<R: Recipe>(
     if !plan.later {
         run.result.weights_sha256 = Some(weights::hash(&model)?);
     }
+    // After the weights: an evaluation that fails must not cost them.
+    let found = evaluate_into(Eval::default(), &mut recipe, &data, Split::Test)?;
+    run.notes(data.notes())?;
+    let last = Step { index: total - 1, total, steps_per_epoch, setup };
+    run.evaluated(&plan.prefix("test"), &last, &found, true)?;
     draw_curves(run, plan, total)?;
     Ok(state)
 }

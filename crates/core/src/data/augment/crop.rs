@@ -59,7 +59,8 @@ impl Crop {
     /// Row and column of the crop's corner in the padded picture of this height and width.
     pub(super) fn draw(&self, rng: &mut ChaCha8Rng, picture: [i64; 2]) -> [i64; 2] {
         let [height, width] = self.cut(picture);
-        let mut place = |left: i64| below(rng, left as u64 + 2 * self.pad + 1) as i64;
+        // A crop may be larger than the picture, as long as the border makes up for it.
+        let mut place = |left: i64| below(rng, (left + 2 * self.pad as i64 + 1) as u64) as i64;
         [place(picture[0] - height), place(picture[1] - width)]
     }
 }

@@ -55,7 +55,7 @@ fn middle_rows(image: &Tensor, column: i64, height: i64) -> Result<Tensor> {
 /// Each channel mapped so that its values are spread evenly, unless its histogram is too narrow for a step.
 pub(super) fn equalize(image: &Tensor) -> Result<Tensor> {
     let (n, c, h, w) = image.size4()?;
-    let index = image.f_view([n * c, h * w])?.f_to_kind(Kind::Int64)?;
+    let index = image.f_reshape([n * c, h * w])?.f_to_kind(Kind::Int64)?;
     let ones = index.f_ones_like()?;
     let counts = Tensor::f_zeros([n * c, 256], (Kind::Int64, image.device()))?.f_scatter_add(1, &index, &ones)?;
     // All pixels but those of the highest value that occurs, over 255.

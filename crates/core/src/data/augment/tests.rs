@@ -192,6 +192,22 @@ proptest! {
     }
 }
 
+/// Photos come with the channels of a pixel side by side; few pictures at a time, so that all may draw the same operation.
+#[test]
+fn layout_in_memory_changes_nothing() {
+    for augment in all() {
+        let pipeline = Pipeline::new(vec![augment.clone()], Normaliser::none(), [3, 12, 14]).unwrap();
+        for seed in 0..150 {
+            let draws = Draws { seed, epoch: 0, step: 0, samples: &[5, 8] };
+            let usual = pipeline.apply(pictures(2), draws).unwrap();
+            let image = torch_ext::channels_last(&pictures(2).image).unwrap();
+            let found = pipeline.apply(Images { image, ..pictures(2) }, draws).unwrap();
+            let apart = (found.image - usual.image).abs().max().double_value(&[]);
+            assert!(apart < 1e-6, "{augment:?}, seed {seed}: {apart}");
+        }
+    }
+}
+
 #[test]
 fn every_kind_changes_pictures() {
     let set = || pictures(8);

@@ -173,7 +173,10 @@ impl Filling {
         if device != Device::Cpu {
             image =
                 image.f_to_device_(device, Kind::Uint8, true, false)?.f_to_kind(Kind::Float)?.f_div_scalar_(255.0)?;
-            label = label.f_to_device(device)?;
+            if device.is_cuda() {
+                label = label.f_pin_memory(device)?;
+            }
+            label = label.f_to_device_(device, Kind::Int64, true, false)?;
         }
         Ok((Images { image, label, mix: None }, self.samples))
     }

@@ -190,6 +190,10 @@ impl Stream {
         Ok(unit.f_div_scalar(255.0)?)
     }
 
+    pub(super) fn test_edge(&self) -> i64 {
+        i64::from(self.test.edge)
+    }
+
     pub(super) fn classes(&self) -> &[String] {
         &self.classes
     }
@@ -215,7 +219,7 @@ impl Stream {
         let (reader, size) = (Arc::new(reader), self.test.square_bytes());
         let tasks = Task::in_order(reader.index.len(), SAMPLED);
         let mut loader = Loader::start(&reader, self.workers, 2 * self.workers, Box::new(tasks))?;
-        let (mut sums, mut count) = ([(0_u64, 0_u64); 3], 0);
+        let (mut sums, mut count) = ([(0_u64, 0_u64); 3], 0_u64);
         while let Some(done) = loader.next() {
             let done = done?;
             for (sample, reason) in &done.bad {
@@ -231,8 +235,8 @@ impl Stream {
             loader.recycle(done.squares);
         }
         let moments = |(sum, squares): (u64, u64)| {
-            let mean = sum as f64 / f64::from(count);
-            let variance = squares as f64 / f64::from(count) - mean * mean;
+            let mean = sum as f64 / count as f64;
+            let variance = squares as f64 / count as f64 - mean * mean;
             (mean / 255.0, variance.max(0.0).sqrt() / 255.0)
         };
         Ok(sums.map(moments).to_vec())

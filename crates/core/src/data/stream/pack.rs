@@ -54,6 +54,8 @@ pub fn pack(config: &DataConfig, out: &Path, size: u64) -> Result<Packed> {
             return Err(user!("{} holds {} already; choose an empty folder", out.display(), path.display()));
         }
     }
+    let unfinished = out.join(shards::UNFINISHED);
+    write_atomic(&unfinished, &[b"These shards are being written, or were cut off.\n"])?;
     let mut packed = Packed { shards: Vec::new(), pictures: 0 };
     let (test, index) = &found.test;
     let validation = found.validation.as_ref().map(|index| ("val", index));
@@ -63,6 +65,7 @@ pub fn pack(config: &DataConfig, out: &Path, size: u64) -> Result<Packed> {
     }
     let names: String = called(name, found.classes).into_iter().map(|class| class + "\n").collect();
     write_atomic(&out.join(shards::CLASSES), &[names.as_bytes()])?;
+    std::fs::remove_file(&unfinished).map_err(Error::io("remove", &unfinished))?;
     Ok(packed)
 }
 

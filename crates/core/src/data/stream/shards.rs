@@ -18,12 +18,18 @@ const LABEL: u64 = 32;
 /// The file that names the classes.
 pub(super) const CLASSES: &str = "classes.txt";
 
+/// Lies beside the shards until all of them are written.
+pub(super) const UNFINISHED: &str = "unfinished";
+
 /// Reads the headers of all shards in `root`; a set without `classes.txt` has `classes` classes that are called by their numbers.
 ///
 /// # Errors
 /// Splits without shards or pictures, shards that are cut off or damaged, pictures without label and labels without picture, labels that are
 /// no class.
 pub(super) fn open(root: &Path, classes: i64) -> Result<Found> {
+    if root.join(UNFINISHED).exists() {
+        return Err(user!("{} was not written to its end; delete it, and write the shards anew", root.display()));
+    }
     let named = root.join(CLASSES);
     let classes: Vec<String> = match fs::read_to_string(&named) {
         Ok(text) => text.lines().map(str::to_string).collect(),

@@ -153,3 +153,19 @@ fn what_cannot_be_packed_is_refused() {
     pack(&data("folder", dir.path()), out.path(), 1 << 20).unwrap();
     refused(data("folder", dir.path()), "choose an empty folder");
 }
+
+/// The last picture of the test split goes while the shards are written: some of them stand there already.
+#[test]
+fn shards_that_were_not_written_to_the_end_are_refused() {
+    let dir = folder();
+    let out = TempDir::new().unwrap();
+    let found = folder::open(dir.path()).unwrap();
+    let last = found.test.1.len() as i64 - 1;
+    let path = dir.path().join(found.test.1.told(last));
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/nowhere/at/all.png", &path).unwrap();
+    let text = refusal(pack(&data("folder", dir.path()), out.path(), 1));
+    assert!(text.contains("it is gone"), "{text}");
+    assert!(fs::read_dir(out.path()).unwrap().count() > 2);
+    assert!(refusal(opened(out.path())).contains("was not written to its end"));
+}
