@@ -3,7 +3,7 @@
 use lenet::config::{Config, Optim};
 use lenet::prepare::Prepare;
 use repro::config::{Experiment, Length};
-use repro::data::{Augment, Crop, Fill, Flip, Normalise};
+use repro::data::{Augment, Crop, Fill, Filter, Flip, Normalise, TrainView};
 use repro::optim::{LrScaling, OptimConfig, Schedule, SgdConfig};
 
 use crate::program::root;
@@ -191,6 +191,34 @@ fn figure_6_of_resnet_and_the_short_rows() {
     for name in ["plain20", "plain56", "resnet20", "resnet56"] {
         section_4_2(&format!("{name}_short"), &format!("cifar_{name}"), 1_000, Some(5000));
     }
+}
+
+/// §3.4: batch 256, 0.1 divided by 10 "when the error plateaus" (here twice), 60·10⁴ steps, weight decay 0.0001, momentum 0.9, no dropout; the shorter side from 256 to 480.
+#[test]
+fn the_recipe_of_resnet_for_photos() {
+    let Experiment { settings, paper, .. } = resnet("imagenet_resnet50");
+    assert_eq!((settings.length, settings.batch_size), (Length::Steps(600_000), 256));
+    assert_eq!((paper.model.name.as_str(), paper.model.num_classes), ("resnet50_v1", 1000));
+    assert_eq!(paper.optim, sgd(0.1, 1e-4));
+    let rates = [(199_999, 0.1), (200_000, 0.01), (400_000, 0.001), (599_999, 0.001)];
+    assert_rates("imagenet_resnet50", &paper.optim, &paper.schedule, [600_000, 5004], &rates);
+    let view = paper.view.unwrap();
+    assert_eq!(view.train, TrainView::ResizeRandomCrop { resize: [256, 480], filter: Filter::Bilinear });
+    assert!(matches!(&paper.augment[..], [Augment::PcaNoise(noise), Augment::Flip(_)] if noise.std == 0.1));
+    assert!((settings.paper.unwrap().value.unwrap() - 0.2285).abs() < 1e-12);
+}
+
+/// The two rows of Imagenette differ in their length alone, and are of torchvision's network.
+#[test]
+fn imagenette_in_two_lengths() {
+    let [five, twenty] = ["imagenette_e5", "imagenette_e20"].map(resnet);
+    assert_eq!((five.settings.length, twenty.settings.length), (Length::Epochs(5.0), Length::Epochs(20.0)));
+    assert_eq!((five.paper.model.name.as_str(), five.paper.edge(five.paper.variant().unwrap())), ("resnet18", 224));
+    assert_eq!(five.paper, twenty.paper);
+    assert_eq!(
+        (five.settings.batch_size, five.settings.compute),
+        (twenty.settings.batch_size, twenty.settings.compute)
+    );
 }
 
 /// arXiv:2010.01412, §3.1: flips, and crops after four reflected pixels; ρ = 0.05. arXiv:2102.11600: ρ is ten times as large or more.
