@@ -35,7 +35,7 @@ fn model(config: &Config, path: &nn::Path) -> Result<Forward> {
     let (variant, classes) = (config.variant()?, config.model.num_classes);
     let edge = config.edge(variant);
     let net = Network::new(path, variant, classes, edge);
-    Ok(classifier::forward(variant.edges(edge), classes, move |image, mode| net.forward(image, mode).logits))
+    Ok(classifier::forward(variant.edges(edge), classes, move |image, mode| Ok(net.forward(image, mode).logits)))
 }
 
 fn look(config: &Config, setup: &Setup) -> Result<Look> {

@@ -78,7 +78,11 @@ pub fn gradient(
 }
 
 /// `image` `[N, 3, H, W]`, H and W among `edges` [, `label`] → `logits` [, `loss`], for [`crate::cli::App::model`].
-pub fn forward(edges: RangeInclusive<i64>, classes: i64, net: impl Fn(&Tensor, Mode) -> Tensor + 'static) -> Forward {
+pub fn forward(
+    edges: RangeInclusive<i64>,
+    classes: i64,
+    net: impl Fn(&Tensor, Mode) -> Result<Tensor> + 'static,
+) -> Forward {
     Box::new(move |input: &Named, train| {
         if let Some(name) = input.keys().find(|name| !["image", "label"].contains(&name.as_str())) {
             return Err(user!("input tensor {name} is not known; give image and, for the loss, label"));
@@ -94,7 +98,7 @@ pub fn forward(edges: RangeInclusive<i64>, classes: i64, net: impl Fn(&Tensor, M
             };
             return Err(user!("image is {:?} of {size:?}; this model takes floating point of {takes}", image.kind()));
         }
-        let logits = net(image, if train { Mode::Train } else { Mode::Eval });
+        let logits = net(image, if train { Mode::Train } else { Mode::Eval })?;
         let mut output = Named::from([("logits".to_string(), logits.shallow_clone())]);
         if let Some(label) = input.get("label") {
             let fits = label.kind() == Kind::Int64 && label.size() == [size[0]];

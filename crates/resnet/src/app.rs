@@ -32,8 +32,15 @@ pub fn app() -> App<Config> {
 
 /// `image` `[N, 3, H, W]`, centred [, `label`] → `logits` [, `loss`].
 fn model(config: &Config, path: &nn::Path) -> Result<Forward> {
-    let net = Network::new(path, config.variant()?, config.model.num_classes);
-    Ok(classifier::forward(8..=i64::MAX, config.model.num_classes, move |image, mode| net.forward(image, mode).logits))
+    let variant = config.variant()?;
+    let net = Network::new(path, variant, config.model.num_classes);
+    Ok(classifier::forward(8..=i64::MAX, config.model.num_classes, move |image, mode| {
+        let (n, _, h, w) = image.size4()?;
+        if mode.trains() {
+            variant.check_batch(n, h.max(w))?;
+        }
+        Ok(net.forward(image, mode).logits)
+    }))
 }
 
 fn look(config: &Config, setup: &Setup) -> Result<Look> {

@@ -102,6 +102,20 @@ impl Variant {
         }
     }
 
+    /// Refuses pictures to learn from whose last map leaves a batch norm one number a channel.
+    ///
+    /// # Errors
+    /// One picture of at most [`Self::stride`] pixels.
+    pub fn check_batch(self, pictures: i64, edge: i64) -> Result<()> {
+        if pictures > 1 || edge > self.stride() {
+            return Ok(());
+        }
+        Err(user!(
+            "a batch norm cannot learn from one number a channel: the last map of a picture of {edge} pixels has one place, and it would see one \
+             picture at a time; take more pictures or larger ones (batch_size, compute.micro_batch, model.image_size)"
+        ))
+    }
+
     /// Pixels of an edge that become one place of the last map.
     pub fn stride(self) -> i64 {
         match self {

@@ -6,7 +6,7 @@ use repro::data::{Form, Images, Pictures, Source};
 use repro::nn::{self as layers, Mode};
 use repro::optim::{Ema, Group, Optimizer, Params, Sam};
 use repro::trainer::{Eval, Named, Plan, Recipe, Scalar, Scalars, Setup, Split, Step, together};
-use repro::{Result, user, weights};
+use repro::{Result, weights};
 use tch::{Tensor, nn};
 
 use crate::config::Config;
@@ -50,13 +50,7 @@ impl Recipe for Train {
         let (batch, share) = (setup.settings.batch_size, setup.settings.batch_size / setup.world);
         let seen = setup.settings.compute.micro_batch.map_or(share, |micro| micro.min(share));
         let fewest = if share.is_multiple_of(seen) { seen } else { share % seen };
-        if fewest == 1 && edge <= variant.stride() {
-            return Err(user!(
-                "a batch norm cannot learn from one number a channel: of {edge} pixels {} leaves one place, and it sees one picture at a time; \
-                 choose a larger batch_size, compute.micro_batch or model.image_size",
-                config.model.name
-            ));
-        }
+        variant.check_batch(fewest as i64, edge)?;
         if seen < batch {
             setup.note(format!("batch norm sees {seen} pictures at a time, and not the batch of {batch}"));
         }

@@ -234,3 +234,21 @@ fn the_binary_agrees() {
         assert_close("logits in float64", &output["logits"], twin("logits"), DOUBLE.of_scale(twin("logits")));
     }
 }
+
+#[test]
+fn one_number_a_channel_is_refused() {
+    for (name, edge) in [("resnet18", 32), ("resnet18_cifar", 8), ("cifar_resnet20", 4)] {
+        let variant = Variant::named(name).unwrap();
+        assert_eq!(variant.check_batch(1, edge).unwrap_err().exit_code(), 2, "{name}");
+        variant.check_batch(1, edge + 1).unwrap();
+        variant.check_batch(2, edge).unwrap();
+        // And it is the last map that has one place.
+        let (_, net) = network(name, 10, false);
+        let places = |edge: i64| {
+            tch::no_grad(|| {
+                net.forward(&Tensor::zeros([1, 3, edge, edge], (Kind::Float, Device::Cpu)), Mode::Eval).map.size()
+            })
+        };
+        assert_eq!((&places(edge)[2..], places(edge + 1)[2] > 1), (&[1, 1][..], true), "{name}");
+    }
+}
