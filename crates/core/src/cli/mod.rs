@@ -85,7 +85,7 @@ pub type Forward = Box<dyn Fn(&Named, bool) -> Result<Named>>;
 pub struct App<C> {
     /// Who it is.
     pub paper: Paper,
-    /// Refuses settings that cannot act or contradict each other: (key, what is wrong and what to do).
+    /// Finds settings that cannot act or contradict each other.
     pub validate: fn(&C, &Settings) -> Findings,
     /// Training stages in their order.
     pub stages: Vec<Stage<C>>,
