@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
-use repro::data::uniform;
+use repro::random::uniform;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -66,7 +66,7 @@ fn twenty_kills_at_random_moments_lose_nothing() {
     let startup = begun.elapsed();
     let mut half_written = 0;
     for kill in 0..KILLS {
-        let mut rng = repro::data::rng(1998, kill, 0, "kill");
+        let mut rng = repro::random::rng(1998, kill, 0, "kill");
         let mut random = || uniform(&mut rng, 0.0, 1.0);
         let before = step();
         // Moments follow what the run does and not the clock alone, so that a fast machine is hit as often as a slow one. Where it has

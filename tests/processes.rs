@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use repro::trainer::Named;
 use repro::weights;
+use repro::weights::Named;
 
 use crate::program::{checkpoints, lenet, pasted, result, run, signal, smoke, succeed, text, wait_until};
 

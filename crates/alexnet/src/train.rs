@@ -2,10 +2,13 @@
 
 use repro::classifier::{self, Card};
 use repro::config::Settings;
+use repro::data::Split;
 use repro::data::{Form, Images, Pictures, Source, ten_crop};
 use repro::nn::Mode;
 use repro::optim::{Ema, Group, Optimizer, Params};
-use repro::trainer::{Eval, Named, Plan, Recipe, Scalar, Scalars, Setup, Split, Step, together};
+use repro::setup::Setup;
+use repro::trainer::{Eval, Plan, Recipe, Scalar, Scalars, Step};
+use repro::weights::{Named, together};
 use repro::{Result, user, weights};
 use tch::{Kind, Tensor, nn};
 

@@ -8,7 +8,7 @@ use alexnet::model::{NAMES, Network, Variant};
 use repro::golden::{self, DOUBLE, Program, SINGLE, assert_close, assert_samples_close, gradients, variables};
 use repro::nn::Mode;
 use repro::optim::{LrScaling, OptimConfig, SgdConfig};
-use repro::trainer::Named;
+use repro::weights::Named;
 use repro::{loss, weights};
 use tch::{Device, Kind, Tensor, nn};
 

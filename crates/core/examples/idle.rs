@@ -5,8 +5,12 @@ use std::process::ExitCode;
 
 use repro::cli::{App, Paper};
 use repro::config::{Findings, Settings};
-use repro::data::{Cursor, Source, order};
-use repro::trainer::{Eval, Named, Plan, Recipe, Scalar, Scalars, Setup, Split, Stage, Step};
+use repro::data::Split;
+use repro::data::{Cursor, Source};
+use repro::random::order;
+use repro::setup::Setup;
+use repro::trainer::{Eval, Plan, Recipe, Scalar, Scalars, Stage, Step};
+use repro::weights::Named;
 use repro::{Error, Result};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};

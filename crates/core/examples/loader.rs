@@ -11,7 +11,7 @@ use repro::config::{CheckpointConfig, Compute, DataConfig, EvalConfig, Every, Le
 use repro::data::{
     Augment, Cursor, Filter, Flip, Form, JPEG_DECODER, Normalise, Pictures, Source, TestView, TrainView, View,
 };
-use repro::trainer::Setup;
+use repro::setup::Setup;
 use repro::{Error, Result};
 use tch::Device;
 

@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::cli::{Forward, Look, Prediction};
-use crate::data::{Cursor, Images, Normalise, Normaliser, Pictures, Source};
+use crate::data::Split;
+use crate::data::{Cursor, Images, Mix, Normalise, Normaliser, Pictures, Source};
 use crate::metrics::Predictions;
 use crate::nn::Mode;
 use crate::optim::Params;
-use crate::trainer::{Eval, Named, Setup, Split, Step};
-use crate::{Error, Result, figures, loss, user};
-
-/// The 1,000 classes of ImageNet by label, a name a line; see the licence beside the file.
-const IMAGENET: &str = include_str!("../assets/imagenet_classes.txt");
+use crate::setup::Setup;
+use crate::trainer::{Eval, Step};
+use crate::weights::Named;
+use crate::{Error, Result, classes, figures, loss, user};
 
 /// Pictures per forward pass in evaluation, at most, and their pixels: 64 pictures of 224×224.
 const EVALUATED: (i64, i64) = (256, 64 * 224 * 224);
@@ -47,6 +47,16 @@ pub fn measure(
     out.classification(&predictions.finish()?, data.classes(), |places| data.show(split, places))
 }
 
+/// [`loss::cross_entropy`] of pictures that mixup or cutmix may have blended of two: λ times that of their first labels plus 1 − λ times that of
+/// the second (arXiv:1710.09412; arXiv:1905.04899, Eq. 1).
+pub fn mixed_cross_entropy(logits: &Tensor, images: &Images, smoothing: f64) -> Tensor {
+    let first = loss::cross_entropy(logits, &images.label, smoothing);
+    match &images.mix {
+        Some(Mix { label, share }) => first * *share + loss::cross_entropy(logits, label, smoothing) * (1.0 - share),
+        None => first,
+    }
+}
+
 /// The gradient of the mean cross-entropy over a batch, worked off in the step's parts and averaged over the processes. `logits` takes
 /// pictures `[n, 3, H, W]` of the batch and gives `[n, K]`. Returns that mean, and the share of wrong answers, both left on the device.
 ///
@@ -64,7 +74,7 @@ pub fn gradient(
     for (start, n, share) in at.parts(batch.image.size()[0]) {
         let part = batch.part(start, n);
         let logits = at.autocast(|| logits(&part.image))?;
-        let loss = loss::mixed_cross_entropy(&logits, &part, smoothing);
+        let loss = mixed_cross_entropy(&logits, &part, smoothing);
         at.micro(&loss, share)?;
         let wrong = logits.detach().argmax(1, false).ne_tensor(&part.label).to_kind(Kind::Float).mean(Kind::Float);
         let (loss, wrong) = (loss.detach() * share, wrong * share);
@@ -166,14 +176,14 @@ impl Card {
         if let Some(text) = text {
             return serde_json::from_str(text).map_err(|e| user!("the card in the weights file cannot be read: {e}"));
         }
-        let names = (0..classes).map(|class| match IMAGENET.lines().nth(class as usize) {
-            Some(name) if classes == 1000 => name.to_string(),
-            _ => class.to_string(),
-        });
+        let names: Vec<String> = match classes {
+            1000 => classes::imagenet().into_iter().map(String::from).collect(),
+            _ => (0..classes).map(|class| class.to_string()).collect(),
+        };
         match normalise {
             Normalise::Channels { mean, std } => {
                 let row = |numbers: &[f64]| Some((vec![1, 3, 1, 1], numbers.iter().map(|x| *x as f32).collect()));
-                Ok(Self { classes: names.collect(), mean: row(mean), std: row(std) })
+                Ok(Self { classes: names, mean: row(mean), std: row(std) })
             }
             Normalise::PixelMean { .. } => Err(user!(
                 "these weights have no card with the mean picture that normalise.kind=pixel_mean needs; give a run folder, or write kind: channels"
@@ -272,4 +282,26 @@ pub fn predict(
         Ok(Prediction { image: path.clone(), classes, pictures: vec![drawn] })
     };
     images.iter().enumerate().map(answer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// λ of one label and 1 − λ of the other are the soft target that they come to, smoothing and all.
+    #[test]
+    fn mixed_labels_are_a_soft_target() {
+        const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
+        let logits = Tensor::randn([4, 3], F64);
+        let labels = Tensor::from_slice(&[2i64, 0, 1, 1]);
+        let images = |mix| Images { image: Tensor::zeros([4], F64), label: labels.shallow_clone(), mix };
+        let plain = mixed_cross_entropy(&logits, &images(None), 0.1);
+        assert_eq!(plain, loss::cross_entropy(&logits, &labels, 0.1));
+        let others = Tensor::from_slice(&[0i64, 2, 1, 1]);
+        let target = (labels.one_hot(3) * 0.3 + others.one_hot(3) * 0.7) * 0.9 + 0.1 / 3.0;
+        let mixed = images(Some(Mix { label: others, share: 0.3 }));
+        let expected = loss::soft_cross_entropy(&logits, &target);
+        let gap = (mixed_cross_entropy(&logits, &mixed, 0.1) - expected).abs().double_value(&[]);
+        assert!(gap < 1e-12, "{gap}");
+    }
 }

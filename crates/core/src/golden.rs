@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use tch::{Kind, Tensor, nn};
 
 use crate::optim::{Group, OptimConfig, Params};
-use crate::trainer::Named;
+use crate::weights::Named;
 use crate::{Error, Result, user, weights};
 
 /// Sum of the key's bytes, each times its place counted from 1, modulo 1000.

@@ -1,8 +1,9 @@
 //! What the papers share: data, trainer and metrics, and what these stand on.
 //!
-//! The data flows one way: YAML and overrides → [`config`] → [`trainer::Setup`] → [`data::Source`] → [`trainer::Recipe::step`]
+//! The data flows one way: YAML and overrides → [`config`] → [`setup::Setup`] → [`data::Source`] → [`trainer::Recipe::step`]
 //! → [`trainer::Scalars`] → log → [`trainer::Recipe::evaluate`] → `result.json`. The core knows no paper.
 
+pub mod classes;
 pub mod classifier;
 pub mod cli;
 pub mod config;
@@ -15,6 +16,8 @@ pub mod loss;
 pub mod metrics;
 pub mod nn;
 pub mod optim;
+pub mod random;
+pub mod setup;
 pub mod trainer;
 pub mod weights;
 

@@ -3,7 +3,7 @@
 //! tch's own loader broadcasts shapes, takes the file's dtype and ignores extra names (each a source of silently wrong numbers); this one
 //! lists every missing, unexpected and misshapen tensor and refuses.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,17 @@ use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
 use crate::files::write_atomic;
-use crate::trainer::Named;
 use crate::{Error, Result, user};
+
+/// Tensors by name, sorted, so that files and hashes do not depend on the order of creation.
+pub type Named = BTreeMap<String, Tensor>;
+
+/// The tensors of a recipe's parts, each under its part's name and a dot: what a checkpoint keeps.
+pub fn together<'a>(parts: impl IntoIterator<Item = (&'a str, Named)>) -> Named {
+    let named =
+        |(part, tensors): (&'a str, Named)| tensors.into_iter().map(move |(name, t)| (format!("{part}.{name}"), t));
+    parts.into_iter().flat_map(named).collect()
+}
 
 /// The metadata key under which everything that is not a tensor stands, as one JSON text: a second key would make the order of the
 /// file's bytes random.

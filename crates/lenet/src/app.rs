@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use repro::cli::{App, Forward, Look, Paper, Prediction, Row};
 use repro::data::{Cursor, Source};
-use repro::trainer::{Named, Recipe, Setup, Stage};
+use repro::setup::Setup;
+use repro::trainer::{Recipe, Stage};
+use repro::weights::Named;
 use repro::{Error, Result, figures, user, weights};
 use tch::{Device, Kind, Tensor, nn};
 

@@ -6,7 +6,8 @@
 //! training set has pictures are enough.
 
 use repro::Result;
-use repro::data::{Draws, Images, Resident, below, rng};
+use repro::data::{Draws, Images, Resident};
+use repro::random::{below, rng};
 use repro::trainer::Step;
 use tch::{Tensor, nn};
 
@@ -152,7 +153,8 @@ fn search(net: &BoostedLenet4, learner: usize, data: &Resident, at: &Step) -> Re
 #[cfg(test)]
 mod tests {
     use repro::data::{Cursor, Source};
-    use repro::trainer::{Recipe, Setup};
+    use repro::setup::Setup;
+    use repro::trainer::Recipe;
     use tch::{Device, Kind};
 
     use super::*;

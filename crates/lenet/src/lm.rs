@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use repro::Result;
-use repro::data::{ImageSet, below, rng};
+use repro::data::ImageSet;
+use repro::random::{below, rng};
 use serde::Deserialize;
 use tch::Tensor;
 use torch_ext::TensorList;

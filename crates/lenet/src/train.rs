@@ -1,10 +1,13 @@
 //! Training and evaluation (§III.A): the one stage of this paper.
 
 use repro::config::Settings;
+use repro::data::Split;
 use repro::data::{self, Images, Resident};
 use repro::metrics::Predictions;
 use repro::optim::{Ema, Group, Optimizer, Params};
-use repro::trainer::{Eval, Named, Plan, Recipe, Scalar, Scalars, Setup, Split, Step, together};
+use repro::setup::Setup;
+use repro::trainer::{Eval, Plan, Recipe, Scalar, Scalars, Step};
+use repro::weights::{Named, together};
 use repro::{Error, Result, figures, user, weights};
 use tch::{Kind, Tensor, nn};
 

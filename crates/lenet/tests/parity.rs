@@ -12,8 +12,8 @@ use lenet::model::C3_INPUTS;
 use lenet::network::Network;
 use repro::golden::{self, DOUBLE, Program, ROUNDED, SINGLE, Tolerance, assert_close, gradients, variables};
 use repro::optim::{AdamwConfig, LrScaling, OptimConfig, SgdConfig};
-use repro::trainer::Named;
 use repro::weights;
+use repro::weights::Named;
 use tch::{Device, Kind, Tensor, nn};
 
 /// The same names both ways, and close values.

@@ -141,7 +141,7 @@ fn median(values: &[f64]) -> f64 {
 /// Three significant digits; whole numbers from 100 on.
 fn digits(value: f64) -> String {
     let places = (2 - value.abs().log10().floor() as i32).clamp(0, 12) as usize;
-    if value >= 100.0 { crate::render::thousands(value.round() as u64) } else { format!("{value:.places$}") }
+    if value >= 100.0 { crate::words::thousands(value.round() as u64) } else { format!("{value:.places$}") }
 }
 
 #[cfg(test)]

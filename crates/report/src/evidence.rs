@@ -10,7 +10,7 @@ use repro::{Error, Result, files, user};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::experiment::{self, Experiment};
+use crate::experiment::{self, Experiment, last_part};
 
 /// Points that a curve keeps: enough for a picture, few enough for a repository.
 pub(crate) const MOST_POINTS: usize = 200;
@@ -148,11 +148,6 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         return points.to_vec();
     }
     (0..MOST_POINTS).map(|i| points[i * (points.len() - 1) / (MOST_POINTS - 1)]).collect()
-}
-
-/// `test/error` → `error`.
-pub(crate) fn last_part(name: &str) -> &str {
-    name.rsplit('/').next().unwrap_or(name)
 }
 
 /// One line per field, metric and curve, so that a change is seen as one.

@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use repro::config::{Claim, resolve};
 use repro::{Result, user};
 
-use crate::evidence::last_part;
-
 /// One YAML file of `experiments/<paper>`.
 #[derive(Debug, Clone)]
 pub(crate) struct Experiment {
@@ -62,6 +60,11 @@ impl Experiment {
     pub(crate) fn hash(&self, seed: u64) -> Result<String> {
         Ok(resolve(&self.file, &[format!("seed={seed}")])?.hash())
     }
+}
+
+/// `test/error` → `error`.
+pub(crate) fn last_part(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
 }
 
 /// Whether a metric is a fraction, printed in per cent.

@@ -13,6 +13,7 @@ mod render;
 mod status;
 #[cfg(test)]
 mod testing;
+mod words;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -5,8 +5,9 @@ use repro::{Result, user};
 use crate::evidence::Evidence;
 use crate::experiment::{Experiment, is_fraction};
 use crate::paper::{Paper, select};
-use crate::render::{mean, number, seeds};
+use crate::render::{mean, number};
 use crate::status::{Spread, detectable, seeds_for};
+use crate::words::seeds;
 
 /// Each configuration that `name` stands for, with its spread over seeds.
 ///

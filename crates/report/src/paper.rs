@@ -204,7 +204,7 @@ impl Paper {
         }
         for line in table.points.iter().flat_map(|points| &points.lines) {
             for (config, x) in line.by_x() {
-                named(config, format!("{}, {}", line.label, crate::render::thousands(x as u64)));
+                named(config, format!("{}, {}", line.label, crate::words::thousands(x as u64)));
             }
         }
         lines

@@ -5,11 +5,11 @@ use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use repro::figures::{Curve, Plot, plot};
 use repro::{Error, Result};
 
-use crate::evidence::{Evidence, last_part};
-use crate::experiment::is_fraction;
+use crate::evidence::Evidence;
+use crate::experiment::{is_fraction, last_part};
 use crate::paper::{Paper, Table};
-use crate::render::seeds;
 use crate::status::Spread;
+use crate::words::seeds;
 
 /// `lenet-figure5.png`.
 pub(crate) fn file_name(paper: &Paper, table: &Table) -> String {

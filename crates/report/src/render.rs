@@ -7,6 +7,7 @@ use crate::experiment::is_fraction;
 use crate::paper::{Line, Paper, Reach, Table};
 use crate::plots;
 use crate::status::{Spread, Status, rule};
+use crate::words::{count, seeds, thousands};
 
 /// The whole page.
 pub(crate) fn page(paper: &Paper) -> Result<String> {
@@ -182,21 +183,6 @@ pub(crate) fn mean(metric: &str, spread: Spread) -> String {
 /// A value of the metric as printed: errors and accuracies in per cent.
 pub(crate) fn number(metric: &str, value: f64) -> String {
     if is_fraction(metric) { format!("{:.2} %", 100.0 * value) } else { format!("{value:.4}") }
-}
-
-pub(crate) fn seeds(n: usize) -> String {
-    count(n, "seed")
-}
-
-fn count(n: usize, noun: &str) -> String {
-    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
-}
-
-/// `60000` → `60,000`.
-pub(crate) fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
-    groups.join(",")
 }
 
 /// `42 s`, `6 min`, `1 h 12 min`.

@@ -44,7 +44,7 @@ pub(crate) enum Status {
 /// The rule, as printed under every table that it decides; `examples`: of the test set.
 pub(crate) fn rule(metric: &str, examples: Option<u64>) -> String {
     let (noise, p) = match (is_fraction(metric), examples) {
-        (true, Some(n)) => (format!(" + p(1 − p)/{}", crate::render::thousands(n)), ", p the paper's value"),
+        (true, Some(n)) => (format!(" + p(1 − p)/{}", crate::words::thousands(n)), ", p the paper's value"),
         _ => (String::new(), ""),
     };
     format!(

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use repro::classifier::{self, Card};
 use repro::cli::{App, Forward, Look, Paper, Prediction, Row};
 use repro::nn::Mode;
-use repro::trainer::{Named, Recipe, Setup, Stage};
+use repro::setup::Setup;
+use repro::trainer::{Recipe, Stage};
+use repro::weights::Named;
 use repro::{Result, weights};
 use tch::{Device, Tensor, nn};
 

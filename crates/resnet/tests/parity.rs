@@ -9,7 +9,7 @@ use repro::golden::{
 };
 use repro::nn::Mode;
 use repro::optim::{LrScaling, OptimConfig, SgdConfig};
-use repro::trainer::Named;
+use repro::weights::Named;
 use repro::{loss, weights};
 use resnet::blocks::Stride;
 use resnet::model::{CIFAR_DEPTHS, Network, Stem, Variant};

@@ -8,7 +8,8 @@ use tch::{Kind, nn};
 
 use super::args::{BenchArgs, Common, DataArgs, EvalArgs, ForwardArgs, PredictArgs, ShardsArgs};
 use super::{App, config_name, device_name, experiment, say, say_json, setup};
-use crate::trainer::{Bench, Named};
+use crate::trainer::Bench;
+use crate::weights::Named;
 use crate::{Error, Result, data, figures, files, user, weights};
 
 pub(super) fn eval<C: DeserializeOwned>(app: &App<C>, args: &EvalArgs) -> Result<()> {

@@ -17,7 +17,9 @@ use tch::{Device, Tensor, nn};
 
 use self::args::{Cli, Command, Common};
 use crate::config::{self, Experiment, Findings, Settings};
-use crate::trainer::{Named, Setup, Signals, Stage};
+use crate::setup::Setup;
+use crate::trainer::{Signals, Stage};
+use crate::weights::Named;
 use crate::{Error, Result, user};
 
 /// Bytes of freed memory that the process keeps for its next tensors.

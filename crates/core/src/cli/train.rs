@@ -9,8 +9,10 @@ use serde::de::DeserializeOwned;
 use super::args::TrainArgs;
 use super::{App, config_name, device_name, experiment, load, processes, say, say_json, setup};
 use crate::config::{self, Experiment};
+use crate::setup::Setup;
+use crate::trainer::Signals;
 use crate::trainer::run::{self, Run, RunResult, Start, Status};
-use crate::trainer::{Named, Setup, Signals};
+use crate::weights::Named;
 use crate::{Error, Result, user, weights};
 
 /// Keys that a resumed run may set anew, since they do not change what it stands for.

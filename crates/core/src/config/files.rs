@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use figment::value::Value;
 
-use super::layers::{Layer, at, find, leaves};
+use super::layer::{Layer, at, find, leaves};
 use super::nearest::suggestion;
 use super::yaml;
 use crate::{Error, Result, user};

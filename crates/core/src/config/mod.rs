@@ -10,6 +10,7 @@
 mod de;
 mod files;
 mod findings;
+mod layer;
 mod layers;
 mod length;
 mod nearest;

@@ -6,7 +6,7 @@ use figment::value::{Dict, Num, Value};
 use figment::{Figment, Profile, Provider};
 use sha2::{Digest, Sha256};
 
-use super::layers::{Layer, find, leaves, remove};
+use super::layer::{Layer, find, leaves, remove};
 use super::yaml;
 
 /// These change where and how a run computes, not what: they are not part of its hash.

@@ -4,13 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use super::{ImageSet, Splits};
+use crate::classes::CIFAR10;
 use crate::{Result, user};
 
 const SHAPE: [usize; 3] = [3, 32, 32];
 const PIXELS: usize = 3 * 32 * 32;
-
-/// In the order of the labels; from the data set's own page.
-const CIFAR10: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
 /// CIFAR-10 from `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin` in `root`.
 ///

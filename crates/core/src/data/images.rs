@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
-use super::random::{permutation, rng};
+use crate::random::{permutation, rng};
 use crate::{Result, user};
 
 /// Labelled pictures as a model takes them.

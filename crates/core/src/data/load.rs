@@ -1,20 +1,14 @@
 //! Data sets by name.
 
-use std::path::{Path, PathBuf};
-
 use tch::Device;
 
+use super::root::folder_of;
 use super::{DataConfig, ImageSet, Splits, cifar, idx, stream, synthetic};
+use crate::classes::{DIGITS, FASHION};
 use crate::{Result, user};
 
 /// The sets that [`load`] knows.
 const NAMES: [&str; 6] = ["mnist", "fashion_mnist", "cifar10", "cifar100", "synthetic", "synthetic_colour"];
-
-const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
-
-/// In the order of the labels; from the data set's own page.
-const FASHION: [&str; 10] =
-    ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
 
 /// The training and the test split of `config.name`, limited as `config` says, on `device`.
 ///
@@ -82,38 +76,6 @@ fn limited(set: ImageSet, limit: Option<u64>, key: &str) -> Result<ImageSet> {
     }
 }
 
-/// The folder that holds the files of `config.name`.
-///
-/// # Errors
-/// There is none.
-pub(super) fn folder_of(config: &DataConfig) -> Result<PathBuf> {
-    let shared = std::env::var_os("REPRO_DATA").map(PathBuf::from);
-    root(config, shared, &std::env::current_dir().unwrap_or_default())
-}
-
-/// Where the files lie: `data.root`, else `$REPRO_DATA/<name>`, else `data/<name>` in `here` or the nearest folder above that has it.
-fn root(config: &DataConfig, shared: Option<PathBuf>, here: &Path) -> Result<PathBuf> {
-    let name = &config.name;
-    if let Some(root) = &config.root {
-        return Ok(PathBuf::from(root));
-    }
-    if let Some(shared) = shared.filter(|path| !path.as_os_str().is_empty()) {
-        return Ok(shared.join(name));
-    }
-    if ["folder", "shards"].contains(&name.as_str()) {
-        return Err(user!(
-            "data.root is missing: data.name: {name} means photos of your own; point data.root at their folder"
-        ));
-    }
-    let found = here.ancestors().map(|folder| folder.join("data").join(name)).find(|folder| folder.is_dir());
-    found.ok_or_else(|| {
-        user!(
-            "{name} is not here: no folder data/{name} in {} or above it; get it with `scripts/get_data.sh {name}`, or point data.root at its folder",
-            here.display()
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,21 +136,5 @@ mod tests {
         assert_eq!(splits.train.class_counts().unwrap(), [200; 10]);
         assert_eq!(splits.test.class_counts().unwrap(), [50; 10]);
         assert_eq!(overlap(&splits.train, &splits.test).unwrap(), 0);
-    }
-
-    #[test]
-    fn the_root_is_the_first_that_is_given() {
-        let folder = tempfile::TempDir::new().unwrap();
-        let inner = folder.path().join("a/b");
-        std::fs::create_dir_all(&inner).unwrap();
-        std::fs::create_dir_all(folder.path().join("data/mnist")).unwrap();
-        let here = |config: &DataConfig, shared: Option<&str>| root(config, shared.map(PathBuf::from), &inner);
-        assert_eq!(here(&config("mnist"), None).unwrap(), folder.path().join("data/mnist"));
-        assert_eq!(here(&config("mnist"), Some("")).unwrap(), folder.path().join("data/mnist"));
-        assert_eq!(here(&config("mnist"), Some("/sets")).unwrap(), Path::new("/sets/mnist"));
-        let given = DataConfig { root: Some("/mine".into()), ..config("mnist") };
-        assert_eq!(here(&given, Some("/sets")).unwrap(), Path::new("/mine"));
-        let text = here(&config("fashion_mnist"), None).unwrap_err().to_string();
-        assert!(text.contains("scripts/get_data.sh fashion_mnist"), "{text}");
     }
 }

@@ -7,8 +7,8 @@ mod images;
 mod load;
 mod normalise;
 mod pictures;
-mod random;
 mod resident;
+mod root;
 mod stream;
 mod synthetic;
 
@@ -21,11 +21,19 @@ pub use images::{ImageSet, Images, Mix, Splits, overlap};
 pub use load::load;
 pub use normalise::{Normalise, Normaliser};
 pub use pictures::{Form, Pictures};
-pub use random::{below, beta, normal, order, rng, uniform};
 pub use resident::Resident;
 pub use stream::{Filter, JPEG_DECODER, Packed, Stream, TestView, TrainView, View, pack};
 
 use crate::{Result, user};
+
+/// Which examples an evaluation sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// Held out of the training set, where the paper does so.
+    Validation,
+    /// The published test set.
+    Test,
+}
 
 /// Where an iteration over a source starts, and which share of it this process takes.
 #[derive(Debug, Clone, Copy)]

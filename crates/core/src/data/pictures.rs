@@ -5,7 +5,8 @@ use tch::Tensor;
 use super::{
     Augment, Cursor, ImageSet, Images, Normalise, Normaliser, Resident, Source, Stream, View, load, overlap, stream,
 };
-use crate::trainer::{Setup, Split};
+use crate::data::Split;
+use crate::setup::Setup;
 use crate::{Result, user};
 
 /// A training source with the splits that go with it.

@@ -5,9 +5,9 @@ use tch::Tensor;
 
 use super::augment::{Augment, Draws, Pipeline};
 use super::normalise::{Normalise, Normaliser};
-use super::random::order;
 use super::{Cursor, ImageSet, Images, Source, Splits};
 use crate::Result;
+use crate::random::order;
 
 /// Pictures on the device, augmented as they are handed out.
 #[derive(Debug)]

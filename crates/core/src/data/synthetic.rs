@@ -1,8 +1,8 @@
 //! Digits drawn by code, for smoke tests: no download, the same bytes everywhere.
 
-use super::random::{rng, uniform};
 use super::{ImageSet, Splits};
 use crate::Result;
+use crate::random::{rng, uniform};
 
 const SIDE: usize = 28;
 const TRAIN: u64 = 2_000;

@@ -3,8 +3,6 @@
 
 use tch::{Kind, Reduction, Tensor};
 
-use crate::data::{Images, Mix};
-
 /// Cross-entropy of `logits` `[N, K]` with `labels` `[N]` (i64, 0 to K − 1), in nats.
 ///
 /// `smoothing` ε in [0, 1] aims at 1 − ε on the label and ε spread evenly over all K classes (arXiv:1512.00567, §7).
@@ -12,16 +10,6 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor, smoothing: f64) -> Tensor
     // PyTorch's number for labels to leave out; ours are never negative.
     let ignored = -100;
     wide(logits).cross_entropy_loss(labels, None::<Tensor>, Reduction::Mean, ignored, smoothing)
-}
-
-/// [`cross_entropy`] of pictures that mixup or cutmix may have blended of two: λ times that of their first labels plus 1 − λ times that of
-/// the second (arXiv:1710.09412; arXiv:1905.04899, Eq. 1).
-pub fn mixed_cross_entropy(logits: &Tensor, images: &Images, smoothing: f64) -> Tensor {
-    let first = cross_entropy(logits, &images.label, smoothing);
-    match &images.mix {
-        Some(Mix { label, share }) => first * *share + cross_entropy(logits, label, smoothing) * (1.0 - share),
-        None => first,
-    }
 }
 
 /// Cross-entropy of `logits` `[N, K]` with `targets` `[N, K]`, probabilities that sum to 1 in each row: mixed labels, or a teacher's.
@@ -105,22 +93,6 @@ mod tests {
         let labels = Tensor::from_slice(&[2i64, 0, 1, 1, 2]);
         let hard = soft_cross_entropy(&logits, &labels.one_hot(3));
         close(&hard, cross_entropy(&logits, &labels, 0.0).double_value(&[]));
-    }
-
-    #[test]
-    fn mixed_labels_are_a_soft_target() {
-        let logits = Tensor::randn([4, 3], F64);
-        let labels = [2i64, 0, 1, 1];
-        let images = |mix| Images { image: Tensor::zeros([4], F64), label: Tensor::from_slice(&labels), mix };
-        let plain = mixed_cross_entropy(&logits, &images(None), 0.1);
-        assert_eq!(plain, cross_entropy(&logits, &Tensor::from_slice(&labels), 0.1));
-        let others = [0i64, 2, 1, 1];
-        let mixed = images(Some(Mix { label: Tensor::from_slice(&others), share: 0.3 }));
-        let expected = rows(&logits).into_iter().zip(labels.into_iter().zip(others)).map(|(row, (label, other))| {
-            let hit = |k: usize, label: i64| if k == label as usize { 0.9 } else { 0.0 };
-            entropy(&row, |k| 0.1 / 3.0 + 0.3 * hit(k, label) + 0.7 * hit(k, other))
-        });
-        close(&mixed_cross_entropy(&logits, &mixed, 0.1), expected.sum::<f64>() / 4.0);
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::Named;
 use crate::files::PARTIAL;
+use crate::weights::Named;
 use crate::{Result, user, weights};
 
 /// Raised when a file of an older build can no longer be read.

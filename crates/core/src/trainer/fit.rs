@@ -5,24 +5,17 @@ use std::time::Instant;
 
 use tch::{Device, Kind, Tensor};
 
-use super::run::Run;
-use super::stage::Plan;
-use super::{Eval, Named, Recipe, Scalar, Scalars, Setup, Split, Step, checkpoint};
+use super::plan::Plan;
+use super::run::{Progressed, Run};
+use super::{Eval, Recipe, Scalar, Scalars, Step, checkpoint};
 use crate::config::Every;
-use crate::data::Source;
+use crate::data::{Source, Split};
+use crate::setup::Setup;
+use crate::weights::Named;
 use crate::{Error, Result};
 
 /// Device values are read at the latest after so many steps, however rarely a run logs.
 const PENDING: usize = 1000;
-
-/// Where a stage stands before its loop.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Progressed {
-    /// Steps done.
-    pub(super) step: u64,
-    /// Training time so far.
-    pub(super) seconds: f64,
-}
 
 /// Runs the steps of one stage from where it stands to its end; stops early, with a checkpoint, at a signal or the limit.
 ///

@@ -4,6 +4,7 @@ mod checkpoint;
 mod eval;
 mod fit;
 mod log;
+mod plan;
 mod progress;
 pub mod run;
 mod signals;
@@ -11,27 +12,18 @@ mod stage;
 mod step;
 mod tensorboard;
 
-use std::collections::BTreeMap;
-
 use tch::Tensor;
 
 pub use self::eval::Eval;
 pub use self::log::read_metrics;
+pub use self::plan::Plan;
 pub use self::signals::Signals;
-pub use self::stage::{Bench, Plan, Stage};
-pub use self::step::{Setup, Step};
+pub use self::stage::{Bench, Stage};
+pub use self::step::Step;
 use crate::Result;
-use crate::data::Source;
-
-/// Tensors by name, sorted, so that files and hashes do not depend on the order of creation.
-pub type Named = BTreeMap<String, Tensor>;
-
-/// The tensors of a recipe's parts, each under its part's name and a dot: what a checkpoint keeps.
-pub fn together<'a>(parts: impl IntoIterator<Item = (&'a str, Named)>) -> Named {
-    let named =
-        |(part, tensors): (&'a str, Named)| tensors.into_iter().map(move |(name, t)| (format!("{part}.{name}"), t));
-    parts.into_iter().flat_map(named).collect()
-}
+use crate::data::{Source, Split};
+use crate::setup::Setup;
+use crate::weights::Named;
 
 /// What one step reports, by name: `loss`, `lr`, `grad_norm`.
 pub type Scalars = Vec<(&'static str, Scalar)>;
@@ -43,15 +35,6 @@ pub enum Scalar {
     Host(f64),
     /// A tensor of one element.
     Device(Tensor),
-}
-
-/// Which examples an evaluation sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Split {
-    /// Held out of the training set, where the paper does so.
-    Validation,
-    /// The published test set.
-    Test,
 }
 
 /// One training stage of one paper.

@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::fit::Progressed;
 use super::log::Log;
 use super::tensorboard::HparamValue;
 use super::{Eval, Signals, Step};
@@ -61,6 +60,15 @@ pub struct RunResult {
     pub parameters: u64,
     /// What the reader must know beside the numbers.
     pub notes: Vec<String>,
+}
+
+/// Where a stage stands in its run.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Progressed {
+    /// Steps done.
+    pub(super) step: u64,
+    /// Training time so far.
+    pub(super) seconds: f64,
 }
 
 /// What a run is started with.

@@ -5,42 +5,15 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::fit::{Pending, Progressed, evaluate_into, fit};
-use super::run::Run;
-use super::{Eval, Named, Recipe, Setup, Split, Step, checkpoint};
-use crate::config::{Length, Settings};
-use crate::data::{Cursor, Source};
+use super::fit::{Pending, evaluate_into, fit};
+use super::plan::Plan;
+use super::run::{Progressed, Run};
+use super::{Eval, Recipe, Step, checkpoint};
+use crate::config::Settings;
+use crate::data::{Source, Split};
+use crate::setup::Setup;
+use crate::weights::Named;
 use crate::{Error, Result, figures, user, weights};
-
-/// How long a stage trains, and on how many examples a step.
-#[derive(Debug, Clone, Copy)]
-pub struct Plan {
-    /// The stage's name: `train`, `pretrain`, `probe`.
-    pub stage: &'static str,
-    /// Whether metrics carry the stage's name: all stages but the first.
-    pub later: bool,
-    /// How long.
-    pub length: Length,
-    /// Global batch.
-    pub batch_size: u64,
-    /// Learning rate as configured, and after `optim.lr_scaling`.
-    pub lr: (f64, f64),
-}
-
-impl Plan {
-    /// Of the one stage of a paper that has no other, called `train`; `lr` as configured, and for the batch.
-    pub fn only(settings: &Settings, lr: (f64, f64)) -> Self {
-        Plan { stage: "train", later: false, length: settings.length, batch_size: settings.batch_size, lr }
-    }
-
-    pub(super) fn cursor(&self, setup: &Setup, step: u64) -> Cursor {
-        Cursor { seed: setup.settings.seed, step, rank: setup.rank, world: setup.world, batch: self.batch_size }
-    }
-
-    pub(super) fn prefix(&self, split: &str) -> String {
-        if self.later { format!("{}/{split}", self.stage) } else { split.to_string() }
-    }
-}
 
 /// What `bench` measures.
 #[derive(Debug, Serialize)]
@@ -70,7 +43,7 @@ type Measure<C> = fn(&C, &Setup, &Plan, u64) -> Result<Measured>;
 
 /// One stage of a paper's program.
 pub struct Stage<C> {
-    pub(crate) plan: fn(&C, &crate::config::Settings) -> Plan,
+    pub(crate) plan: fn(&C, &Settings) -> Plan,
     pub(crate) train: Train<C>,
     pub(crate) evaluate: Evaluate<C>,
     pub(crate) measure: Measure<C>,
@@ -78,7 +51,7 @@ pub struct Stage<C> {
 
 impl<C> Stage<C> {
     /// The stage that `R` describes; `plan` takes its length and batch from the configuration.
-    pub fn of<R: Recipe<Config = C>>(plan: fn(&C, &crate::config::Settings) -> Plan) -> Self {
+    pub fn of<R: Recipe<Config = C>>(plan: fn(&C, &Settings) -> Plan) -> Self {
         Self { plan, train: train::<R>, evaluate: evaluate::<R>, measure: measure::<R> }
     }
 }

@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::{demand, upload};
 use crate::Result;
-use crate::data::random::uniform;
+use crate::random::uniform;
 
 /// The planar distortions of the LeNet paper (section III): each parameter is uniform in plus or minus what is given here.
 ///
@@ -122,7 +122,7 @@ fn centres(count: i64, image: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::rng;
+    use crate::random::rng;
     use proptest::prelude::*;
     use tch::Kind;
 

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use tch::Tensor;
 
 use super::{demand, grouped, upload};
-use crate::data::random::{permutation, uniform};
+use crate::random::{permutation, uniform};
 use crate::{Result, user};
 
 /// torchvision's `ColorJitter`: the four changes in an order drawn for each picture, each with a factor drawn for it; values are clipped
@@ -191,7 +191,7 @@ fn hue(image: &Tensor, turns: &[f64]) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::rng;
+    use crate::random::rng;
     use std::collections::BTreeMap;
 
     #[test]

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::{demand, upload};
 use crate::Result;
-use crate::data::random::below;
+use crate::random::below;
 
 /// Padding around the picture, then a square from a uniform place. In YAML: `{kind: crop, pad: 4, fill: reflect}`, `{kind: crop, pad: 0, size: 24}`.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
@@ -99,7 +99,7 @@ pub(super) fn windows(image: &Tensor, pad: i64, fill: Fill, [h, w]: [i64; 2], wi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::rng;
+    use crate::random::rng;
     use proptest::prelude::*;
 
     fn pictures(height: i64, width: i64) -> Tensor {

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{demand, upload};
 use crate::Result;
-use crate::data::random::{below, uniform};
+use crate::random::{below, uniform};
 
 /// A square of zeros, which after centring are the mean (arXiv:1708.04552): its centre is uniform over the picture, so that it may
 /// reach over the border. In YAML: `{kind: cutout, size: 16}`.
@@ -89,7 +89,7 @@ pub(super) fn cut(image: &Tensor, areas: &[Area]) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::rng;
+    use crate::random::rng;
 
     #[test]
     fn a_square_is_cut_off_at_the_border() {

@@ -5,8 +5,8 @@ use tch::Tensor;
 
 use super::cutout::{Area, mask};
 use super::{Augment, Draws, demand};
-use crate::data::random::{below, beta, rng};
 use crate::data::{Images, Mix};
+use crate::random::{below, beta, rng};
 use crate::{Result, user};
 
 /// mixup (arXiv:1710.09412): each picture becomes λ·itself + (1 − λ)·its partner, λ ~ Beta(`alpha`, `alpha`) once for each step; the

@@ -34,8 +34,8 @@ pub use ten_crop::ten_crop;
 
 use self::crop::{Window, windows};
 use super::normalise::Normaliser;
-use super::random::rng;
 use super::{ImageSet, Images};
+use crate::random::rng;
 use crate::{Result, user};
 
 /// One kind of augmentation. In YAML a list of blocks: `- {kind: affine, rotate: 10, …}`, `- {kind: crop, pad: 4}`, `- {kind: flip}`.

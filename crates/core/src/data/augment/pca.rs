@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::{demand, upload};
 use crate::data::ImageSet;
-use crate::data::random::normal;
+use crate::random::normal;
 use crate::{Result, user};
 
 /// "Fancy PCA" (Krizhevsky, Sutskever and Hinton 2012, §4.1): to each pixel of a picture \[p₁ p₂ p₃\]\[α₁λ₁, α₂λ₂, α₃λ₃\]ᵀ is added,
@@ -122,7 +122,7 @@ fn covariance(set: &ImageSet) -> Result<[[f64; 3]; 3]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::rng;
+    use crate::random::rng;
     use tch::{Device, Kind};
 
     fn set() -> ImageSet {

@@ -9,7 +9,7 @@ use super::colour::{Levels, brightness, contrast, one_or_three, saturation};
 use super::equalize::{autocontrast, equalize, posterize, sharpness, solarize};
 use super::{demand, grouped};
 use crate::Result;
-use crate::data::random::below;
+use crate::random::below;
 
 /// torchvision's `RandAugment`: `ops` of its 14 operations, drawn for each picture with replacement, all at one magnitude; signs are
 /// drawn. Pixels are rounded to bytes first; places are read from the nearest pixel, zero (black) outside.
@@ -198,7 +198,7 @@ impl Step {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::rng;
+    use crate::random::rng;
 
     #[test]
     fn operations_and_signs_are_uniform_and_unrelated() {

@@ -4,7 +4,8 @@ mod slow;
 mod torchvision;
 
 use super::*;
-use crate::data::{Mix, below};
+use crate::data::Mix;
+use crate::random::below;
 use proptest::prelude::*;
 use tch::Kind;
 

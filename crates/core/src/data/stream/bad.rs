@@ -5,6 +5,9 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::{Result, user};
 
+/// Why a picture cannot be used, for the list of bad ones.
+pub(super) type Reason = String;
+
 /// How many are listed by name.
 const LISTED: usize = 20;
 

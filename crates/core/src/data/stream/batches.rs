@@ -6,8 +6,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::Stream;
 use super::loader::{CHUNK, Done, Loader, Reader, Task, chunks};
-use crate::data::random::order;
 use crate::data::{Cursor, Draws, Images, Normalise};
+use crate::random::order;
 use crate::{Result, user};
 
 /// Batches that are made ahead of the one that is awaited.

@@ -9,6 +9,7 @@ use fast_image_resize::images::{CroppedImage, CroppedImageMut, Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use png::{ColorType, Transformations};
 
+use super::bad::Reason;
 use super::jpeg::{Jpeg, frame};
 use super::view::{Cut, Filter};
 
@@ -38,9 +39,6 @@ pub(super) struct Scratch {
 struct Rgb {
     size: [u32; 2],
 }
-
-/// Why a picture cannot be used, for the list of bad ones.
-pub(super) type Reason = String;
 
 impl Scratch {
     /// Memory that is kept for the next picture.

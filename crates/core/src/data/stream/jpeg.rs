@@ -5,7 +5,7 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
-use super::decode::Reason;
+use super::bad::Reason;
 
 /// Longest side.
 const LONGEST: usize = 65_535;

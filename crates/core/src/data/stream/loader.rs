@@ -14,7 +14,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::decode::Scratch;
 use super::index::{Index, Shards};
 use super::view::{TestView, TrainView};
-use crate::data::{Flip, rng};
+use crate::data::Flip;
+use crate::random::rng;
 use crate::{Error, Result};
 
 /// Pictures of a task.

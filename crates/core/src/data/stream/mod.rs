@@ -35,31 +35,19 @@ use self::batches::{Batches, Table};
 use self::folder::Found;
 use self::index::Index;
 use self::loader::{Cutting, Loader, Reader, Task, Worker};
-use super::random::{permutation, rng};
 use super::{Augment, Cursor, Form, Images, Normaliser, Pipeline, Source};
-use crate::data::load::folder_of;
-use crate::trainer::{Setup, Split};
+use crate::classes::IMAGENETTE;
+use crate::data::Split;
+use crate::data::root::folder_of;
+use crate::random::{permutation, rng};
+use crate::setup::Setup;
 use crate::{Error, Result, user};
 
 /// Training pictures whose mean and deviation are taken for those of all.
 const SAMPLED: usize = 1000;
 
 /// Sets that are image folders, by name, with the names of the classes that their folders stand for.
-const FOLDERS: [(&str, &[(&str, &str)]); 1] = [(
-    "imagenette",
-    &[
-        ("n01440764", "tench"),
-        ("n02102040", "English springer"),
-        ("n02979186", "cassette player"),
-        ("n03000684", "chain saw"),
-        ("n03028079", "church"),
-        ("n03394916", "French horn"),
-        ("n03417042", "garbage truck"),
-        ("n03425413", "gas pump"),
-        ("n03445777", "golf ball"),
-        ("n03888257", "parachute"),
-    ],
-)];
+const FOLDERS: [(&str, &[(&str, &str)]); 1] = [("imagenette", &IMAGENETTE)];
 
 /// The values of `data.name` that mean photos.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {

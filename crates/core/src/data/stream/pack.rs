@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use super::index::{Index, Shards};
 use super::{called, folder, shards};
-use crate::data::load::folder_of;
-use crate::data::random::{permutation, rng};
+use crate::data::root::folder_of;
 use crate::data::{DataConfig, stream};
 use crate::files::{PARTIAL, create_folder, write_atomic};
+use crate::random::{permutation, rng};
 use crate::{Error, Result, user};
 
 /// Longest part of a key that tells what the picture was called.

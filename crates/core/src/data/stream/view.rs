@@ -3,7 +3,7 @@
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
-use crate::data::random::{below, uniform};
+use crate::random::{below, uniform};
 use crate::{Result, user};
 
 /// Largest length that pictures are resized to, in pixels.

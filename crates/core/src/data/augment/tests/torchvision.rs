@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 use crate::data::augment::RandAugment;
 use crate::data::augment::colour::{Change, jitter};
 use crate::data::augment::rand_augment::{OPERATIONS, Operation, Step, take};
-use crate::trainer::Named;
+use crate::weights::Named;
 
 fn fixture() -> Named {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/augment.safetensors");

@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::data::order;
+use crate::random::order;
 
 /// A folder with the picture `train/a/03.JPEG` replaced by these bytes.
 fn with_bad(bytes: &[u8]) -> TempDir {

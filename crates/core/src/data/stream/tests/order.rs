@@ -1,7 +1,7 @@
 //! Batches are a pure function of seed, epoch and files.
 
 use super::*;
-use crate::data::order;
+use crate::random::order;
 
 #[test]
 fn a_folder_is_read_as_torchvision_reads_it() {

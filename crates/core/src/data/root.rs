@@ -1,0 +1,71 @@
+//! Where the files of a data set lie.
+
+use std::path::{Path, PathBuf};
+
+use super::DataConfig;
+use crate::{Result, user};
+
+/// The folder that holds the files of `config.name`.
+///
+/// # Errors
+/// There is none.
+pub(super) fn folder_of(config: &DataConfig) -> Result<PathBuf> {
+    let shared = std::env::var_os("REPRO_DATA").map(PathBuf::from);
+    root(config, shared, &std::env::current_dir().unwrap_or_default())
+}
+
+/// Where the files lie: `data.root`, else `$REPRO_DATA/<name>`, else `data/<name>` in `here` or the nearest folder above that has it.
+fn root(config: &DataConfig, shared: Option<PathBuf>, here: &Path) -> Result<PathBuf> {
+    let name = &config.name;
+    if let Some(root) = &config.root {
+        return Ok(PathBuf::from(root));
+    }
+    if let Some(shared) = shared.filter(|path| !path.as_os_str().is_empty()) {
+        return Ok(shared.join(name));
+    }
+    if ["folder", "shards"].contains(&name.as_str()) {
+        return Err(user!(
+            "data.root is missing: data.name: {name} means photos of your own; point data.root at their folder"
+        ));
+    }
+    let found = here.ancestors().map(|folder| folder.join("data").join(name)).find(|folder| folder.is_dir());
+    found.ok_or_else(|| {
+        user!(
+            "{name} is not here: no folder data/{name} in {} or above it; get it with `scripts/get_data.sh {name}`, or point data.root at its folder",
+            here.display()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str) -> DataConfig {
+        DataConfig {
+            name: name.into(),
+            root: None,
+            workers: None,
+            validation: None,
+            limit_train: None,
+            limit_test: None,
+            max_bad: None,
+        }
+    }
+
+    #[test]
+    fn the_root_is_the_first_that_is_given() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let inner = folder.path().join("a/b");
+        std::fs::create_dir_all(&inner).unwrap();
+        std::fs::create_dir_all(folder.path().join("data/mnist")).unwrap();
+        let here = |config: &DataConfig, shared: Option<&str>| root(config, shared.map(PathBuf::from), &inner);
+        assert_eq!(here(&named("mnist"), None).unwrap(), folder.path().join("data/mnist"));
+        assert_eq!(here(&named("mnist"), Some("")).unwrap(), folder.path().join("data/mnist"));
+        assert_eq!(here(&named("mnist"), Some("/sets")).unwrap(), Path::new("/sets/mnist"));
+        let given = DataConfig { root: Some("/mine".into()), ..named("mnist") };
+        assert_eq!(here(&given, Some("/sets")).unwrap(), Path::new("/mine"));
+        let text = here(&named("fashion_mnist"), None).unwrap_err().to_string();
+        assert!(text.contains("scripts/get_data.sh fashion_mnist"), "{text}");
+    }
+}
