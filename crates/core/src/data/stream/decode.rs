@@ -5,8 +5,9 @@
 use std::io::Cursor;
 use std::sync::Mutex;
 
-use fast_image_resize::images::{CroppedImage, CroppedImageMut, Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedCroppedImage, TypedCroppedImageMut, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use png::{ColorType, Transformations};
 
 use super::bad::Reason;
@@ -161,29 +162,24 @@ fn resize(
     filter: Filter,
     cut: Cut,
 ) -> Result<(), Reason> {
-    let wrong = |error: &dyn std::fmt::Display| format!("cannot be resized: {error}");
     let kind = match filter {
         Filter::Bilinear => FilterType::Bilinear,
         Filter::Bicubic => FilterType::CatmullRom,
     };
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(kind)).use_alpha(false);
     let ([width, height], (resizer, whole)) = (picture.size, buffers);
-    let source = ImageRef::new(width, height, pixels, PixelType::U8x3).map_err(|e| wrong(&e))?;
-    let mut target = Image::from_slice_u8(edge, edge, square, PixelType::U8x3).map_err(|e| wrong(&e))?;
+    let source = Part { pixels, size: picture.size, part: [0, 0, width, height] };
+    let all = [0, 0, edge, edge];
     match cut {
-        Cut::Part([left, top, width, height]) => {
-            let part = CroppedImage::new(&source, left, top, width, height).map_err(|e| wrong(&e))?;
-            resizer.resize(&part, &mut target, &options).map_err(|e| wrong(&e))
+        Cut::Part(part) => {
+            convolve(resizer, Part { part, ..source }, Part { pixels: square, size: [edge; 2], part: all }, &options)
         }
         Cut::Box { from: [left, top, width, height], into, .. } if filter == Filter::Bilinear => {
-            let options = options.crop(left, top, width, height);
-            if into == [0, 0, edge, edge] {
-                return resizer.resize(&source, &mut target, &options).map_err(|e| wrong(&e));
+            if into != all {
+                square.fill(0);
             }
-            target.buffer_mut().fill(0);
-            let [left, top, width, height] = into;
-            let mut part = CroppedImageMut::new(&mut target, left, top, width, height).map_err(|e| wrong(&e))?;
-            resizer.resize(&source, &mut part, &options).map_err(|e| wrong(&e))
+            let options = options.crop(left, top, width, height);
+            convolve(resizer, source, Part { pixels: square, size: [edge; 2], part: into }, &options)
         }
         // fast_image_resize 6.1 leaves zeros at the ends of a filter's weights away, and takes those of the first and the last row for the
         // outermost. The cubic has zeros within, where a box between pixels may put them: it would read beyond its memory. Without a box
@@ -195,12 +191,12 @@ fn resize(
                 return Err(format!("resized it would have {all_width}×{all_height} pixels, more than {MOST_RESIZED}"));
             }
             whole.resize((all_width * all_height) as usize * 3, 0);
-            let mut all = Image::from_slice_u8(all_width as u32, all_height as u32, whole, PixelType::U8x3)
-                .map_err(|e| wrong(&e))?;
-            resizer.resize(&source, &mut all, &options).map_err(|e| wrong(&e))?;
-            target.buffer_mut().fill(0);
-            let rows = all.buffer().chunks_exact(3 * all_width as usize).skip(from_top as usize);
-            let lines = target.buffer_mut().chunks_exact_mut(3 * edge as usize).skip(top as usize);
+            let size = [all_width as u32, all_height as u32];
+            let target = Part { pixels: &mut whole[..], size, part: [0, 0, size[0], size[1]] };
+            convolve(resizer, source, target, &options)?;
+            square.fill(0);
+            let rows = whole.chunks_exact(3 * all_width as usize).skip(from_top as usize);
+            let lines = square.chunks_exact_mut(3 * edge as usize).skip(top as usize);
             let (from, to, length) = (3 * from_left as usize, 3 * left as usize, 3 * width as usize);
             for (line, row) in lines.zip(rows).take(height as usize) {
                 line[to..to + length].copy_from_slice(&row[from..from + length]);
@@ -208,4 +204,29 @@ fn resize(
             Ok(())
         }
     }
+}
+
+/// A part of a picture: the bytes of the whole, its width and height, and left, top, width and height of the part.
+struct Part<Pixels> {
+    pixels: Pixels,
+    size: [u32; 2],
+    part: [u32; 4],
+}
+
+/// Resizes one part into another. Both sides have one type each, and the pixels theirs: the resizer's `resize` would be compiled for 13 kinds
+/// of pixel at each call, which took as long as the rest of this crate.
+fn convolve(
+    resizer: &mut Resizer,
+    from: Part<&[u8]>,
+    to: Part<&mut [u8]>,
+    options: &ResizeOptions,
+) -> Result<(), Reason> {
+    let wrong = |error: &dyn std::fmt::Display| format!("cannot be resized: {error}");
+    let source = TypedImageRef::<U8x3>::from_buffer(from.size[0], from.size[1], from.pixels).map_err(|e| wrong(&e))?;
+    let target = TypedImage::<U8x3>::from_buffer(to.size[0], to.size[1], to.pixels).map_err(|e| wrong(&e))?;
+    let [left, top, width, height] = from.part;
+    let source = TypedCroppedImage::new(source, left, top, width, height).map_err(|e| wrong(&e))?;
+    let [left, top, width, height] = to.part;
+    let mut target = TypedCroppedImageMut::new(target, left, top, width, height).map_err(|e| wrong(&e))?;
+    resizer.resize_typed::<U8x3>(&source, &mut target, options).map_err(|e| wrong(&e))
 }
