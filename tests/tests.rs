@@ -17,4 +17,5 @@ mod refusals;
 mod report;
 mod resume;
 mod run_folder;
+mod stages;
 mod subcommands;

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use repro::answer::{Answer, Look};
 use repro::classifier::{self, Card};
-use repro::cli::{App, Forward, Look, Paper, Prediction, Row};
+use repro::cli::{App, Forward, Paper, Row};
 use repro::nn::Mode;
 use repro::setup::Setup;
 use repro::trainer::{Recipe, Stage};
@@ -24,16 +25,17 @@ pub fn app() -> App<Config> {
             authors: "Krizhevsky, Sutskever and Hinton, 2012",
         },
         validate,
-        stages: vec![Stage::of::<Train>(plan)],
+        stages: |_| vec![Stage::of::<Train>("train", plan)],
         model,
         predict,
         summary,
         look,
+        extras: vec![],
     }
 }
 
 /// `image` `[N, 3, H, W]`, centred [, `label`] → `logits` [, `loss`].
-fn model(config: &Config, path: &nn::Path) -> Result<Forward> {
+fn model(config: &Config, _: &str, path: &nn::Path) -> Result<Forward> {
     let (variant, classes) = (config.variant()?, config.model.num_classes);
     let edge = config.edge(variant);
     let net = Network::new(path, variant, classes, edge);
@@ -51,7 +53,7 @@ fn predict(
     card: Option<&str>,
     images: &[PathBuf],
     folder: &Path,
-) -> Result<Vec<Prediction>> {
+) -> Result<Vec<Answer>> {
     let (variant, classes) = (config.variant()?, config.model.num_classes);
     let edge = config.edge(variant);
     let store = nn::VarStore::new(Device::Cpu);

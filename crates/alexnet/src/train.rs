@@ -1,13 +1,13 @@
 //! Training (§5): the one stage of this paper.
 
-use repro::classifier::{self, Card};
+use repro::classifier::{self, Card, error_rate, mixed_cross_entropy};
 use repro::config::Settings;
 use repro::data::Split;
 use repro::data::{Form, Images, Pictures, Source, ten_crop};
 use repro::nn::Mode;
 use repro::optim::{Ema, Group, Optimizer, Params};
 use repro::setup::Setup;
-use repro::trainer::{Eval, Plan, Recipe, Scalar, Scalars, Step};
+use repro::trainer::{Eval, Means, Plan, Recipe, Scalars, Step};
 use repro::weights::{Named, together};
 use repro::{Result, user, weights};
 use tch::{Kind, Tensor, nn};
@@ -17,7 +17,7 @@ use crate::model::{Network, Variant, initialise};
 
 /// How long the stage lasts, and how fast it learns.
 pub fn plan(config: &Config, settings: &Settings) -> Plan {
-    Plan::only(settings, (config.optim.lr(256), config.optim.lr(settings.batch_size)))
+    Plan::first(settings, (config.optim.lr(256), config.optim.lr(settings.batch_size)))
 }
 
 /// Supervised training of a network on labelled pictures.
@@ -71,20 +71,28 @@ impl Recipe for Train {
 
     fn step(&mut self, batch: Images, _: &Pictures, at: &Step) -> Result<Scalars> {
         let lr = self.lr * self.config.schedule.factor(at.index, at.total, at.steps_per_epoch);
-        let logits = |image: &Tensor| self.net.forward(image, Mode::Train).logits;
-        let (loss, error) = classifier::gradient(&self.params, &batch, at, 0.0, logits)?;
+        let mut means = Means::default();
+        self.params.zero_grad();
+        for (start, n, share) in at.parts(batch.image.size()[0]) {
+            let part = batch.part(start, n);
+            let logits = at.autocast(|| self.net.forward(&part.image, Mode::Train).logits)?;
+            let loss = mixed_cross_entropy(&logits, &part, 0.0);
+            at.micro(&loss, share)?;
+            means.add(share, [("loss", &loss), ("error", &error_rate(&logits, &part.label))]);
+        }
+        at.average(&self.params)?;
         // §5: v ← 0.9·v − 0.0005·ε·w − ε·∂L/∂w; w ← w + v.
         self.optimizer.step(lr)?;
         if let Some(ema) = &mut self.ema {
             ema.update()?;
         }
-        Ok(vec![("loss", Scalar::Device(loss)), ("error", Scalar::Device(error)), ("lr", Scalar::Host(lr))])
+        Ok(means.with(&[("lr", lr)]))
     }
 
-    fn evaluate(&mut self, data: &Pictures, split: Split, out: &mut Eval) -> Result<()> {
+    fn evaluate(&mut self, data: &Pictures, split: Split, at: &Step, out: &mut Eval) -> Result<()> {
         let edge = self.config.edge(self.config.variant()?);
         let logits = |image: &Tensor| answer(&self.net, image, edge, self.config.test.crops);
-        out.with_average(self.ema.as_ref(), |out| classifier::measure(data, split, logits, out))
+        out.with_average(self.ema.as_ref(), |out| classifier::measure(data, split, at, logits, out))
     }
 
     fn state(&self) -> Named {

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use repro::cli::{App, Paper};
-use repro::config::{Findings, Settings};
+use repro::config::Findings;
 use repro::data::Split;
 use repro::data::{Cursor, Source};
 use repro::random::order;
@@ -67,7 +67,7 @@ impl Recipe for Idle {
         Ok(vec![("loss", Scalar::Device(self.0.shallow_clone())), ("lr", Scalar::Host(0.0))])
     }
 
-    fn evaluate(&mut self, _: &Nothing, _: Split, _: &mut Eval) -> Result<()> {
+    fn evaluate(&mut self, _: &Nothing, _: Split, _: &Step, _: &mut Eval) -> Result<()> {
         Ok(())
     }
 
@@ -76,22 +76,18 @@ impl Recipe for Idle {
     }
 }
 
-fn plan(_: &Config, settings: &Settings) -> Plan {
-    let (length, batch_size) = (settings.length, settings.batch_size);
-    Plan { stage: "train", later: false, length, batch_size, lr: (0.0, 0.0) }
-}
-
 fn main() -> ExitCode {
     repro::cli::main(App {
         paper: Paper { name: "idle", title: "Nothing", authors: "nobody" },
         validate: |_, _| Findings::default(),
-        stages: vec![Stage::of::<Idle>(plan)],
-        model: |_: &Config, path| {
+        stages: |_| vec![Stage::of::<Idle>("train", |_: &Config, settings| Plan::first(settings, (0.0, 0.0)))],
+        model: |_, _, path| {
             let _ = path.zeros("weight", &[]);
             Ok(Box::new(|_, _| Ok(Named::new())))
         },
         predict: |_, _, _, _, _| Ok(Vec::new()),
         summary: |_| Ok(Vec::new()),
         look: |_, _| Err(Error::Failed("there is nothing to see".into())),
+        extras: vec![],
     })
 }

@@ -57,7 +57,7 @@ fn settings(args: &Args) -> Settings {
         data,
         compute: Compute { device: "cpu".into(), precision: Precision::F32, threads: None, micro_batch: None },
         log: Log { every: Length::Epochs(1.0) },
-        eval: EvalConfig { every },
+        eval: EvalConfig { every, full_every: None },
         checkpoint: CheckpointConfig { every, keep: 1 },
         paper: None,
     }

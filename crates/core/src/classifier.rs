@@ -7,12 +7,12 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use crate::cli::{Forward, Look, Prediction};
+use crate::answer::{Answer, Look};
+use crate::cli::Forward;
 use crate::data::Split;
 use crate::data::{Cursor, Images, Mix, Normalise, Normaliser, Pictures, Source};
 use crate::metrics::Predictions;
 use crate::nn::Mode;
-use crate::optim::Params;
 use crate::setup::Setup;
 use crate::trainer::{Eval, Step};
 use crate::weights::Named;
@@ -24,25 +24,31 @@ const EVALUATED: (i64, i64) = (256, 64 * 224 * 224);
 /// Pictures that `data` shows.
 const LOOK: u64 = 40;
 
-/// Classifies a split: `logits` takes centred pictures `[N, 3, H, W]` and gives `[N, K]`. Adds error, loss, confusion, worst mistakes.
+/// Classifies a split: `logits` takes centred pictures `[N, 3, H, W]` and gives `[N, K]`. Adds error, loss, confusion, worst mistakes. Each
+/// process takes a part of the pictures.
 ///
 /// # Errors
 /// Those of the data, libtorch's.
 pub fn measure(
     data: &Pictures,
     split: Split,
+    at: &Step,
     logits: impl Fn(&Tensor) -> Result<Tensor>,
     out: &mut Eval,
 ) -> Result<()> {
+    let Some(part) = data.part(split, at.setup) else { return Ok(()) };
     let mut predictions = Predictions::default();
     let (most, pixels) = EVALUATED;
     let batch = (pixels / data.test_edge().pow(2)).clamp(1, most);
-    for images in data.in_order(split, batch) {
+    for images in data.in_order(split, part.range, batch) {
         let images = images?;
         let logits = logits(&images.image)?.to_kind(Kind::Double);
         let losses =
             -logits.log_softmax(1, Kind::Double).f_gather(1, &images.label.unsqueeze(1), false)?.squeeze_dim(1);
         predictions.add(&logits, &images.label, Some(&losses))?;
+    }
+    if part.shared {
+        predictions = predictions.together(at.setup)?;
     }
     out.classification(&predictions.finish()?, data.classes(), |places| data.show(split, places))
 }
@@ -57,34 +63,9 @@ pub fn mixed_cross_entropy(logits: &Tensor, images: &Images, smoothing: f64) -> 
     }
 }
 
-/// The gradient of the mean cross-entropy over a batch, worked off in the step's parts and averaged over the processes. `logits` takes
-/// pictures `[n, 3, H, W]` of the batch and gives `[n, K]`. Returns that mean, and the share of wrong answers, both left on the device.
-///
-/// # Errors
-/// libtorch's; a batch without pictures.
-pub fn gradient(
-    params: &Params,
-    batch: &Images,
-    at: &Step,
-    smoothing: f64,
-    logits: impl Fn(&Tensor) -> Tensor,
-) -> Result<(Tensor, Tensor)> {
-    params.zero_grad();
-    let mut means: Option<(Tensor, Tensor)> = None;
-    for (start, n, share) in at.parts(batch.image.size()[0]) {
-        let part = batch.part(start, n);
-        let logits = at.autocast(|| logits(&part.image))?;
-        let loss = mixed_cross_entropy(&logits, &part, smoothing);
-        at.micro(&loss, share)?;
-        let wrong = logits.detach().argmax(1, false).ne_tensor(&part.label).to_kind(Kind::Float).mean(Kind::Float);
-        let (loss, wrong) = (loss.detach() * share, wrong * share);
-        means = Some(match means {
-            None => (loss, wrong),
-            Some(sums) => (sums.0 + loss, sums.1 + wrong),
-        });
-    }
-    at.average(params)?;
-    means.ok_or_else(|| Error::Failed("a batch without pictures".into()))
+/// The share of wrong answers, `[]`, left on the device.
+pub fn error_rate(logits: &Tensor, label: &Tensor) -> Tensor {
+    logits.detach().argmax(1, false).ne_tensor(label).to_kind(Kind::Float).mean(Kind::Float)
 }
 
 /// `image` `[N, 3, H, W]`, H and W among `edges` [, `label`] → `logits` [, `loss`], for [`crate::cli::App::model`].
@@ -134,14 +115,12 @@ pub fn look(data: &Pictures, setup: &Setup) -> Result<Look> {
     let labels: Vec<i64> = Vec::try_from(shown.label.to_device(Device::Cpu))?;
     let names = data.classes();
     let counts = names.iter().zip(data.class_counts()?);
-    let (mean, std) = data.mean_std()?.into_iter().unzip();
-    Ok(Look {
-        images: Tensor::to_device(&data.normaliser().undo(&shown.image)?, Device::Cpu),
-        captions: labels.iter().map(|&label| names[label as usize].clone()).collect(),
-        classes: counts.map(|(name, (train, test))| (name.clone(), train, test)).collect(),
-        mean,
-        std,
-    })
+    Ok(Look::labelled(
+        Tensor::to_device(&data.normaliser().undo(&shown.image)?, Device::Cpu),
+        labels.iter().map(|&label| names[label as usize].clone()).collect(),
+        &counts.map(|(name, (train, test))| (name.clone(), train, test)).collect::<Vec<_>>(),
+        &data.mean_std()?,
+    ))
 }
 
 /// What a user of trained weights must know beside them; kept in their file.
@@ -252,9 +231,9 @@ pub fn predict(
     folder: &Path,
     read: impl Fn(&Path) -> Result<RgbImage>,
     net: impl Fn(&Tensor) -> (Tensor, Tensor),
-) -> Result<Vec<Prediction>> {
+) -> Result<Vec<Answer>> {
     let normaliser = card.normaliser()?;
-    let answer = |(place, path): (usize, &PathBuf)| -> Result<Prediction> {
+    let answer = |(place, path): (usize, &PathBuf)| -> Result<Answer> {
         let picture = read(path)?;
         let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
         let pixels = Tensor::f_from_data_size(picture.as_raw(), &[1, height, width, 3], Kind::Uint8)?;
@@ -279,7 +258,7 @@ pub fn predict(
         let twin = images[..place].iter().any(|other| other.file_stem() == path.file_stem());
         let drawn = folder.join(if twin { format!("{stem}-{place}-cam.png") } else { format!("{stem}-cam.png") });
         figures::save(&figures::heat(&picture, &heat)?, &drawn)?;
-        Ok(Prediction { image: path.clone(), classes, pictures: vec![drawn] })
+        Ok(Answer::classes(path.clone(), &classes, vec![drawn]))
     };
     images.iter().enumerate().map(answer).collect()
 }

@@ -3,6 +3,7 @@
 //! The data flows one way: YAML and overrides → [`config`] → [`setup::Setup`] → [`data::Source`] → [`trainer::Recipe::step`]
 //! → [`trainer::Scalars`] → log → [`trainer::Recipe::evaluate`] → `result.json`. The core knows no paper.
 
+pub mod answer;
 pub mod classes;
 pub mod classifier;
 pub mod cli;

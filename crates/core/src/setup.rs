@@ -1,19 +1,21 @@
 //! The surroundings of a run: its settings, its device, its processes, and what its reader must be told.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use rand::Rng;
-use tch::{Device, Tensor};
-use torch_ext::ProcessGroup;
+use tch::{Device, Kind, Tensor};
+use torch_ext::{ProcessGroup, TensorList};
 
-use crate::config::Settings;
+use crate::config::{Length, Settings};
 use crate::random::rng;
-use crate::{Result, user};
+use crate::weights::{self, Named};
+use crate::{Error, Result, user};
 
-/// Settings and surroundings of a run.
+/// Settings and surroundings of a run, or of one of its stages.
 #[derive(Debug)]
 pub struct Setup {
-    /// What all papers share of the configuration.
+    /// What all papers share of the configuration. In a stage `length`, `batch_size` and `seed` are the stage's own.
     pub settings: Settings,
     /// Where the tensors live.
     pub device: Device,
@@ -21,7 +23,11 @@ pub struct Setup {
     pub rank: u64,
     /// Number of processes.
     pub world: u64,
-    group: Option<ProcessGroup>,
+    /// The stage's name: `train`, `pretrain`, `probe`. Empty before there is one.
+    pub stage: String,
+    group: Option<Rc<ProcessGroup>>,
+    /// How often the processes have met; part of the keys in their store.
+    meetings: Rc<Cell<u64>>,
     notes: RefCell<Vec<String>>,
 }
 
@@ -33,7 +39,27 @@ impl Setup {
     pub fn new(settings: Settings, device: Device) -> Result<Self> {
         let group = ProcessGroup::from_env().map_err(|e| user!("cannot join the other processes: {e}"))?;
         let (rank, world) = group.as_ref().map_or((0, 1), |g| (g.rank() as u64, g.world() as u64));
-        Ok(Self { settings, device, rank, world, group, notes: RefCell::default() })
+        let (group, meetings) = (group.map(Rc::new), Rc::default());
+        Ok(Self { settings, device, rank, world, stage: String::new(), group, meetings, notes: RefCell::default() })
+    }
+
+    /// The same for a stage that lasts so long and takes so many examples a step. The run's first stage keeps the seed; a later one has a seed
+    /// of (seed, stage), so that no two stages draw the same orders, crops or dropout. The processes are shared, notes are not.
+    pub fn for_stage(&self, stage: &str, later: bool, length: Option<Length>, batch_size: u64) -> Self {
+        let mut settings = self.settings.clone();
+        settings.length = length.unwrap_or(Length::Steps(0));
+        settings.batch_size = batch_size;
+        if later {
+            settings.seed = rng(settings.seed, 0, 0, &format!("stage {stage}")).next_u64();
+        }
+        Self {
+            settings,
+            stage: stage.to_string(),
+            group: self.group.clone(),
+            meetings: self.meetings.clone(),
+            notes: RefCell::default(),
+            ..*self
+        }
     }
 
     /// Whether any process asks for something: all of them get the same answer, so that they stop at the same step.
@@ -44,9 +70,67 @@ impl Setup {
         }
     }
 
+    /// The means over the processes of numbers that all of them have, in one order.
+    pub(crate) fn means(&self, here: &[f64]) -> Result<Vec<f64>> {
+        match &self.group {
+            Some(group) if !here.is_empty() => {
+                let all = group.all_gather(&Tensor::f_from_slice(here)?)?;
+                Ok(Vec::try_from(all.f_mean_dim([0_i64].as_slice(), false, Kind::Double)?)?)
+            }
+            _ => Ok(here.to_vec()),
+        }
+    }
+
+    /// The rows `[n, …]` of each process, by rank, on the CPU; n may differ. No gradient flows.
+    ///
+    /// # Errors
+    /// A process left.
+    pub fn gather_rows(&self, rows: &Tensor) -> Result<Vec<Tensor>> {
+        let rows = rows.f_detach()?.f_to_device(Device::Cpu)?;
+        let Some(group) = &self.group else { return Ok(vec![rows]) };
+        let counts = Vec::<i64>::try_from(group.all_gather(&Tensor::from(rows.size()[0]))?)?;
+        let most = counts.iter().copied().max().unwrap_or(0);
+        let mut padding = vec![0; 2 * rows.dim()];
+        // Pairs from the last dimension to the first.
+        padding[2 * rows.dim() - 1] = most - rows.size()[0];
+        let all = group.all_gather(&rows.f_constant_pad_nd(padding)?)?;
+        counts.iter().enumerate().map(|(rank, &n)| Ok(all.f_get(rank as i64)?.f_narrow(0, 0, n)?)).collect()
+    }
+
+    /// Refuses to go on where the processes do not have one `what`, such as the hash of the data: each then trained on its own.
+    ///
+    /// # Errors
+    /// The ranks that differ from rank 0.
+    pub(crate) fn agree(&self, what: &str, text: &str) -> Result<()> {
+        let all = self.gather_rows(&Tensor::f_from_slice(text.as_bytes())?)?;
+        let odd: Vec<_> = (1..all.len()).filter(|&rank| all[rank] != all[0]).map(|rank| rank.to_string()).collect();
+        if odd.is_empty() {
+            return Ok(());
+        }
+        Err(user!("process {} has another {what} than process 0; start all with the same", odd.join(", ")))
+    }
+
+    /// Replaces tensors by those of rank 0, in place: processors of several kinds draw other normal numbers from one seed.
+    pub(crate) fn share(&self, state: &Named) -> Result<()> {
+        let Some(group) = &self.group else { return Ok(()) };
+        self.agree("model: names and shapes of its tensors", &weights::outline(state))?;
+        let tensors: Vec<&Tensor> = state.values().collect();
+        Ok(group.broadcast(&TensorList::new(&tensors)?)?)
+    }
+
+    /// Waits until all processes have come here, however long one of them takes.
+    ///
+    /// # Errors
+    /// A process left.
+    pub fn meet(&self) -> Result<()> {
+        let Some(group) = &self.group else { return Ok(()) };
+        self.meetings.set(self.meetings.get() + 1);
+        group.meet(&format!("meeting-{}", self.meetings.get())).map_err(Error::from)
+    }
+
     /// The processes, if there are several.
     pub(crate) fn group(&self) -> Option<&ProcessGroup> {
-        self.group.as_ref()
+        self.group.as_deref()
     }
 
     /// Something the reader of the result must know, such as a test picture in the training set: logged, and kept in `result.json`.

@@ -99,6 +99,11 @@ pub fn hash(tensors: &Named) -> Result<String> {
     Ok(hex(&sha.finalize()))
 }
 
+/// Names, kinds and shapes, a line each: what must agree before values can.
+pub fn outline(tensors: &Named) -> String {
+    tensors.iter().map(|(name, t)| format!("{name} {:?} {:?}\n", t.kind(), t.size())).collect()
+}
+
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
@@ -168,9 +173,35 @@ pub fn below(state: &Named, prefix: &str) -> Named {
     state.iter().filter_map(|(n, t)| Some((n.strip_prefix(prefix)?.to_string(), t.shallow_clone()))).collect()
 }
 
+/// The name that a stage's weights have in a run folder, or their averages: those of the first stage (`None`) without its name.
+pub fn file_name(stage: Option<&str>, averages: bool) -> String {
+    let averages = if averages { "-ema" } else { "" };
+    let stage = stage.map(|stage| format!("-{stage}")).unwrap_or_default();
+    format!("weights{averages}{stage}.safetensors")
+}
+
+/// What a stage of a run folder hands over to another: `model.*`, and `ema.*` if there are averages.
+///
+/// # Errors
+/// There are no weights of that stage, or they are damaged.
+pub fn hand_over(folder: &Path, stage: Option<&str>) -> Result<Named> {
+    let (model, _) = read(&locate_stage(folder, stage)?)?;
+    let averages = folder.join(file_name(stage, true));
+    let averages = if averages.is_file() { read(&averages)?.0 } else { Named::new() };
+    Ok(together([("model", model), ("ema", averages)]))
+}
+
 /// The weights file that `path` means: itself, or of a run folder its `weights.safetensors`.
 pub fn locate(path: &Path) -> Result<PathBuf> {
-    let file = if path.is_dir() { path.join("weights.safetensors") } else { path.to_owned() };
+    locate_stage(path, None)
+}
+
+/// The same of a stage of a run; `None`: of the first.
+///
+/// # Errors
+/// There is no such file; the folder holds no finished run.
+pub fn locate_stage(path: &Path, stage: Option<&str>) -> Result<PathBuf> {
+    let file = if path.is_dir() { path.join(file_name(stage, false)) } else { path.to_owned() };
     if file.is_file() {
         return Ok(file);
     }

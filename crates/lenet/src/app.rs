@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use repro::cli::{App, Forward, Look, Paper, Prediction, Row};
+use repro::answer::{Answer, Look};
+use repro::cli::{App, Forward, Paper, Row};
 use repro::data::{Cursor, Source};
 use repro::setup::Setup;
 use repro::trainer::{Recipe, Stage};
@@ -27,16 +28,17 @@ pub fn app() -> App<Config> {
             authors: "LeCun, Bottou, Bengio and Haffner, 1998",
         },
         validate,
-        stages: vec![Stage::of::<Train>(train::plan)],
+        stages: |_| vec![Stage::of::<Train>("train", train::plan)],
         model,
         predict,
         summary,
         look,
+        extras: vec![],
     }
 }
 
 /// `image` as the network takes it [, `label`] → `logits` [, `loss`].
-fn model(config: &Config, path: &nn::Path) -> Result<Forward> {
+fn model(config: &Config, _: &str, path: &nn::Path) -> Result<Forward> {
     let net = Network::new(path, &config.model);
     let (loss, classes) = (config.loss, config.model.num_classes);
     Ok(Box::new(move |input: &Named, _train| {
@@ -66,17 +68,11 @@ fn model(config: &Config, path: &nn::Path) -> Result<Forward> {
 }
 
 /// The classes of pictures by probability, and a picture of every layer's state for each.
-fn predict(
-    config: &Config,
-    given: &Named,
-    _: Option<&str>,
-    images: &[PathBuf],
-    folder: &Path,
-) -> Result<Vec<Prediction>> {
+fn predict(config: &Config, given: &Named, _: Option<&str>, images: &[PathBuf], folder: &Path) -> Result<Vec<Answer>> {
     let store = nn::VarStore::new(Device::Cpu);
     let net = Network::new(&store.root(), &config.model);
     weights::copy_into(&store.variables().into_iter().collect(), given, "the weights file")?;
-    let answer = |(place, path): (usize, &PathBuf)| -> Result<Prediction> {
+    let answer = |(place, path): (usize, &PathBuf)| -> Result<Answer> {
         let image = read_digit(path)?;
         let probability = net.forward(&net.input(&image)).softmax(-1, Kind::Float).squeeze_dim(0);
         let mut classes: Vec<_> = (0..config.model.num_classes)
@@ -88,7 +84,7 @@ fn predict(
         let twin = images[..place].iter().any(|other| other.file_stem() == path.file_stem());
         let drawn = folder.join(if twin { format!("{stem}-{place}-layers.png") } else { format!("{stem}-layers.png") });
         figures::save(&train::layers(&net, &image)?, &drawn)?;
-        Ok(Prediction { image: path.clone(), classes, pictures: vec![drawn] })
+        Ok(Answer::classes(path.clone(), &classes, vec![drawn]))
     };
     tch::no_grad(|| images.iter().enumerate().map(answer).collect())
 }
@@ -114,12 +110,10 @@ fn look(config: &Config, setup: &Setup) -> Result<Look> {
     let labels: Vec<i64> = Vec::try_from(shown.label.to_device(Device::Cpu))?;
     let names = data.set.classes();
     let counts = names.iter().zip(data.set.class_counts()?).zip(data.test.class_counts()?);
-    let (mean, std) = data.set.mean_std()?.into_iter().unzip();
-    Ok(Look {
-        images: Tensor::to_device(&shown.image, Device::Cpu),
-        captions: labels.iter().map(|&label| names[label as usize].clone()).collect(),
-        classes: counts.map(|((name, train), test)| (name.clone(), train, test)).collect(),
-        mean,
-        std,
-    })
+    Ok(Look::labelled(
+        Tensor::to_device(&shown.image, Device::Cpu),
+        labels.iter().map(|&label| names[label as usize].clone()).collect(),
+        &counts.map(|((name, train), test)| (name.clone(), train, test)).collect::<Vec<_>>(),
+        &data.set.mean_std()?,
+    ))
 }

@@ -6,9 +6,9 @@ use repro::data::{self, Images, Resident};
 use repro::metrics::Predictions;
 use repro::optim::{Ema, Group, Optimizer, Params};
 use repro::setup::Setup;
-use repro::trainer::{Eval, Plan, Recipe, Scalar, Scalars, Step};
+use repro::trainer::{Eval, Means, Plan, Recipe, Scalar, Scalars, Step};
 use repro::weights::{Named, together};
-use repro::{Error, Result, figures, user, weights};
+use repro::{Result, figures, user, weights};
 use tch::{Kind, Tensor, nn};
 
 use crate::bitmaps;
@@ -22,7 +22,7 @@ const EVALUATION_BATCH: i64 = 500;
 
 /// How long the stage lasts, and how fast it learns.
 pub fn plan(config: &Config, settings: &Settings) -> Plan {
-    Plan::only(settings, config.optim.rates(settings.batch_size))
+    Plan::first(settings, config.optim.rates(settings.batch_size))
 }
 
 /// Supervised training of a network on labelled digits.
@@ -127,13 +127,12 @@ impl Recipe for Train {
         }
         self.params.zero_grad();
         let image = self.net.input(&batch.image);
-        let mut mean: Option<Tensor> = None;
+        let mut means = Means::default();
         for (start, n, share) in at.parts(image.size()[0]) {
             let outputs = at.autocast(|| self.net.learning(&image.narrow(0, start, n)))?;
             let loss = self.config.loss.mean(&outputs, &batch.label.narrow(0, start, n))?;
             at.micro(&loss, share)?;
-            let part = loss.detach() * share;
-            mean = Some(mean.map_or_else(|| part.shallow_clone(), |sum| sum + &part));
+            means.add(share, [("loss", &loss)]);
         }
         at.average(&self.params)?;
         match &mut self.update {
@@ -144,8 +143,7 @@ impl Recipe for Train {
         if let Some(ema) = &mut self.ema {
             ema.update()?;
         }
-        let loss = mean.ok_or_else(|| Error::Failed("a batch without pictures".into()))?;
-        let mut scalars = vec![("loss", Scalar::Device(loss)), ("lr", Scalar::Host(lr))];
+        let mut scalars = means.with(&[("lr", lr)]);
         if let Form::BoostedLenet4(net) = &mut self.net.form {
             if at.index + 1 == at.total {
                 // However short the run was, its result is of all three, as `eval` of its weights is.
@@ -156,7 +154,10 @@ impl Recipe for Train {
         Ok(scalars)
     }
 
-    fn evaluate(&mut self, data: &Resident, _: Split, out: &mut Eval) -> Result<()> {
+    fn evaluate(&mut self, data: &Resident, _: Split, at: &Step, out: &mut Eval) -> Result<()> {
+        if at.setup.rank > 0 {
+            return Ok(());
+        }
         out.with_average(self.ema.as_ref(), |out| self.measure(data, out))
     }
 

@@ -1,13 +1,13 @@
 //! Training (§3.4 for photos, §4.2 for CIFAR-10): the one stage of this paper.
 
-use repro::classifier::{self, Card};
+use repro::classifier::{self, Card, error_rate, mixed_cross_entropy};
 use repro::config::Settings;
 use repro::data::Split;
 use repro::data::{Form, Images, Pictures, Source};
 use repro::nn::{self as layers, Mode};
 use repro::optim::{Ema, Group, Optimizer, Params, Sam};
 use repro::setup::Setup;
-use repro::trainer::{Eval, Plan, Recipe, Scalar, Scalars, Step};
+use repro::trainer::{Eval, Means, Plan, Recipe, Scalars, Step};
 use repro::weights::{Named, together};
 use repro::{Result, weights};
 use tch::{Tensor, nn};
@@ -20,7 +20,7 @@ const LEAST_FOR_PHOTO_STEM: i64 = 64;
 
 /// How long the stage lasts, and how fast it learns.
 pub fn plan(config: &Config, settings: &Settings) -> Plan {
-    Plan::only(settings, (config.optim.lr(256), config.optim.lr(settings.batch_size)))
+    Plan::first(settings, (config.optim.lr(256), config.optim.lr(settings.batch_size)))
 }
 
 /// Supervised training of a network on labelled pictures.
@@ -93,12 +93,12 @@ impl Recipe for Train {
 
     fn step(&mut self, batch: Images, _: &Pictures, at: &Step) -> Result<Scalars> {
         let lr = self.lr * self.config.schedule.factor(at.index, at.total, at.steps_per_epoch);
-        let (loss, error) = self.gradient(&batch, at, Mode::Train)?;
+        let means = self.gradient(&batch, at, Mode::Train)?;
         if let Some(mut sam) = self.sam.take() {
             // arXiv:2010.01412, Algorithm 1: the gradient of the second pass, at w + ε, is what moves w.
             sam.climb(&self.params)?;
             at.reseed();
-            let _ = self.gradient(&batch, at, Mode::TrainAgain)?;
+            self.gradient(&batch, at, Mode::TrainAgain)?;
             sam.back(&self.params)?;
             self.sam = Some(sam);
         }
@@ -106,12 +106,12 @@ impl Recipe for Train {
         if let Some(ema) = &mut self.ema {
             ema.update()?;
         }
-        Ok(vec![("loss", Scalar::Device(loss)), ("error", Scalar::Device(error)), ("lr", Scalar::Host(lr))])
+        Ok(means.with(&[("lr", lr)]))
     }
 
-    fn evaluate(&mut self, data: &Pictures, split: Split, out: &mut Eval) -> Result<()> {
+    fn evaluate(&mut self, data: &Pictures, split: Split, at: &Step, out: &mut Eval) -> Result<()> {
         let logits = |image: &Tensor| Ok(self.net.forward(image, Mode::Eval).logits);
-        out.with_average(self.ema.as_ref(), |out| classifier::measure(data, split, logits, out))
+        out.with_average(self.ema.as_ref(), |out| classifier::measure(data, split, at, logits, out))
     }
 
     fn state(&self) -> Named {
@@ -130,9 +130,19 @@ impl Recipe for Train {
 }
 
 impl Train {
-    /// The gradient of the mean loss over the batch; returns that loss and the share of wrong answers.
-    fn gradient(&self, batch: &Images, at: &Step, mode: Mode) -> Result<(Tensor, Tensor)> {
+    /// The gradient of the mean loss over the batch, worked off in parts; with that loss and the share of wrong answers.
+    fn gradient(&self, batch: &Images, at: &Step, mode: Mode) -> Result<Means> {
         let smoothing = self.config.label_smoothing.unwrap_or(0.0);
-        classifier::gradient(&self.params, batch, at, smoothing, |image| self.net.forward(image, mode).logits)
+        let mut means = Means::default();
+        self.params.zero_grad();
+        for (start, n, share) in at.parts(batch.image.size()[0]) {
+            let part = batch.part(start, n);
+            let logits = at.autocast(|| self.net.forward(&part.image, mode).logits)?;
+            let loss = mixed_cross_entropy(&logits, &part, smoothing);
+            at.micro(&loss, share)?;
+            means.add(share, [("loss", &loss), ("error", &error_rate(&logits, &part.label))]);
+        }
+        at.average(&self.params)?;
+        Ok(means)
     }
 }

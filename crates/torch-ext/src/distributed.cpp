@@ -5,7 +5,10 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdlib>
+#include <thread>
 
 #include "ext.h"
 
@@ -104,8 +107,29 @@ at::Tensor* ext_group_all_gather(Group* group, const at::Tensor* tensor) {
   return result;
 }
 
-int ext_group_barrier(Group* group) {
-  return attempt([&] { group->gloo->barrier()->wait(); });
+// Keys in the store and not an exchange: an exchange fails after its time-out, and one process may have much more to do than the others.
+int ext_group_meet(Group* group, const char* tag) {
+  return attempt([&] {
+    int rank = group->gloo->getRank(), world = group->gloo->getSize();
+    auto tell = [&](const std::string& what) {
+      group->store->set(what + "/" + std::to_string(rank), std::vector<uint8_t>{1});
+    };
+    auto all_told = [&](const std::string& what) {
+      std::vector<std::string> keys;
+      for (int other = 0; other < world; ++other) keys.push_back(what + "/" + std::to_string(other));
+      auto pause = std::chrono::milliseconds(1);
+      while (!group->store->check(keys)) {
+        std::this_thread::sleep_for(pause);
+        pause = std::min(2 * pause, std::chrono::milliseconds(50));
+      }
+    };
+    std::string here = tag, seen = here + "/seen";
+    tell(here);
+    all_told(here);
+    tell(seen);
+    // Rank 0 serves the store: it may end only when all have read that all are here.
+    if (rank == 0) all_told(seen);
+  });
 }
 
 } // extern "C"

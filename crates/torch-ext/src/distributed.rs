@@ -130,12 +130,13 @@ impl ProcessGroup {
         ffi::tensor(unsafe { ffi::ext_group_all_gather(self.group.as_ptr(), tensor.as_ptr()) })
     }
 
-    /// Waits until all processes have come here.
+    /// Waits until all processes have come to this meeting, without a time limit; each meeting has a `tag` of its own.
     /// # Errors
-    /// A process left or did not answer in time.
-    pub fn barrier(&self) -> Result<()> {
-        // SAFETY: a live group.
-        ffi::check(unsafe { ffi::ext_group_barrier(self.group.as_ptr()) })
+    /// A process that serves the meeting place left.
+    pub fn meet(&self, tag: &str) -> Result<()> {
+        let tag = CString::new(tag).map_err(|_| Error(format!("`{tag}` holds a zero byte")))?;
+        // SAFETY: a live group, a C string that outlives the call.
+        ffi::check(unsafe { ffi::ext_group_meet(self.group.as_ptr(), tag.as_ptr()) })
     }
 }
 
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn broadcast_gather_and_barrier() {
+    fn broadcast_gather_and_meet() {
         two(|group| {
             assert_eq!(group.world(), 2);
             let rank = group.rank() as f64;
@@ -197,7 +198,13 @@ mod tests {
             let all = group.all_gather(&Tensor::from_slice(&[rank, 10.0 * rank])).unwrap();
             assert_eq!(all.size(), [2, 2]);
             assert_eq!(numbers(&all), [0.0, 0.0, 1.0, 10.0]);
-            group.barrier().unwrap();
+            let begun = std::time::Instant::now();
+            if group.rank() == 1 {
+                thread::sleep(std::time::Duration::from_millis(200));
+            }
+            group.meet("one").unwrap();
+            assert!(group.rank() == 1 || begun.elapsed().as_millis() >= 190);
+            group.meet("two").unwrap();
         });
     }
 

@@ -87,11 +87,14 @@ impl Common {
 pub(super) struct TrainArgs {
     #[command(flatten)]
     pub(super) common: Common,
+    /// This stage alone; also as a word: `train probe`
+    #[arg(long, value_name = "NAME")]
+    pub(super) stage: Option<String>,
     /// The run folder itself; with --sweep its parent
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
     /// Go on with an unfinished run: the given one, or the newest of this config
-    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["out", "dry_run", "sweep", "init"])]
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["out", "dry_run", "sweep"])]
     pub(super) resume: Option<String>,
     /// One step of training and an evaluation in a temporary folder
     #[arg(long, conflicts_with = "sweep")]
@@ -102,15 +105,39 @@ pub(super) struct TrainArgs {
     /// Start this many local processes
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1024), conflicts_with = "sweep")]
     pub(super) processes: u64,
-    /// Full state of the stage before: a run folder
+    /// Weights to begin with: a run folder (of a later stage those of the stage before it), or a .safetensors file
     #[arg(long, value_name = "RUN")]
     pub(super) init: Option<PathBuf>,
+}
+
+impl TrainArgs {
+    /// The one stage that is asked for.
+    pub(super) fn only(&self) -> Option<&str> {
+        let word = self.common.words.iter().find(|w| !w.contains('=')).map(String::as_str);
+        self.stage.as_deref().or(word)
+    }
+}
+
+/// What the commands of a paper's own share.
+#[derive(Debug, Args)]
+pub(super) struct ExtraArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// A .safetensors file, a run folder, or what else the command reads
+    #[arg(long, value_name = "W")]
+    pub(super) weights: Option<PathBuf>,
+    /// Where results go
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct EvalArgs {
     #[command(flatten)]
     pub(super) common: Common,
+    /// The stage whose weights these are; the first by default
+    #[arg(long, value_name = "NAME")]
+    pub(super) stage: Option<String>,
     /// A .safetensors file or a run folder
     #[arg(long, value_name = "W")]
     pub(super) weights: PathBuf,
@@ -120,6 +147,9 @@ pub(super) struct EvalArgs {
 pub(super) struct ForwardArgs {
     #[command(flatten)]
     pub(super) common: Common,
+    /// The stage that is meant; the first by default
+    #[arg(long, value_name = "NAME")]
+    pub(super) stage: Option<String>,
     /// A .safetensors file or a run folder
     #[arg(long, value_name = "W")]
     pub(super) weights: PathBuf,
@@ -153,6 +183,9 @@ pub(super) struct PredictArgs {
 pub(super) struct BenchArgs {
     #[command(flatten)]
     pub(super) common: Common,
+    /// The stage that is meant; the first by default
+    #[arg(long, value_name = "NAME")]
+    pub(super) stage: Option<String>,
     /// Steps to time, after one that warms up
     #[arg(long, default_value_t = 100)]
     pub(super) steps: u64,
@@ -162,6 +195,9 @@ pub(super) struct BenchArgs {
 pub(super) struct DataArgs {
     #[command(flatten)]
     pub(super) common: Common,
+    /// The stage that is meant; the first by default
+    #[arg(long, value_name = "NAME")]
+    pub(super) stage: Option<String>,
     /// Where the grid is drawn
     #[arg(long, value_name = "FILE.png", default_value = "data.png")]
     pub(super) out: PathBuf,
@@ -183,6 +219,9 @@ pub(super) struct ShardsArgs {
 pub(super) struct VerifyArgs {
     /// A finished run's folder
     pub(super) run: PathBuf,
+    /// This stage alone; all that are done by default
+    #[arg(long, value_name = "NAME")]
+    pub(super) stage: Option<String>,
     /// auto, cpu, cuda or cuda:<index>
     #[arg(long)]
     pub(super) device: Option<String>,
@@ -198,8 +237,8 @@ pub(super) struct RunsArgs {
     pub(super) json: bool,
 }
 
-/// Puts `train` in front where no command is named.
-pub(super) fn with_default_command(mut words: Vec<OsString>) -> Vec<OsString> {
+/// Puts `train` in front where no command is named; `own` are the paper's own.
+pub(super) fn with_default_command(mut words: Vec<OsString>, own: &[&str]) -> Vec<OsString> {
     const KNOWN: [&str; 15] = [
         "train",
         "eval",
@@ -217,7 +256,7 @@ pub(super) fn with_default_command(mut words: Vec<OsString>) -> Vec<OsString> {
         "--version",
         "-V",
     ];
-    let named = words.get(1).and_then(|w| w.to_str()).is_none_or(|w| KNOWN.contains(&w));
+    let named = words.get(1).and_then(|w| w.to_str()).is_none_or(|w| KNOWN.contains(&w) || own.contains(&w));
     if !named {
         words.insert(1, "train".into());
     }
@@ -230,7 +269,7 @@ mod tests {
     use clap::CommandFactory;
 
     fn parse(line: &str) -> Cli {
-        Cli::parse_from(with_default_command(line.split(' ').map(Into::into).collect()))
+        Cli::parse_from(with_default_command(line.split(' ').map(Into::into).collect(), &[]))
     }
 
     #[test]

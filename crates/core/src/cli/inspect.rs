@@ -3,22 +3,25 @@
 use std::path::Path;
 use std::time::Instant;
 
+use clap::FromArgMatches;
 use serde::de::DeserializeOwned;
 use tch::{Kind, nn};
 
-use super::args::{BenchArgs, Common, DataArgs, EvalArgs, ForwardArgs, PredictArgs, ShardsArgs};
-use super::{App, config_name, device_name, experiment, say, say_json, setup};
+use super::args::{BenchArgs, Common, DataArgs, EvalArgs, ExtraArgs, ForwardArgs, PredictArgs, ShardsArgs};
+use super::{App, Asked, Extra, config_name, device_name, experiment, later, say, say_json, setup, stage_of};
+use crate::answer::Answer;
 use crate::trainer::Bench;
 use crate::weights::Named;
-use crate::{Error, Result, data, figures, files, user, weights};
+use crate::{Result, data, figures, files, user, weights};
 
 pub(super) fn eval<C: DeserializeOwned>(app: &App<C>, args: &EvalArgs) -> Result<()> {
     args.common.only_overrides()?;
     let Some(experiment) = experiment(app, &args.common)? else { return Ok(()) };
-    let (given, _) = weights::read(&weights::locate(&args.weights)?)?;
-    let setup = setup(&experiment.settings)?;
-    let stage = app.stages.first().ok_or_else(|| Error::Failed("this program has no stage".into()))?;
-    let (metrics, data_sha256) = (stage.evaluate)(&experiment.paper, &setup, &given)?;
+    let (stage, plan, setup) = stage_of(app, &experiment, args.stage.as_deref())?;
+    let later = later(app, &experiment, &stage.name);
+    let (given, _) = weights::read(&weights::locate_stage(&args.weights, later)?)?;
+    let (metrics, data_sha256) = (stage.evaluate)(&experiment.paper, &setup, &plan, &given)?;
+    let metrics = super::prefixed(metrics, later);
     if args.common.json {
         return say_json(&serde_json::json!({
             "paper": app.paper.name, "config": config_name(&experiment.file), "metrics": metrics,
@@ -34,12 +37,13 @@ pub(super) fn eval<C: DeserializeOwned>(app: &App<C>, args: &EvalArgs) -> Result
 pub(super) fn forward<C: DeserializeOwned>(app: &App<C>, args: &ForwardArgs) -> Result<()> {
     args.common.only_overrides()?;
     let Some(experiment) = experiment(app, &args.common)? else { return Ok(()) };
-    let setup = setup(&experiment.settings)?;
-    let (given, _) = weights::read(&weights::locate(&args.weights)?)?;
+    let (stage, _, setup) = stage_of(app, &experiment, args.stage.as_deref())?;
+    let later = later(app, &experiment, &stage.name);
+    let (given, _) = weights::read(&weights::locate_stage(&args.weights, later)?)?;
     let (input, _) = weights::read(&args.input)?;
 
     let mut store = nn::VarStore::new(setup.device);
-    let model = (app.model)(&experiment.paper, &store.root())?;
+    let model = (app.model)(&experiment.paper, &stage.name, &store.root())?;
     let double = given.values().any(|t| t.kind() == Kind::Double);
     if double {
         store.double();
@@ -97,32 +101,49 @@ pub(super) fn predict<C: DeserializeOwned>(app: &App<C>, args: &PredictArgs) -> 
     }
     setup(&experiment.settings)?;
     files::create_folder(&args.out)?;
-    let predictions = (app.predict)(&experiment.paper, &given, card.as_deref(), &images, &args.out)?;
-    if args.common.json {
-        return say_json(&predictions);
+    let answers = (app.predict)(&experiment.paper, &given, card.as_deref(), &images, &args.out)?;
+    tell(&answers, args.common.json)
+}
+
+fn tell(answers: &[Answer], json: bool) -> Result<()> {
+    if json {
+        return say_json(&answers.iter().map(Answer::json).collect::<Vec<_>>());
     }
-    for p in &predictions {
-        let classes: Vec<_> = p
-            .classes
-            .iter()
-            .take(5)
-            .map(|(name, probability)| format!("{name} {:.1} %", 100.0 * probability))
-            .collect();
-        say(format!("{:32} {}", p.image.display(), classes.join("   ")));
-        for picture in &p.pictures {
-            say(format!("{:32} {}", "", picture.display()));
-        }
-    }
+    answers.iter().for_each(|answer| say(answer.text()));
     Ok(())
+}
+
+/// A command of the paper's own.
+pub(super) fn extra<C: DeserializeOwned>(app: &App<C>, extra: &Extra<C>, flags: &clap::ArgMatches) -> Result<()> {
+    let args = ExtraArgs::from_arg_matches(flags).map_err(|e| user!("{e}"))?;
+    let experiment = match args.common.config {
+        None => None,
+        Some(_) => match experiment(app, &args.common)? {
+            Some(experiment) => Some(experiment),
+            None => return Ok(()),
+        },
+    };
+    let setup = experiment.as_ref().map(|experiment| setup(&experiment.settings)).transpose()?;
+    let words = args.common.words.iter().filter(|word| !word.contains('=')).map(Into::into).collect();
+    let answers = (extra.run)(&Asked {
+        config: experiment.as_ref().map(|experiment| &experiment.paper),
+        setup: setup.as_ref(),
+        weights: args.weights,
+        out: args.out,
+        words,
+        flags,
+    })?;
+    tell(&answers, args.common.json)
 }
 
 pub(super) fn bench<C: DeserializeOwned>(app: &App<C>, args: &BenchArgs) -> Result<()> {
     args.common.only_overrides()?;
     let begun = Instant::now();
     let Some(experiment) = experiment(app, &args.common)? else { return Ok(()) };
-    let setup = setup(&experiment.settings)?;
-    let stage = app.stages.first().ok_or_else(|| Error::Failed("this program has no stage".into()))?;
-    let plan = (stage.plan)(&experiment.paper, &experiment.settings);
+    let (stage, plan, setup) = stage_of(app, &experiment, args.stage.as_deref())?;
+    if plan.length.is_none() {
+        return Err(user!("stage {} trains nothing, so there is no step to time", stage.name));
+    }
     torch_ext::reset_peak_memory(setup.device)?;
     let (seconds, scalars) = (stage.measure)(&experiment.paper, &setup, &plan, args.steps.max(1) + 1)?;
     let total = begun.elapsed().as_secs_f64();
@@ -170,29 +191,21 @@ pub(super) fn summary<C: DeserializeOwned>(app: &App<C>, args: &Common) -> Resul
 pub(super) fn data<C: DeserializeOwned>(app: &App<C>, args: &DataArgs) -> Result<()> {
     args.common.only_overrides()?;
     let Some(experiment) = experiment(app, &args.common)? else { return Ok(()) };
-    let setup = setup(&experiment.settings)?;
+    let (_, _, setup) = stage_of(app, &experiment, args.stage.as_deref())?;
     let look = (app.look)(&experiment.paper, &setup)?;
     let width = look.images.size().last().copied().unwrap_or(1).max(1);
     let picture = figures::grid(&look.images, 10, (64 / width).max(1) as u32, &look.captions)?;
     output_folder(&args.out)?;
     figures::save(&picture, &args.out)?;
     if args.common.json {
-        let classes: Vec<_> = look
-            .classes
-            .iter()
-            .map(|(n, train, test)| serde_json::json!({"class": n, "train": train, "test": test}))
-            .collect();
-        return say_json(
-            &serde_json::json!({"picture": args.out, "classes": classes, "mean": look.mean, "std": look.std}),
-        );
+        let mut all = serde_json::json!({ "picture": args.out });
+        if let (Some(all), serde_json::Value::Object(own)) = (all.as_object_mut(), look.json) {
+            all.extend(own);
+        }
+        return say_json(&all);
     }
-    say(format!("{:24} {:>8} {:>8}", "class", "train", "test"));
-    for (name, train, test) in &look.classes {
-        say(format!("{name:24} {train:>8} {test:>8}"));
-    }
-    let total = |f: fn(&(String, u64, u64)) -> u64| look.classes.iter().map(f).sum::<u64>();
-    say(format!("{:24} {:>8} {:>8}", "total", total(|c| c.1), total(|c| c.2)));
-    say(format!("mean {:.4?}  standard deviation {:.4?}  (training pixels in [0, 1])", look.mean, look.std));
+    look.tables.iter().for_each(|table| say(table.text()));
+    look.notes.iter().for_each(say);
     say(format!("picture: {}", args.out.display()));
     for note in setup.take_notes() {
         say(format!("note: {note}"));

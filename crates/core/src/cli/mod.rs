@@ -6,19 +6,21 @@ mod processes;
 mod runs;
 mod train;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{Args, CommandFactory, FromArgMatches};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tch::{Device, Tensor, nn};
+use tch::{Device, nn};
 
-use self::args::{Cli, Command, Common};
+use self::args::{Cli, Command, Common, ExtraArgs};
+use crate::answer::{Answer, Look};
 use crate::config::{self, Experiment, Findings, Settings};
 use crate::setup::Setup;
-use crate::trainer::{Signals, Stage};
+use crate::trainer::{Plan, Signals, Stage};
 use crate::weights::Named;
 use crate::{Error, Result, user};
 
@@ -51,34 +53,8 @@ pub struct Row {
     pub connections: Option<u64>,
 }
 
-/// An answer of `predict`.
-#[derive(Debug, Serialize)]
-pub struct Prediction {
-    /// The picture asked about.
-    pub image: PathBuf,
-    /// Classes with probabilities, best first.
-    pub classes: Vec<(String, f64)>,
-    /// Pictures that were drawn.
-    pub pictures: Vec<PathBuf>,
-}
-
-/// What `data` shows.
-#[derive(Debug)]
-pub struct Look {
-    /// Training pictures after augmentation `[N, C, H, W]` in [0, 1].
-    pub images: Tensor,
-    /// A caption each.
-    pub captions: Vec<String>,
-    /// Class name, training examples, test examples.
-    pub classes: Vec<(String, u64, u64)>,
-    /// Per channel, of the training pixels in [0, 1], before augmentation.
-    pub mean: Vec<f64>,
-    /// Likewise.
-    pub std: Vec<f64>,
-}
-
 /// Weights, their card ([`crate::trainer::Recipe::card`]) and pictures in, answers out; pictures it draws go into the folder.
-pub type Predict<C> = fn(&C, &Named, Option<&str>, &[PathBuf], &Path) -> Result<Vec<Prediction>>;
+pub type Predict<C> = fn(&C, &Named, Option<&str>, &[PathBuf], &Path) -> Result<Vec<Answer>>;
 
 /// Tensors in, tensors out; the flag is training mode.
 pub type Forward = Box<dyn Fn(&Named, bool) -> Result<Named>>;
@@ -90,15 +66,45 @@ pub struct App<C> {
     /// Finds settings that cannot act or contradict each other.
     pub validate: fn(&C, &Settings) -> Findings,
     /// Training stages in their order.
-    pub stages: Vec<Stage<C>>,
-    /// Builds the model into a store, for `forward`.
-    pub model: fn(&C, &nn::Path) -> Result<Forward>,
+    pub stages: fn(&C) -> Vec<Stage<C>>,
+    /// Builds the model of a stage (by its name) into a store, for `forward`.
+    pub model: fn(&C, &str, &nn::Path) -> Result<Forward>,
     /// For `predict`.
     pub predict: Predict<C>,
     /// The layer table.
     pub summary: fn(&C) -> Result<Vec<Row>>,
-    /// A look at the training data.
+    /// A look at the training data of a stage ([`Setup::stage`]).
     pub look: fn(&C, &Setup) -> Result<Look>,
+    /// Commands that this paper alone has.
+    pub extras: Vec<Extra<C>>,
+}
+
+/// A command of a paper's own, such as `sample`, with the flags that all commands share.
+pub struct Extra<C> {
+    /// As it is typed.
+    pub name: &'static str,
+    /// A line of help.
+    pub about: &'static str,
+    /// Adds the flags that it has beside the shared ones.
+    pub flags: fn(clap::Command) -> clap::Command,
+    /// Does it.
+    pub run: fn(&Asked<C>) -> Result<Vec<Answer>>,
+}
+
+/// What a command of a paper's own was asked.
+pub struct Asked<'a, C> {
+    /// The experiment, where `--config` names one.
+    pub config: Option<&'a C>,
+    /// Likewise: settings, device.
+    pub setup: Option<&'a Setup>,
+    /// What `--weights` names.
+    pub weights: Option<PathBuf>,
+    /// Where results go (`--out`).
+    pub out: Option<PathBuf>,
+    /// Words that are no overrides.
+    pub words: Vec<PathBuf>,
+    /// Its own flags.
+    pub flags: &'a clap::ArgMatches,
 }
 
 /// Runs the program and returns its exit code.
@@ -125,12 +131,22 @@ fn internal(panic: Box<dyn std::any::Any + Send>) -> Error {
 
 fn run<C: DeserializeOwned>(app: &App<C>) -> Result<()> {
     Signals::keep_size_limit_from_killing()?;
-    let command = Cli::command().name(app.paper.name).about(format!("{} ({})", app.paper.title, app.paper.authors));
-    let words = args::with_default_command(std::env::args_os().collect());
-    let cli = match command.try_get_matches_from(words).and_then(|m| Cli::from_arg_matches(&m)) {
-        Ok(cli) => cli,
-        Err(error) => error.exit(),
-    };
+    let about = format!("{} ({})", app.paper.title, app.paper.authors);
+    let mut command = Cli::command().name(app.paper.name).about(about);
+    for extra in &app.extras {
+        let own = ExtraArgs::augment_args(clap::Command::new(extra.name).about(extra.about));
+        command = command.subcommand((extra.flags)(own));
+    }
+    let named: Vec<_> = app.extras.iter().map(|extra| extra.name).collect();
+    let words = args::with_default_command(std::env::args_os().collect(), &named);
+    let matches = command.try_get_matches_from(words).unwrap_or_else(|error| error.exit());
+    if let Some((extra, flags)) = matches
+        .subcommand()
+        .and_then(|(name, flags)| app.extras.iter().find(|extra| extra.name == name).map(|extra| (extra, flags)))
+    {
+        return inspect::extra(app, extra, flags);
+    }
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match cli.command {
         Command::Train(args) => train::train(app, &args),
         Command::Eval(args) => inspect::eval(app, &args),
@@ -169,6 +185,37 @@ fn experiment<C: DeserializeOwned>(app: &App<C>, common: &Common) -> Result<Opti
     Ok(Some(experiment))
 }
 
+/// The stage that is asked for, or the first, with its surroundings.
+fn stage_of<C>(app: &App<C>, experiment: &Experiment<C>, name: Option<&str>) -> Result<(Stage<C>, Plan, Setup)> {
+    let mut stages = (app.stages)(&experiment.paper);
+    let names: Vec<String> = stages.iter().map(|stage| stage.name.clone()).collect();
+    let place = name.map_or(Some(0), |name| names.iter().position(|known| known == name));
+    let Some(place) = place.filter(|&place| place < stages.len()) else {
+        return Err(no_stage(app, name.unwrap_or_default(), &names));
+    };
+    let stage = stages.swap_remove(place);
+    let plan = (stage.plan)(&experiment.paper, &experiment.settings);
+    let setup = setup(&experiment.settings)?.for_stage(&stage.name, place > 0, plan.length, plan.batch_size);
+    Ok((stage, plan, setup))
+}
+
+fn no_stage<C>(app: &App<C>, name: &str, known: &[String]) -> Error {
+    user!("there is no stage {name:?}; {} has {}; overrides are written key=value", app.paper.name, known.join(", "))
+}
+
+/// The name of a stage in files and metrics: none for the first.
+fn later<'a, C>(app: &App<C>, experiment: &Experiment<C>, stage: &'a str) -> Option<&'a str> {
+    (app.stages)(&experiment.paper).first().is_some_and(|first| first.name != stage).then_some(stage)
+}
+
+/// Metrics under the name that they have in result.json.
+fn prefixed(metrics: BTreeMap<String, f64>, later: Option<&str>) -> BTreeMap<String, f64> {
+    match later {
+        Some(stage) => metrics.into_iter().map(|(name, value)| (format!("{stage}/{name}"), value)).collect(),
+        None => metrics,
+    }
+}
+
 /// Loads and validates a config file.
 fn load<C: DeserializeOwned>(app: &App<C>, file: &Path, overrides: &[String]) -> Result<Experiment<C>> {
     let experiment = config::load::<C>(file, overrides)?;
@@ -194,12 +241,12 @@ fn setup(settings: &Settings) -> Result<Setup> {
     let device = match settings.compute.device.as_str() {
         "cpu" => Device::Cpu,
         "auto" => match torch_ext::load_cuda() {
-            Ok(()) if tch::Cuda::is_available() => Device::Cuda(0),
+            Ok(()) if tch::Cuda::is_available() => Device::Cuda(processes::local_rank()),
             _ => Device::Cpu,
         },
         other => {
             let index = match other.strip_prefix("cuda") {
-                Some("") => Some(0),
+                Some("") => Some(processes::local_rank()),
                 Some(rest) => rest.strip_prefix(':').and_then(|i| i.parse::<usize>().ok()),
                 None => None,
             };

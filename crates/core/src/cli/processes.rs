@@ -20,6 +20,11 @@ pub(super) fn rank() -> u64 {
     if number("WORLD_SIZE").unwrap_or(1) > 1 { number("RANK").unwrap_or(0) } else { 0 }
 }
 
+/// This process's number on this machine by torchrun's variables, which picks its card; 0 without them.
+pub(super) fn local_rank() -> usize {
+    std::env::var("LOCAL_RANK").ok().and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
 /// Starts a child in a process group of its own, so that Ctrl-C reaches it once, from here, and not twice.
 pub(super) fn spawn(command: &mut Command) -> std::io::Result<Child> {
     command.process_group(0).spawn()

@@ -1,11 +1,16 @@
 //! Commands about runs that happened.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 
 use super::args::{RunsArgs, VerifyArgs};
-use super::{App, load, say, say_json, setup};
-use crate::trainer::run::{self, Status};
+use super::{App, later, load, say, say_json, stage_of};
+use crate::trainer::run::{self, StageResult, Status};
 use crate::{Error, Result, user, weights};
+
+/// Metrics that stand in the table, by their last part, beside the one that a run is for.
+const SHOWN: [&str; 5] = ["error", "accuracy", "AP", "mAP50", "fid"];
 
 pub(super) fn table<C>(app: &App<C>, args: &RunsArgs) -> Result<()> {
     let runs = run::all(app.paper.name);
@@ -17,7 +22,7 @@ pub(super) fn table<C>(app: &App<C>, args: &RunsArgs) -> Result<()> {
         let shown: Vec<_> = r
             .metrics
             .iter()
-            .filter(|(n, _)| n.ends_with("error") || n.ends_with("accuracy"))
+            .filter(|(n, _)| r.paper_metric.as_ref() == Some(*n) || SHOWN.contains(&n.rsplit('/').next().unwrap_or(n)))
             .map(|(n, v)| format!("{n} {v:.4}"))
             .collect();
         let status = format!("{:?}", r.status).to_lowercase();
@@ -34,16 +39,36 @@ pub(super) fn verify<C: DeserializeOwned>(app: &App<C>, args: &VerifyArgs) -> Re
     }
     let device: Vec<_> = args.device.iter().map(|d| format!("compute.device={d}")).collect();
     let experiment = load(app, &args.run.join("config.yaml"), &device)?;
-    let (given, _) = weights::read(&weights::locate(&args.run)?)?;
-    let setup = setup(&experiment.settings)?;
-    let stage = app.stages.first().ok_or_else(|| Error::Failed("this program has no stage".into()))?;
-    let (metrics, data_sha256) = (stage.evaluate)(&experiment.paper, &setup, &given)?;
-
-    let mut findings = vec![
-        ("configuration hash".to_string(), claimed.config_sha256.clone(), experiment.resolved.hash()),
-        ("weights hash".to_string(), claimed.weights_sha256.clone().unwrap_or_default(), weights::hash(&given)?),
-        ("data hash".to_string(), claimed.data_sha256.clone().unwrap_or_default(), data_sha256),
-    ];
+    let mut findings =
+        vec![("configuration hash".to_string(), claimed.config_sha256.clone(), experiment.resolved.hash())];
+    let mut metrics = BTreeMap::new();
+    for name in (app.stages)(&experiment.paper).into_iter().map(|stage| stage.name) {
+        if args.stage.as_ref().is_some_and(|only| *only != name) {
+            continue;
+        }
+        let later = later(app, &experiment, &name);
+        // Results of earlier versions have the first stage alone.
+        let record = match claimed.stages.get(&name) {
+            Some(record) => record.clone(),
+            None if later.is_none() && claimed.stages.is_empty() => StageResult {
+                weights_sha256: claimed.weights_sha256.clone(),
+                data_sha256: claimed.data_sha256.clone(),
+                ..StageResult::default()
+            },
+            None => continue,
+        };
+        let (given, _) = weights::read(&weights::locate_stage(&args.run, later)?)?;
+        let (stage, plan, setup) = stage_of(app, &experiment, Some(&name))?;
+        let (found, data_sha256) = (stage.evaluate)(&experiment.paper, &setup, &plan, &given)?;
+        metrics.extend(super::prefixed(found, later));
+        let of = |what: &str| later.map_or(format!("{what} hash"), |stage| format!("{what} hash of {stage}"));
+        findings.push((of("weights"), record.weights_sha256.unwrap_or_default(), weights::hash(&given)?));
+        findings.push((of("data"), record.data_sha256.unwrap_or_default(), data_sha256));
+    }
+    if findings.len() == 1 {
+        let names: Vec<String> = claimed.stages.keys().cloned().collect();
+        return Err(super::no_stage(app, args.stage.as_deref().unwrap_or_default(), &names));
+    }
     // Averaged weights and later stages have files of their own.
     let mut unchecked = Vec::new();
     for (name, value) in &claimed.metrics {
@@ -70,10 +95,7 @@ pub(super) fn verify<C: DeserializeOwned>(app: &App<C>, args: &VerifyArgs) -> Re
         }
     }
     if !args.json && !unchecked.is_empty() {
-        say(format!(
-            "not checked: {} (weights.safetensors holds the first stage's last weights)",
-            unchecked.join(", ")
-        ));
+        say(format!("not checked: {} (the weights files hold the last weights)", unchecked.join(", ")));
     }
     if holds { Ok(()) } else { Err(Error::Failed(format!("{} does not hold", args.run.display()))) }
 }

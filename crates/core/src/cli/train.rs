@@ -1,5 +1,6 @@
 //! `train`: one run, a resumed run, a dry run, a sweep.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process;
@@ -11,7 +12,7 @@ use super::{App, config_name, device_name, experiment, load, processes, say, say
 use crate::config::{self, Experiment};
 use crate::setup::Setup;
 use crate::trainer::Signals;
-use crate::trainer::run::{self, Run, RunResult, Start, Status};
+use crate::trainer::run::{self, Init, Run, RunResult, Start, Status};
 use crate::weights::Named;
 use crate::{Error, Result, user, weights};
 
@@ -165,32 +166,43 @@ fn resumed<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<Option
     Ok(Some((experiment, Folder::Kept(folder))))
 }
 
-/// The weights that `--init` names, as the state of the stage before.
-fn full_state(init: &Path) -> Result<Named> {
-    let (weights, _) = weights::read(&weights::locate(init)?)?;
-    Ok(weights.into_iter().map(|(name, tensor)| (format!("model.{name}"), tensor)).collect())
+/// What a stage is given by `--init`: weights by their part (`model.*`, `ema.*`), and where they came from.
+fn given(init: &Path, before: Option<&str>) -> Result<(Named, Init)> {
+    let state = match init.is_dir() {
+        true => weights::hand_over(init, before)?,
+        false => weights::together([("model", weights::read(&weights::locate(init)?)?.0)]),
+    };
+    let sha256 = weights::hash(&weights::below(&state, "model."))?;
+    Ok((state, Init { path: init.to_owned(), sha256 }))
 }
 
 /// One run from its folder to its result.
 fn one<C>(app: &App<C>, args: &TrainArgs, experiment: &Experiment<C>, folder: &Folder) -> Result<RunResult> {
     let path = folder.path();
+    let stages = (app.stages)(&experiment.paper);
+    let names: Vec<String> = stages.iter().map(|stage| stage.name.clone()).collect();
+    let only = args.only();
+    if let Some(name) = only.filter(|name| !names.iter().any(|known| known == name)) {
+        return Err(super::no_stage(app, name, &names));
+    }
+    let wanted = |stage: &str| only.is_none_or(|only| only == stage);
     if let Ok(result) = run::read_result(path)
         && result.status == Status::Done
+        // Results of earlier versions know no stages, and have all.
+        && (result.stages.is_empty() || names.iter().filter(|name| wanted(name)).all(|name| result.stages.get(name).is_some_and(|stage| stage.done)))
     {
         say(format!("{} is done already", path.display()));
         return Ok(result);
     }
-    let only = args.common.words.iter().find(|w| !w.contains('='));
-    let plans: Vec<_> = app.stages.iter().map(|s| (s, (s.plan)(&experiment.paper, &experiment.settings))).collect();
-    if let Some(name) = only.filter(|name| plans.iter().all(|(_, plan)| plan.stage != name.as_str())) {
-        let known: Vec<_> = plans.iter().map(|(_, plan)| plan.stage).collect();
-        return Err(user!(
-            "there is no stage {name:?}; {} has {}; overrides are written key=value",
-            app.paper.name,
-            known.join(", ")
-        ));
-    }
-    let mut state = args.init.as_deref().map(full_state).transpose()?;
+    // Of which stage each is given the weights.
+    let before = |place: usize| match (stages[place].after, place) {
+        (Some(name), _) => Some(name),
+        (None, 0) => None,
+        (None, place) => Some(names[place - 1].as_str()),
+    };
+    let first = names.iter().position(|name| wanted(name)).unwrap_or(0);
+    let later = before(first).filter(|name| names.first().is_some_and(|first| first != name));
+    let init = args.init.as_deref().map(|init| given(init, later)).transpose()?;
     let setup = setup(&experiment.settings)?;
     let signals = Signals::install()?;
     let start = Start {
@@ -205,6 +217,8 @@ fn one<C>(app: &App<C>, args: &TrainArgs, experiment: &Experiment<C>, folder: &F
         quiet: args.common.quiet || setup.rank > 0,
         limit: experiment.settings.limit.map(|l| l.0),
         of_rank_0: (setup.rank > 0).then(|| path.to_owned()),
+        stages: names.clone(),
+        init: init.as_ref().map(|(_, from)| from.clone()),
     };
     // Processes of other ranks keep their books where nobody looks.
     let own = match setup.rank {
@@ -212,24 +226,35 @@ fn one<C>(app: &App<C>, args: &TrainArgs, experiment: &Experiment<C>, folder: &F
         _ => Some(temporary()?),
     };
     let mut run = Run::open(own.as_ref().map_or(path, |dir| dir.path()).to_owned(), start, signals)?;
-    let stages = || {
+    let mut given: BTreeMap<&str, Named> = BTreeMap::new();
+    let work = || {
         run.line(&format!("run folder {}", path.display()))?;
         if args.common.verbose {
             run.line(experiment.resolved.with_origins().trim_end())?;
         }
-        for (stage, mut plan) in plans {
-            if only.is_some_and(|name| name != plan.stage) {
+        for (place, stage) in stages.iter().enumerate().filter(|(_, stage)| wanted(&stage.name)) {
+            if run.finished(&stage.name).is_some() {
+                run.line(&format!("{} is done; its weights are read where they are needed", stage.name))?;
                 continue;
             }
+            let state = match before(place) {
+                // Within the run the stage before it, else what `--init` gave.
+                Some(name) if given.contains_key(name) => given.remove(name),
+                Some(name) if run.finished(name).is_some() => Some(run.hand_over(name)?),
+                _ => init.as_ref().filter(|_| place == first).map(|(state, _)| weights::below(state, "")),
+            };
+            let mut plan = (stage.plan)(&experiment.paper, &experiment.settings);
             if args.dry_run {
-                plan.length = config::Length::Steps(1);
+                plan.length = plan.length.map(|_| config::Length::Steps(1));
             }
-            state = Some((stage.train)(&experiment.paper, &setup, &plan, state.as_ref(), &mut run)?);
+            let setup = setup.for_stage(&stage.name, place > 0, plan.length, plan.batch_size);
+            let state = (stage.train)(&experiment.paper, &setup, &plan, state.as_ref(), &mut run)?;
+            given.insert(&names[place], state);
         }
         run.done()
     };
     // A panic is a bug or libtorch out of memory; the run folder must say so all the same.
-    let trained = std::panic::catch_unwind(std::panic::AssertUnwindSafe(stages));
+    let trained = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     trained.unwrap_or_else(|panic| Err(super::internal(panic))).map_err(|error| ended(run, error, path, &setup))
 }
 
@@ -308,8 +333,11 @@ fn sweep<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<()> {
             let mut child = process::Command::new(&program);
             child.arg("train").args(stage.clone()).arg("--config").arg(&base.file);
             child.args(args.common.overrides()).args(values).args(args.common.quiet.then_some("--quiet"));
-            if let Some(init) = args.init.as_ref().filter(|_| status.is_none()) {
+            if let Some(init) = &args.init {
                 child.arg("--init").arg(init);
+            }
+            if let Some(stage) = &args.stage {
+                child.arg("--stage").arg(stage);
             }
             child.arg(if status.is_some() { "--resume" } else { "--out" }).arg(&folder).stdout(process::Stdio::null());
             say(format!("sweep: {}", values.join(" ")));

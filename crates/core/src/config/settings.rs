@@ -83,6 +83,8 @@ pub struct Log {
 pub struct EvalConfig {
     /// How often.
     pub every: Every,
+    /// How often what takes long is measured as well, such as FID; where it meets `every`. `None`: at the end only.
+    pub full_every: Option<Every>,
 }
 
 /// Checkpoints, from which a run resumes.

@@ -1,6 +1,7 @@
 //! Labelled pictures that stay on the device as bytes.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
@@ -200,9 +201,14 @@ impl ImageSet {
 
     /// All pictures in the set's own order, `batch` at a time; the last batch holds what is left.
     pub fn in_order(&self, batch: i64) -> impl Iterator<Item = Images> + '_ {
-        let (n, batch) = (self.len() as i64, batch.max(1));
-        (0..n).step_by(batch as usize).map(move |start| {
-            let size = batch.min(n - start);
+        self.range_in_order(0..self.len(), batch)
+    }
+
+    /// The pictures at these places likewise.
+    pub fn range_in_order(&self, range: Range<u64>, batch: i64) -> impl Iterator<Item = Images> + '_ {
+        let (start, end, batch) = (range.start as i64, range.end.min(self.len()) as i64, batch.max(1));
+        (start..end).step_by(batch as usize).map(move |start| {
+            let size = batch.min(end - start);
             Images {
                 image: unit(&self.pixels.narrow(0, start, size)),
                 label: self.labels.narrow(0, start, size),

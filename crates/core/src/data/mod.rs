@@ -20,10 +20,11 @@ pub use augment::{
 pub use images::{ImageSet, Images, Mix, Splits, overlap};
 pub use load::load;
 pub use normalise::{Normalise, Normaliser};
-pub use pictures::{Form, Pictures};
+pub use pictures::{Form, Part, Pictures};
 pub use resident::Resident;
 pub use stream::{Filter, JPEG_DECODER, Packed, Stream, TestView, TrainView, View, pack};
 
+use crate::setup::Setup;
 use crate::{Result, user};
 
 /// Which examples an evaluation sees.
@@ -51,6 +52,12 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// The share of this process in the batches of its stage, from a step on.
+    pub fn of(setup: &Setup, step: u64) -> Self {
+        let Setup { ref settings, rank, world, .. } = *setup;
+        Self { seed: settings.seed, step, rank, world, batch: settings.batch_size }
+    }
+
     /// Whether a set of `len` examples can be iterated so.
     ///
     /// # Errors

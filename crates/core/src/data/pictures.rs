@@ -1,5 +1,7 @@
 //! Labelled pictures to train and test a classifier on, whatever they lie in.
 
+use std::ops::Range;
+
 use tch::Tensor;
 
 use super::{
@@ -16,6 +18,15 @@ pub enum Pictures {
     Resident(Resident),
     /// Photos, read as they are needed.
     Stream(Stream),
+}
+
+/// What of a split a process evaluates.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    /// The places in the split.
+    pub range: Range<u64>,
+    /// Whether the other processes have the rest.
+    pub shared: bool,
 }
 
 /// How pictures become what a network takes.
@@ -66,15 +77,36 @@ impl Pictures {
         Ok(Self::Resident(Resident::new(splits, form.augment.to_vec(), Some(form.normalise))?))
     }
 
-    /// The pictures of a split in its own order, centred, `batch` at a time; the last batch holds what is left. Of photos those that cannot be
-    /// read are left out, and the edge is that of the test view.
-    pub fn in_order(&self, split: Split, batch: i64) -> Box<dyn Iterator<Item = Result<Images>> + '_> {
+    /// The part of a split that this process evaluates: an even part of all where counts can be put together again. Where pictures may be bad,
+    /// so that a place in the set says nothing, and of less pictures than processes, rank 0 evaluates all and the others none.
+    pub fn part(&self, split: Split, setup: &Setup) -> Option<Part> {
+        let Setup { rank, world, .. } = *setup;
+        let n = match self {
+            Self::Resident(data) => of_split(data, split).len(),
+            Self::Stream(data) => data.split_len(split),
+        };
+        let shared = world > 1 && n >= world && setup.settings.data.max_bad.unwrap_or(0) == 0;
+        match (shared, rank) {
+            (true, _) => Some(Part { range: n * rank / world..n * (rank + 1) / world, shared }),
+            (false, 0) => Some(Part { range: 0..n, shared }),
+            (false, _) => None,
+        }
+    }
+
+    /// The pictures at the places `range` of a split in its own order, centred, `batch` at a time; the last batch holds what is left. Of photos
+    /// those that cannot be read are left out, and the edge is that of the test view.
+    pub fn in_order(
+        &self,
+        split: Split,
+        range: Range<u64>,
+        batch: i64,
+    ) -> Box<dyn Iterator<Item = Result<Images>> + '_> {
         match self {
-            Self::Resident(data) => Box::new(part(data, split).in_order(batch).map(|mut images| {
+            Self::Resident(data) => Box::new(of_split(data, split).range_in_order(range, batch).map(|mut images| {
                 images.image = data.pipeline.normaliser().apply(&images.image)?;
                 Ok(images)
             })),
-            Self::Stream(data) => data.in_order(split, batch),
+            Self::Stream(data) => data.in_order(split, range, batch),
         }
     }
 
@@ -84,7 +116,7 @@ impl Pictures {
     /// libtorch's; a photo that can no longer be read.
     pub fn show(&self, split: Split, places: &[i64]) -> Result<Tensor> {
         match self {
-            Self::Resident(data) => part(data, split).show(places),
+            Self::Resident(data) => of_split(data, split).show(places),
             Self::Stream(data) => data.show(split, places),
         }
     }
@@ -146,7 +178,7 @@ impl Pictures {
 }
 
 /// The split itself; of a set without validation split, the test split.
-fn part(data: &Resident, split: Split) -> &ImageSet {
+fn of_split(data: &Resident, split: Split) -> &ImageSet {
     match (split, &data.validation) {
         (Split::Validation, Some(validation)) => validation,
         _ => &data.test,

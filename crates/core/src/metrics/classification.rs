@@ -3,6 +3,7 @@
 use tch::{Kind, Tensor};
 
 use crate::data::ImageSet;
+use crate::setup::Setup;
 use crate::{Result, user};
 
 /// How many of the worst mistakes are kept.
@@ -82,6 +83,24 @@ impl Predictions {
             self.loss.push(loss.f_detach()?);
         }
         Ok(())
+    }
+
+    /// Those of all processes, each of which has a part of the examples in the order of the ranks.
+    ///
+    /// # Errors
+    /// A process left.
+    pub fn together(self, setup: &Setup) -> Result<Self> {
+        let rows = |parts: &[Tensor]| -> Result<Vec<Tensor>> {
+            if parts.is_empty() { Ok(Vec::new()) } else { setup.gather_rows(&Tensor::f_cat(parts, 0)?) }
+        };
+        Ok(Self {
+            classes: self.classes,
+            truth: rows(&self.truth)?,
+            predicted: rows(&self.predicted)?,
+            probability: rows(&self.probability)?,
+            rank: rows(&self.rank)?,
+            loss: rows(&self.loss)?,
+        })
     }
 
     /// Waits for the device and adds up. All counts are exact.

@@ -17,17 +17,24 @@ pub struct Eval {
     suffix: &'static str,
     raw_only: bool,
     numbers_only: bool,
+    brief: bool,
 }
 
 impl Eval {
-    /// One in which there are no averages, for weights that come without averages, and pictures are not drawn.
-    pub(super) fn raw_numbers() -> Self {
+    /// Of given weights, which come without averages: whole, but pictures are not drawn.
+    pub(super) fn of_weights() -> Self {
         Self { raw_only: true, numbers_only: true, ..Self::default() }
     }
 
-    /// One for the evaluations on the way, which would take longer to draw than to do.
-    pub(super) fn numbers() -> Self {
-        Self { numbers_only: true, ..Self::default() }
+    /// On the way: pictures would take longer to draw than to do, and what takes long is done where it is `full` only.
+    pub(super) fn on_the_way(full: bool) -> Self {
+        Self { numbers_only: true, brief: !full, ..Self::default() }
+    }
+
+    /// Whether everything is to be measured: at the end of a stage, of given weights, and on the way as often as `eval.full_every` says.
+    /// What takes long (FID of 50,000 samples, AP over all images) is left out otherwise.
+    pub fn full(&self) -> bool {
+        !self.brief
     }
 
     /// Adds a number: fractions for `accuracy` and `error`.

@@ -9,7 +9,7 @@ use super::plan::Plan;
 use super::run::{Progressed, Run};
 use super::{Eval, Recipe, Scalar, Scalars, Step, checkpoint};
 use crate::config::Every;
-use crate::data::{Source, Split};
+use crate::data::{Cursor, Source, Split};
 use crate::setup::Setup;
 use crate::weights::Named;
 use crate::{Error, Result};
@@ -28,9 +28,9 @@ pub(super) fn fit<R: Recipe>(
     run: &mut Run,
     from: Progressed,
 ) -> Result<Progressed> {
-    let cursor = plan.cursor(setup, from.step);
-    let steps_per_epoch = data.len() / cursor.batch;
-    let total = plan.length.steps(steps_per_epoch);
+    let cursor = Cursor::of(setup, from.step);
+    let steps_per_epoch = cursor.steps_per_epoch(data.len());
+    let total = plan.steps(steps_per_epoch);
     let settings = &setup.settings;
     let due = |every: Every, done: u64| every.steps(steps_per_epoch).is_some_and(|n| done.is_multiple_of(n));
 
@@ -46,7 +46,7 @@ pub(super) fn fit<R: Recipe>(
         at.step += 1;
         let done = at.step;
         let stop = setup.any(run.stop())?;
-        let evaluate = due(settings.eval.every, done) && done < total && setup.rank == 0;
+        let evaluate = due(settings.eval.every, done) && done < total;
         let checkpoint = due(settings.checkpoint.every, done) || done == total || stop;
         let log = due(Every::Each(settings.log.every), done) || done == total;
         // The only places that wait for the device.
@@ -60,19 +60,19 @@ pub(super) fn fit<R: Recipe>(
             run.notes(data.notes())?;
         }
         if log {
-            run.trained(&plan.prefix("train"), &step, at.seconds, pending.means())?;
+            run.trained(&step, at.seconds, pending.means(setup)?)?;
         }
         if evaluate {
             let (split, name) =
                 if R::has_validation(data) { (Split::Validation, "val") } else { (Split::Test, "monitor") };
-            let found = evaluate_into(Eval::numbers(), recipe, data, split)?;
-            run.evaluated(&plan.prefix(name), &step, &found, false)?;
+            let full = settings.eval.full_every.is_some_and(|every| due(every, done));
+            let found = evaluate_into(Eval::on_the_way(full), recipe, data, split, &step)?;
+            run.evaluated(name, &step, &found, false)?;
         }
         if checkpoint && setup.rank == 0 {
             finite(&recipe.state(), done)?;
             run.flush()?;
-            let data = run.result.data_sha256.as_deref().unwrap_or_default();
-            let header = checkpoint::Header::new(plan.stage, done, at.seconds, &run.result.config_sha256, data);
+            let header = run.header(&at);
             checkpoint::save(run.checkpoints(), header, &recipe.state(), settings.checkpoint.keep)?;
         }
         if stop {
@@ -95,9 +95,16 @@ fn finite(state: &Named, done: u64) -> Result<()> {
     Ok(())
 }
 
-/// One evaluation, without gradients.
-pub(super) fn evaluate_into<R: Recipe>(mut out: Eval, recipe: &mut R, data: &R::Data, split: Split) -> Result<Eval> {
-    tch::no_grad(|| recipe.evaluate(data, split, &mut out))?;
+/// One evaluation, without gradients. All processes take part, and leave it together, however long it takes one of them.
+pub(super) fn evaluate_into<R: Recipe>(
+    mut out: Eval,
+    recipe: &mut R,
+    data: &R::Data,
+    split: Split,
+    at: &Step,
+) -> Result<Eval> {
+    tch::no_grad(|| recipe.evaluate(data, split, at, &mut out))?;
+    at.setup.meet()?;
     Ok(out)
 }
 
@@ -110,7 +117,13 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    pub(super) fn push(&mut self, step: u64, scalars: Scalars) {
+    pub(super) fn push(&mut self, step: u64, mut scalars: Scalars) {
+        for (_, scalar) in &mut scalars {
+            // A loss that is kept until the next log must not keep its graph.
+            if let Scalar::Device(value) = scalar {
+                *value = value.detach();
+            }
+        }
         self.steps.push((step, scalars));
     }
 
@@ -124,9 +137,11 @@ impl Pending {
             .steps
             .iter()
             .flat_map(|(_, scalars)| scalars)
-            .filter_map(|(_, s)| {
-                if let Scalar::Device(t) = s { Some(t.detach().to_kind(Kind::Float).reshape([1])) } else { None }
-            })
+            .filter_map(
+                |(_, s)| {
+                    if let Scalar::Device(t) = s { Some(t.to_kind(Kind::Float).reshape([1])) } else { None }
+                },
+            )
             .collect();
         let read: Vec<f32> = match on_device.is_empty() {
             true => Vec::new(),
@@ -157,8 +172,15 @@ impl Pending {
         Ok(())
     }
 
-    /// The mean of every scalar over the steps since the last call.
-    pub(super) fn means(&mut self) -> BTreeMap<&'static str, f64> {
+    /// The mean of every scalar over the steps since the last call, and over the processes.
+    pub(super) fn means(&mut self, setup: &Setup) -> Result<BTreeMap<&'static str, f64>> {
+        let means = self.mean_here();
+        let values: Vec<f64> = means.values().copied().collect();
+        Ok(means.into_keys().zip(setup.means(&values)?).collect())
+    }
+
+    /// The same over the steps of this process alone.
+    pub(super) fn mean_here(&mut self) -> BTreeMap<&'static str, f64> {
         std::mem::take(&mut self.sums).into_iter().map(|(n, (sum, count))| (n, sum / count as f64)).collect()
     }
 }
@@ -177,7 +199,7 @@ mod tests {
         pending.push(0, vec![("loss", device(1.0)), ("lr", Scalar::Host(0.1))]);
         pending.push(1, vec![("loss", device(3.0)), ("lr", Scalar::Host(0.3))]);
         pending.read().unwrap();
-        let means = pending.means();
+        let means = pending.mean_here();
         assert_eq!(means["loss"], 2.0);
         assert!((means["lr"] - 0.2).abs() < 1e-12);
         for (step, v) in [(5, 1.0), (6, f32::NAN), (7, f32::INFINITY)] {

@@ -21,7 +21,7 @@ pub(super) struct Log {
     text: File,
     quiet: bool,
     /// The stage in work and its `metrics.jsonl`, open from its start on, when it is known from which step.
-    stage: Option<(&'static str, File)>,
+    stage: Option<(String, File)>,
     /// Likewise.
     tensorboard: Option<TensorBoard>,
     pub(super) progress: Option<Progress>,
@@ -40,16 +40,23 @@ impl Log {
         })
     }
 
-    /// Starts the logs of a stage of which `from` steps of `total` are done; the run's first stage opens TensorBoard's file, and says so.
-    pub(super) fn begin(&mut self, stage: &'static str, from: u64, total: u64) -> Result<bool> {
+    /// Starts the logs of a stage of which `from` steps of `total` are done. A later stage counts its steps from 0 again, so that its events
+    /// stand in a folder of its own: TensorBoard would take them for a run that was set back.
+    pub(super) fn begin(&mut self, stage: &str, later: bool, from: u64, total: u64) -> Result<()> {
         rewind(&self.folder, stage, from)?;
-        self.stage = Some((stage, append(&self.folder, METRICS)?));
-        self.progress = Some(Progress::new(from, total, self.quiet));
-        let first = self.tensorboard.is_none();
-        if first {
-            self.tensorboard = Some(TensorBoard::create(&self.folder, from + 1)?);
+        self.stage = Some((stage.to_string(), append(&self.folder, METRICS)?));
+        if let Some(progress) = &mut self.progress {
+            progress.finish();
         }
-        Ok(first)
+        self.progress = Some(Progress::new(from, total, self.quiet));
+        if let Some(board) = &mut self.tensorboard {
+            board.hparams_end(true)?;
+            board.flush()?;
+        }
+        let folder = if later { self.folder.join(stage) } else { self.folder.clone() };
+        crate::files::create_folder(&folder)?;
+        self.tensorboard = Some(TensorBoard::create(&folder, from + 1)?);
+        Ok(())
     }
 
     /// A line for people: into `log.txt` with the time, and to the terminal.
@@ -73,7 +80,7 @@ impl Log {
     pub(super) fn numbers(&mut self, step: u64, epoch: f64, values: &BTreeMap<String, f64>) -> Result<()> {
         let Some((stage, file)) = &mut self.stage else { return Ok(()) };
         let mut row = Map::new();
-        row.insert("stage".into(), (*stage).into());
+        row.insert("stage".into(), stage.as_str().into());
         row.insert("step".into(), step.into());
         row.insert("epoch".into(), epoch.into());
         for (name, value) in values {

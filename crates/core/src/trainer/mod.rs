@@ -19,7 +19,7 @@ pub use self::log::read_metrics;
 pub use self::plan::Plan;
 pub use self::signals::Signals;
 pub use self::stage::{Bench, Stage};
-pub use self::step::Step;
+pub use self::step::{Means, Step};
 use crate::Result;
 use crate::data::{Source, Split};
 use crate::setup::Setup;
@@ -53,7 +53,8 @@ pub trait Recipe: Sized {
     /// The paper's algorithm, top to bottom: one update of the weights.
     fn step(&mut self, batch: Self::Batch, data: &Self::Data, at: &Step) -> Result<Scalars>;
     /// Scalars and pictures of one split.
-    fn evaluate(&mut self, data: &Self::Data, split: Split, out: &mut Eval) -> Result<()>;
+    /// Every process calls it, and only what rank 0 finds counts: it may share the work, or leave all of it to rank 0.
+    fn evaluate(&mut self, data: &Self::Data, split: Split, at: &Step, out: &mut Eval) -> Result<()>;
     /// `model.*`, `ema.*`, `optim.*`: handles to everything that a resumed run needs, complete and fixed from `build` on.
     fn state(&self) -> Named;
     /// What a user of the weights must know beside them, as JSON: kept in the weights file, handed to `predict`.

@@ -1,18 +1,14 @@
-//! How long a stage lasts, and on how many examples a step.
+//! How long a stage lasts, on how many examples a step, and how fast it learns.
+
+use std::collections::BTreeMap;
 
 use crate::config::{Length, Settings};
-use crate::data::Cursor;
-use crate::setup::Setup;
 
-/// How long a stage trains, and on how many examples a step.
+/// How long a stage lasts, on how many examples a step, and how fast it learns.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// The stage's name: `train`, `pretrain`, `probe`.
-    pub stage: &'static str,
-    /// Whether metrics carry the stage's name: all stages but the first.
-    pub later: bool,
-    /// How long.
-    pub length: Length,
+    /// How long it trains. `None`: it trains nothing, and its evaluation is all there is (a k-nearest-neighbour probe).
+    pub length: Option<Length>,
     /// Global batch.
     pub batch_size: u64,
     /// Learning rate as configured, and after `optim.lr_scaling`.
@@ -20,16 +16,18 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Of the one stage of a paper that has no other, called `train`; `lr` as configured, and for the batch.
-    pub fn only(settings: &Settings, lr: (f64, f64)) -> Self {
-        Plan { stage: "train", later: false, length: settings.length, batch_size: settings.batch_size, lr }
+    /// Of the stage that the top-level keys describe; `lr` as configured, and for the batch.
+    pub fn first(settings: &Settings, lr: (f64, f64)) -> Self {
+        Plan { length: Some(settings.length), batch_size: settings.batch_size, lr }
     }
 
-    pub(super) fn cursor(&self, setup: &Setup, step: u64) -> Cursor {
-        Cursor { seed: setup.settings.seed, step, rank: setup.rank, world: setup.world, batch: self.batch_size }
+    /// Steps of the stage.
+    pub(super) fn steps(&self, steps_per_epoch: u64) -> u64 {
+        self.length.map_or(0, |length| length.steps(steps_per_epoch))
     }
 
-    pub(super) fn prefix(&self, split: &str) -> String {
-        if self.later { format!("{}/{split}", self.stage) } else { split.to_string() }
+    /// As `result.json` has the rates.
+    pub(super) fn rates(&self) -> BTreeMap<String, f64> {
+        BTreeMap::from([("base".into(), self.lr.0), ("scaled".into(), self.lr.1)])
     }
 }

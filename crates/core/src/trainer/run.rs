@@ -10,10 +10,17 @@ use serde::{Deserialize, Serialize};
 
 use super::log::Log;
 use super::tensorboard::HparamValue;
-use super::{Eval, Signals, Step};
+use super::{Eval, Signals, Step, checkpoint};
 use crate::config::{Claim, Resolved};
 use crate::files::{cannot_create, create_folder, remove_partial, write_atomic};
-use crate::{Error, Result, user};
+use crate::weights::Named;
+use crate::{Error, Result, user, weights};
+
+/// The stage that a metric is of: the one whose name stands in front, else the first.
+fn stage_of(metric: &str, stages: &[String]) -> String {
+    let named = metric.split('/').next().filter(|front| stages.iter().any(|stage| stage == front));
+    named.or(stages.first().map(String::as_str)).unwrap_or_default().to_string()
+}
 
 /// How a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +67,37 @@ pub struct RunResult {
     pub parameters: u64,
     /// What the reader must know beside the numbers.
     pub notes: Vec<String>,
+    /// The weights that the run began with, where it was given some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<Init>,
+    /// Each stage by its name; what stands above is that of the first.
+    #[serde(default)]
+    pub stages: BTreeMap<String, StageResult>,
+}
+
+/// What one stage came to; the fields as in [`RunResult`].
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct StageResult {
+    /// Whether it is trained, tested and written: a run that goes on passes over it.
+    pub done: bool,
+    pub steps: u64,
+    pub epochs: f64,
+    pub seconds: f64,
+    pub examples_per_second: f64,
+    pub effective_batch: u64,
+    pub lr: BTreeMap<String, f64>,
+    pub data_sha256: Option<String>,
+    pub weights_sha256: Option<String>,
+}
+
+/// Weights that were given to a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Init {
+    /// The file or the run folder, as it was named.
+    pub path: PathBuf,
+    /// Hash of the weights.
+    pub sha256: String,
 }
 
 /// Where a stage stands in its run.
@@ -85,6 +123,10 @@ pub(crate) struct Start<'a> {
     pub(crate) limit: Option<std::time::Duration>,
     /// The folder of rank 0, where this process has another rank.
     pub(crate) of_rank_0: Option<PathBuf>,
+    /// The paper's stages, in their order.
+    pub(crate) stages: Vec<String>,
+    /// The weights that this sitting was given.
+    pub(crate) init: Option<Init>,
 }
 
 /// A run folder in use.
@@ -102,6 +144,10 @@ pub struct Run {
     /// Where checkpoints are: in the folder, but of rank 0 for all processes.
     checkpoints: PathBuf,
     continued: bool,
+    /// The paper's stages, in their order.
+    stages: Vec<String>,
+    /// The one in work.
+    stage: String,
     /// Whether the books are this sitting's.
     begun_books: bool,
     lock: File,
@@ -225,6 +271,7 @@ impl Run {
             remove_partial(&folder.join(left));
         }
         lock.write_all(&[b' '; RESERVE]).map_err(Error::io("write", &lock_path))?;
+        let folder_of_books = start.of_rank_0.as_deref().unwrap_or(&folder);
         let continued = folder.join("result.json").exists();
         create_folder(&folder.join("checkpoints"))?;
         create_folder(&folder.join("figures"))?;
@@ -240,6 +287,25 @@ impl Run {
             "threads": tch::get_num_threads(),
             "command": std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>(),
         });
+        // What came up in an earlier sitting holds for the whole run, and so do the stages that are done.
+        let before = read_result(folder_of_books).ok();
+        let done: BTreeMap<_, _> =
+            before.iter().flat_map(|b| b.stages.clone()).filter(|(_, stage)| stage.done).collect();
+        let metrics = before.iter().flat_map(|b| b.metrics.clone());
+        let metrics = metrics.filter(|(name, _)| done.contains_key(&stage_of(name, &start.stages))).collect();
+        let init = match (before.as_ref().and_then(|b| b.init.clone()), start.init) {
+            (Some(before), Some(now)) if before.sha256 != now.sha256 => {
+                return Err(user!(
+                    "{} began with the weights {} (hash {:.8}), and {} are others (hash {:.8}); leave --init away to go on",
+                    folder.display(),
+                    before.path.display(),
+                    before.sha256,
+                    now.path.display(),
+                    now.sha256
+                ));
+            }
+            (before, now) => before.or(now),
+        };
         let result = RunResult {
             paper: start.paper.into(),
             config: start.config,
@@ -247,7 +313,7 @@ impl Run {
             row: start.claim.map(|c| c.row.clone()),
             seed: start.seed,
             status: Status::Running,
-            metrics: BTreeMap::new(),
+            metrics,
             paper_metric: start.claim.map(|c| c.metric.clone()),
             paper_value: start.claim.and_then(|c| c.value),
             steps: 0,
@@ -263,16 +329,19 @@ impl Run {
             weights_sha256: None,
             data_sha256: None,
             parameters: start.parameters,
-            // What came up in an earlier sitting holds for the whole run.
-            notes: read_result(&folder).map(|before| before.notes).unwrap_or_default(),
+            notes: before.map(|before| before.notes).unwrap_or_default(),
+            init,
+            stages: done,
         };
         let log = Log::open(&folder, start.quiet)?;
         let fields = start.resolved.leaves().into_iter().map(|(key, value)| (key, hyper_parameter(&value))).collect();
-        let checkpoints = start.of_rank_0.unwrap_or_else(|| folder.clone()).join("checkpoints");
+        let checkpoints = folder_of_books.join("checkpoints");
         let mut run = Self {
             folder,
             checkpoints,
             continued,
+            stages: start.stages,
+            stage: String::new(),
             result,
             log,
             yaml: start.resolved.yaml(),
@@ -320,12 +389,73 @@ impl Run {
         self.signals.received()
     }
 
-    /// Where the run stands, for `result.json` however it ends.
+    /// Where the stage in work stands, for `result.json` however it ends.
     pub(super) fn progressed(&mut self, at: &Progressed, steps_per_epoch: u64) {
-        self.result.steps = at.step;
-        self.result.epochs = at.step as f64 / steps_per_epoch as f64;
-        self.result.seconds = at.seconds;
-        self.result.examples_per_second = at.step as f64 * self.result.effective_batch as f64 / at.seconds.max(1e-9);
+        let stage = self.stage();
+        stage.steps = at.step;
+        stage.epochs = at.step as f64 / steps_per_epoch.max(1) as f64;
+        stage.seconds = at.seconds;
+        stage.examples_per_second = at.step as f64 * stage.effective_batch as f64 / at.seconds.max(1e-9);
+    }
+
+    /// Begins the record of a stage that is not done.
+    pub(super) fn enter(&mut self, stage: &str, record: StageResult) {
+        self.stage = stage.to_string();
+        self.result.stages.insert(stage.to_string(), record);
+        let stages = &self.stages;
+        self.result.metrics.retain(|name, _| stage_of(name, stages) != stage);
+    }
+
+    /// The record of the stage in work.
+    pub(super) fn stage(&mut self) -> &mut StageResult {
+        self.result.stages.entry(self.stage.clone()).or_default()
+    }
+
+    /// A metric's name with that of the stage in work in front, but of the first.
+    pub(super) fn prefixed(&self, name: &str) -> String {
+        if self.is_later() { format!("{}/{name}", self.stage) } else { name.to_string() }
+    }
+
+    fn is_later(&self) -> bool {
+        self.stages.first().is_some_and(|first| *first != self.stage)
+    }
+
+    /// The header of a checkpoint of the stage in work.
+    pub(super) fn header(&mut self, at: &Progressed) -> checkpoint::Header {
+        let data = self.stage().data_sha256.clone().unwrap_or_default();
+        checkpoint::Header::new(&self.stage, at.step, at.seconds, &self.result.config_sha256, &data)
+    }
+
+    /// Writes the weights of the stage in work, and their averages if there are any.
+    pub(super) fn write_weights(&mut self, model: &Named, averages: &Named, card: Option<&str>) -> Result<()> {
+        let stage = self.is_later().then_some(self.stage.as_str());
+        weights::write(&self.folder.join(weights::file_name(stage, false)), model, card)?;
+        if !averages.is_empty() {
+            weights::write(&self.folder.join(weights::file_name(stage, true)), averages, card)?;
+        }
+        self.stage().weights_sha256 = Some(weights::hash(model)?);
+        Ok(())
+    }
+
+    /// What the weights files of a finished stage hand over to a later one.
+    pub(crate) fn hand_over(&self, stage: &str) -> Result<Named> {
+        let folder = self.checkpoints.parent().unwrap_or(&self.folder);
+        let later = self.stages.first().is_some_and(|first| first != stage);
+        let given = weights::hand_over(folder, later.then_some(stage))?;
+        let known = self.finished(stage).and_then(|record| record.weights_sha256.clone());
+        if known.is_some_and(|known| weights::hash(&weights::below(&given, "model.")).is_ok_and(|found| found != known))
+        {
+            return Err(user!(
+                "the weights of stage {stage} in {} are not those that it ended with; put them back, or start a new run",
+                folder.display()
+            ));
+        }
+        Ok(given)
+    }
+
+    /// The record of a stage that is done.
+    pub(crate) fn finished(&self, stage: &str) -> Option<&StageResult> {
+        self.result.stages.get(stage).filter(|stage| stage.done)
     }
 
     /// Whether the folder held this run before.
@@ -340,38 +470,31 @@ impl Run {
     }
 
     /// Starts the logs of a stage of which `from` steps of `total` are done.
-    pub(super) fn begin_stage(&mut self, stage: &'static str, from: u64, total: u64) -> Result<()> {
-        if self.log.begin(stage, from, total)? {
-            let claimed = self.result.paper_metric.clone().into_iter();
-            let metrics: Vec<_> = claimed.chain(["test/accuracy".to_string(), "test/error".to_string()]).collect();
-            self.log.describe(&self.yaml, &self.fields, &metrics)?;
-        }
-        Ok(())
+    pub(super) fn begin_stage(&mut self, stage: &str, from: u64, total: u64) -> Result<()> {
+        self.log.begin(stage, self.is_later(), from, total)?;
+        let claimed = self.result.paper_metric.clone().into_iter();
+        let metrics: Vec<_> = claimed.chain(["test/accuracy".to_string(), "test/error".to_string()]).collect();
+        self.log.describe(&self.yaml, &self.fields, &metrics)
     }
 
     /// The means of a step's scalars since the last call.
-    pub(super) fn trained(
-        &mut self,
-        prefix: &str,
-        step: &Step,
-        seconds: f64,
-        means: BTreeMap<&'static str, f64>,
-    ) -> Result<()> {
+    pub(super) fn trained(&mut self, step: &Step, seconds: f64, means: BTreeMap<&'static str, f64>) -> Result<()> {
         let done = step.index + 1;
         let epoch = done as f64 / step.steps_per_epoch as f64;
-        let speed = done as f64 * self.result.effective_batch as f64 / seconds.max(1e-9);
+        let speed = done as f64 * self.stage().effective_batch as f64 / seconds.max(1e-9);
         if let Some(progress) = &mut self.log.progress {
             progress.update(done, epoch, means.get("loss").copied(), speed);
         }
-        let mut values: BTreeMap<String, f64> = means.into_iter().map(|(n, v)| (format!("{prefix}/{n}"), v)).collect();
-        values.insert(format!("{prefix}/examples_per_second"), speed);
+        let named = means.into_iter().chain([("examples_per_second", speed)]);
+        let values = named.map(|(name, value)| (self.prefixed(&format!("train/{name}")), value)).collect();
         self.log.numbers(done, epoch, &values)
     }
 
     /// The findings of an evaluation after a step; the last ones of a stage go into `result.json`.
-    pub(super) fn evaluated(&mut self, prefix: &str, step: &Step, found: &Eval, last: bool) -> Result<()> {
+    pub(super) fn evaluated(&mut self, split: &str, step: &Step, found: &Eval, last: bool) -> Result<()> {
+        let prefix = &self.prefixed(split);
         let values = found.named(prefix);
-        let done = step.index + 1;
+        let done = (step.index + 1).min(step.total);
         let epoch = done as f64 / step.steps_per_epoch as f64;
         self.log.numbers(done, epoch, &values)?;
         for (name, picture) in &found.pictures {
@@ -403,6 +526,15 @@ impl Run {
 
     /// Writes `result.json` as it stands.
     pub(super) fn write_result(&mut self) -> Result<()> {
+        let result = &mut self.result;
+        if let Some(first) = self.stages.iter().find_map(|name| result.stages.get(name)).cloned() {
+            (result.steps, result.epochs, result.seconds) = (first.steps, first.epochs, first.seconds);
+            result.examples_per_second = first.examples_per_second;
+            result.effective_batch = first.effective_batch;
+            result.lr = first.lr;
+            result.data_sha256 = first.data_sha256;
+            result.weights_sha256 = first.weights_sha256;
+        }
         let text = serde_json::to_string_pretty(&self.result)
             .map_err(|e| Error::Failed(format!("cannot write result.json: {e}")))?;
         write_atomic(&self.folder.join("result.json"), &[text.as_bytes(), b"\n"])

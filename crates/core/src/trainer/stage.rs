@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use super::fit::{Pending, evaluate_into, fit};
 use super::plan::Plan;
-use super::run::{Progressed, Run};
+use super::run::{Progressed, Run, StageResult};
 use super::{Eval, Recipe, Step, checkpoint};
 use crate::config::Settings;
-use crate::data::{Source, Split};
+use crate::data::{Cursor, Source, Split};
 use crate::setup::Setup;
 use crate::weights::Named;
 use crate::{Error, Result, figures, user, weights};
@@ -38,11 +38,15 @@ pub struct Bench {
 pub(crate) type Measured = (Vec<f64>, BTreeMap<&'static str, f64>);
 
 type Train<C> = fn(&C, &Setup, &Plan, Option<&Named>, &mut Run) -> Result<Named>;
-type Evaluate<C> = fn(&C, &Setup, &Named) -> Result<(BTreeMap<String, f64>, String)>;
+type Evaluate<C> = fn(&C, &Setup, &Plan, &Named) -> Result<(BTreeMap<String, f64>, String)>;
 type Measure<C> = fn(&C, &Setup, &Plan, u64) -> Result<Measured>;
 
 /// One stage of a paper's program.
 pub struct Stage<C> {
+    /// `train`, `pretrain`, `probe`, `finetune`, ….
+    pub name: String,
+    /// The stage whose weights it is given. `None`: the one before it.
+    pub(crate) after: Option<&'static str>,
     pub(crate) plan: fn(&C, &Settings) -> Plan,
     pub(crate) train: Train<C>,
     pub(crate) evaluate: Evaluate<C>,
@@ -51,24 +55,33 @@ pub struct Stage<C> {
 
 impl<C> Stage<C> {
     /// The stage that `R` describes; `plan` takes its length and batch from the configuration.
-    pub fn of<R: Recipe<Config = C>>(plan: fn(&C, &Settings) -> Plan) -> Self {
-        Self { plan, train: train::<R>, evaluate: evaluate::<R>, measure: measure::<R> }
+    pub fn of<R: Recipe<Config = C>>(name: impl Into<String>, plan: fn(&C, &Settings) -> Plan) -> Self {
+        let (train, evaluate, measure) = (train::<R>, evaluate::<R>, measure::<R>);
+        Self { name: name.into(), after: None, plan, train, evaluate, measure }
+    }
+
+    /// The same, given the weights of an earlier stage than the one before it: fine-tuning starts from pre-training, not from the probe.
+    pub fn after(self, stage: &'static str) -> Self {
+        Self { after: Some(stage), ..self }
     }
 }
 
 /// Data and model of a stage, refused where batch and data do not fit.
 fn prepare<R: Recipe>(config: &R::Config, setup: &Setup, plan: &Plan, init: Option<&Named>) -> Result<(R::Data, R)> {
     let data = R::data(config, setup)?;
-    let cursor = plan.cursor(setup, 0);
-    cursor.check(data.len())?;
-    if plan.length.steps(cursor.steps_per_epoch(data.len())) == 0 {
-        return Err(user!("length is {}, which is less than one step; make it longer", plan.length));
+    if let Some(length) = plan.length {
+        let cursor = Cursor::of(setup, 0);
+        cursor.check(data.len())?;
+        if length.steps(cursor.steps_per_epoch(data.len())) == 0 {
+            return Err(user!("length is {length}, which is less than one step; make it longer"));
+        }
     }
     setup.seed_build();
     Ok((data, R::build(config, setup, init)?))
 }
 
-/// Trains from the newest checkpoint or from step 0, evaluates on the test split, writes the weights; returns the full state.
+/// Trains from the newest checkpoint or from step 0, evaluates on the test split, writes the weights. Returns what a later stage is given:
+/// `model.*` and `ema.*`, as the run folder's files hold them.
 fn train<R: Recipe>(
     config: &R::Config,
     setup: &Setup,
@@ -78,16 +91,21 @@ fn train<R: Recipe>(
 ) -> Result<Named> {
     let (data, mut recipe) = prepare::<R>(config, setup, plan, init)?;
     let state = recipe.state();
-    let steps_per_epoch = data.len() / plan.batch_size;
-    let total = plan.length.steps(steps_per_epoch);
+    let steps_per_epoch = Cursor::of(setup, 0).steps_per_epoch(data.len());
+    let total = plan.steps(steps_per_epoch);
     let data_sha256 = data.sha256();
-    run.result.data_sha256 = Some(data_sha256.clone());
-    run.result.effective_batch = plan.batch_size;
+    setup.agree("configuration", &run.result.config_sha256)?;
+    setup.agree("data", &data_sha256)?;
+    setup.share(&state)?;
     run.result.world_size = setup.world;
-    run.result.lr = BTreeMap::from([("base".into(), plan.lr.0), ("scaled".into(), plan.lr.1)]);
+    let (lr, data_sha256) = (plan.rates(), Some(data_sha256));
+    run.enter(
+        &setup.stage,
+        StageResult { effective_batch: plan.batch_size, lr, data_sha256, ..StageResult::default() },
+    );
     run.line(&format!(
         "{}: {} examples, {total} steps of {} ({steps_per_epoch} an epoch), lr {} (base {}), {} parameters, {}",
-        plan.stage,
+        setup.stage,
         data.len(),
         plan.batch_size,
         plan.lr.1,
@@ -98,7 +116,8 @@ fn train<R: Recipe>(
     run.notes(setup.take_notes())?;
 
     let mut told = Vec::new();
-    let found = checkpoint::newest(run.checkpoints(), plan.stage, &run.result.config_sha256, &state, &mut |text| {
+    let fresh = run.header(&Progressed::default());
+    let found = checkpoint::newest(run.checkpoints(), &setup.stage, &fresh.config_sha256, &state, &mut |text| {
         told.push(text);
     });
     for text in told {
@@ -106,80 +125,82 @@ fn train<R: Recipe>(
     }
     let from = match found? {
         Some(header) => {
-            header.check_data(&data_sha256)?;
+            header.check_data(&fresh.data_sha256)?;
             run.line(&format!("goes on from step {} of {total}", header.step))?;
             Progressed { step: header.step, seconds: header.seconds }
         }
         None => {
             if run.is_continued() {
-                run.line("this run has no checkpoint yet; it starts at step 0")?;
+                run.line(&format!("{} has no checkpoint yet; it starts at step 0", setup.stage))?;
+            }
+            if init.is_some() && setup.rank == 0 {
+                // `--resume` need not find again the weights that the stage began with.
+                checkpoint::save(run.checkpoints(), fresh, &state, setup.settings.checkpoint.keep)?;
             }
             Progressed::default()
         }
     };
     run.write_books()?;
-    if from.step == 0 && init.is_some() && setup.rank == 0 {
-        // `--resume` does not know where the weights came from.
-        let header = checkpoint::Header::new(plan.stage, 0, 0.0, &run.result.config_sha256, &data_sha256);
-        checkpoint::save(run.checkpoints(), header, &state, setup.settings.checkpoint.keep)?;
-    }
-    run.begin_stage(plan.stage, from.step, total)?;
+    run.begin_stage(&setup.stage, from.step, total)?;
     let at = fit(&mut recipe, &data, plan, setup, run, from)?;
 
+    // Also where nothing was left to do but what follows.
+    run.progressed(&at, steps_per_epoch);
     if at.step < total {
         return Err(Error::Interrupted(run.signal().unwrap_or(0)));
     }
-    if setup.rank > 0 {
-        return Ok(state);
-    }
-    let suffix = if plan.later { format!("-{}", plan.stage) } else { String::new() };
-    let model = weights::below(&state, "model.");
-    let card = recipe.card(&data);
-    weights::write(&run.folder.join(format!("weights{suffix}.safetensors")), &model, card.as_deref())?;
-    let averages = weights::below(&state, "ema.");
-    if !averages.is_empty() {
-        weights::write(&run.folder.join(format!("weights-ema{suffix}.safetensors")), &averages, card.as_deref())?;
-    }
-    if !plan.later {
-        run.result.weights_sha256 = Some(weights::hash(&model)?);
+    let given: Named = state.into_iter().filter(|(name, _)| !name.starts_with("optim.")).collect();
+    let model = weights::below(&given, "model.");
+    if setup.rank == 0 {
+        run.write_weights(&model, &weights::below(&given, "ema."), recipe.card(&data).as_deref())?;
     }
     // After the weights: an evaluation that fails must not cost them.
-    let found = evaluate_into(Eval::default(), &mut recipe, &data, Split::Test)?;
+    let last = Step { index: total.saturating_sub(1), total, steps_per_epoch, setup };
+    let found = evaluate_into(Eval::default(), &mut recipe, &data, Split::Test, &last)?;
     run.notes(data.notes())?;
-    let last = Step { index: total - 1, total, steps_per_epoch, setup };
-    run.evaluated(&plan.prefix("test"), &last, &found, true)?;
-    draw_curves(run, plan, total)?;
-    Ok(state)
+    run.evaluated("test", &last, &found, true)?;
+    draw_curves(run, total)?;
+    run.stage().done = true;
+    run.write_result()?;
+    Ok(given)
 }
 
 /// Loss and errors over the epochs, as a picture.
-fn draw_curves(run: &mut Run, plan: &Plan, step: u64) -> Result<()> {
+fn draw_curves(run: &mut Run, step: u64) -> Result<()> {
     let rows = super::read_metrics(&run.folder)?;
     let curve = |name: String| {
         let points = rows.iter().filter_map(|r| Some((r.get("epoch")?.as_f64()?, r.get(&name)?.as_f64()?))).collect();
         figures::Curve { label: name, points, band: Vec::new() }
     };
-    let losses = vec![curve(plan.prefix("train/loss"))];
+    let losses = vec![curve(run.prefixed("train/loss"))];
     let errors = ["monitor/error", "val/error", "test/error", "monitor-ema/error", "test-ema/error"]
-        .map(|n| curve(plan.prefix(n)));
+        .map(|n| curve(run.prefixed(n)));
     for (name, label, curves) in [("loss", "loss", losses), ("error", "error (fraction)", errors.into())] {
         let curves: Vec<_> = curves.into_iter().filter(|c| c.points.len() > 1 || c.label.ends_with("loss")).collect();
-        if !curves.is_empty() {
+        if curves.iter().any(|c| !c.points.is_empty()) {
             let title = format!("{} {}", run.result.paper, run.result.config);
             let plot = figures::Plot { title, x_label: "epoch".into(), y_label: label.into(), log_y: true, curves };
             let picture = figures::plot(&plot)?;
-            run.picture(&plan.prefix(name).replace('/', "-"), step, &picture)?;
+            run.picture(&run.prefixed(name).replace('/', "-"), step, &picture)?;
         }
     }
     Ok(())
 }
 
 /// Test metrics of given weights, and the hash of the data they were measured on.
-fn evaluate<R: Recipe>(config: &R::Config, setup: &Setup, weights: &Named) -> Result<(BTreeMap<String, f64>, String)> {
+fn evaluate<R: Recipe>(
+    config: &R::Config,
+    setup: &Setup,
+    plan: &Plan,
+    weights: &Named,
+) -> Result<(BTreeMap<String, f64>, String)> {
     let data = R::data(config, setup)?;
     let mut recipe = R::build(config, setup, None)?;
     weights::copy_into(&weights::below(&recipe.state(), "model."), weights, "the weights file")?;
-    let found = evaluate_into(Eval::raw_numbers(), &mut recipe, &data, Split::Test)?;
+    let steps_per_epoch = Cursor::of(setup, 0).steps_per_epoch(data.len());
+    let total = plan.steps(steps_per_epoch);
+    let last = Step { index: total.saturating_sub(1), total, steps_per_epoch, setup };
+    let found = evaluate_into(Eval::of_weights(), &mut recipe, &data, Split::Test, &last)?;
     Ok((found.named("test"), data.sha256()))
 }
 
@@ -187,8 +208,8 @@ fn evaluate<R: Recipe>(config: &R::Config, setup: &Setup, weights: &Named) -> Re
 /// as often as in training.
 fn measure<R: Recipe>(config: &R::Config, setup: &Setup, plan: &Plan, steps: u64) -> Result<Measured> {
     let (data, mut recipe) = prepare::<R>(config, setup, plan, None)?;
-    let steps_per_epoch = data.len() / plan.batch_size;
-    let mut batches = data.batches(plan.cursor(setup, 0));
+    let steps_per_epoch = Cursor::of(setup, 0).steps_per_epoch(data.len());
+    let mut batches = data.batches(Cursor::of(setup, 0));
     let log_every = setup.settings.log.every.steps(steps_per_epoch).max(1);
     let mut pending = Pending::default();
     let mut seconds = Vec::new();
@@ -206,5 +227,5 @@ fn measure<R: Recipe>(config: &R::Config, setup: &Setup, plan: &Plan, steps: u64
         }
         seconds.push(clock.elapsed().as_secs_f64());
     }
-    Ok((seconds, pending.means()))
+    Ok((seconds, pending.mean_here()))
 }

@@ -3,6 +3,7 @@
 use rand::Rng;
 use tch::{Kind, Tensor};
 
+use super::{Scalar, Scalars};
 use crate::Result;
 use crate::config::Precision;
 use crate::optim::Params;
@@ -74,5 +75,27 @@ impl Step<'_> {
     pub fn backward(&self, loss: &Tensor, params: &Params) -> Result<()> {
         self.micro(loss, 1.0)?;
         self.average(params)
+    }
+}
+
+/// The means of a step's scalars over the parts that its batch is worked off in, left on the device.
+#[derive(Debug, Default)]
+pub struct Means(Vec<(&'static str, Tensor)>);
+
+impl Means {
+    /// Adds what a part found, each a tensor `[]`, weighted by the part's share of the batch. All parts have the same names in the same order.
+    pub fn add<const N: usize>(&mut self, share: f64, found: [(&'static str, &Tensor); N]) {
+        let weighted = found.map(|(name, value)| (name, value.detach() * share));
+        if self.0.is_empty() {
+            self.0.extend(weighted);
+        } else {
+            self.0.iter_mut().zip(weighted).for_each(|((_, sum), (_, value))| *sum = &*sum + value);
+        }
+    }
+
+    /// For the end of a step, with what the host knows beside them.
+    pub fn with(self, host: &[(&'static str, f64)]) -> Scalars {
+        let device = self.0.into_iter().map(|(name, value)| (name, Scalar::Device(value)));
+        device.chain(host.iter().map(|(name, value)| (*name, Scalar::Host(*value)))).collect()
     }
 }

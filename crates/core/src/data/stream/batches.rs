@@ -1,5 +1,6 @@
 //! From the squares that the threads make to batches on the device.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
@@ -58,10 +59,15 @@ impl<'a> Batches<'a> {
         Self::start(stream, &stream.train, share, Box::new(tasks.flatten()), Some(at))
     }
 
-    /// All pictures of `reader` once.
-    pub(super) fn in_order(stream: &'a Stream, reader: &'a Arc<Reader>, batch: usize) -> Result<Self> {
-        let tasks = Task::in_order(reader.index.len(), batch);
-        Self::start(stream, reader, batch.min(reader.index.len() as usize), Box::new(tasks), None)
+    /// The pictures of `reader` at these places once.
+    pub(super) fn in_order(
+        stream: &'a Stream,
+        reader: &'a Arc<Reader>,
+        range: Range<u64>,
+        batch: usize,
+    ) -> Result<Self> {
+        let most = batch.min((range.end - range.start) as usize);
+        Self::start(stream, reader, most, Box::new(Task::in_order(range, batch)), None)
     }
 
     fn start(

@@ -4,6 +4,7 @@
 //! bounded by the buffers of the tasks that are out, and what comes out depends on neither the number of threads nor their pace.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -57,9 +58,9 @@ pub(super) struct Task {
 }
 
 impl Task {
-    /// All of `n` pictures without chance, in their own order; every `batch` places a batch ends.
-    pub(super) fn in_order(n: u64, batch: usize) -> impl Iterator<Item = Task> {
-        let order: Arc<[i64]> = (0..n as i64).collect();
+    /// The pictures at the places `range` without chance, in their own order; every `batch` places a batch ends.
+    pub(super) fn in_order(range: Range<u64>, batch: usize) -> impl Iterator<Item = Task> {
+        let order: Arc<[i64]> = (range.start as i64..range.end as i64).collect();
         (0..order.len()).step_by(batch).flat_map(move |start| {
             let order = order.clone();
             chunks(start, (start + batch).min(order.len())).map(move |(places, last)| Task {

@@ -21,6 +21,7 @@ mod shards;
 mod tests;
 mod view;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -151,8 +152,17 @@ impl Stream {
     }
 
     /// The pictures of a split in its own order, centred, `batch` at a time; the last batch holds what is left, and bad ones are left out.
-    pub(super) fn in_order(&self, split: Split, batch: i64) -> Box<dyn Iterator<Item = Result<Images>> + '_> {
-        batches::boxed(Batches::in_order(self, self.part(split), batch.max(1) as usize))
+    pub(super) fn in_order(
+        &self,
+        split: Split,
+        range: Range<u64>,
+        batch: i64,
+    ) -> Box<dyn Iterator<Item = Result<Images>> + '_> {
+        batches::boxed(Batches::in_order(self, self.part(split), range, batch.max(1) as usize))
+    }
+
+    pub(super) fn split_len(&self, split: Split) -> u64 {
+        self.part(split).index.len()
     }
 
     /// The pictures at these places of [`Self::in_order`], in [0, 1]: `[n, C, H, W]`.
@@ -205,7 +215,7 @@ impl Stream {
         let reader =
             Reader { index, view: Cutting::Test(view.clone()), edge: self.test.edge, max_bad: self.bad.most() };
         let (reader, size) = (Arc::new(reader), self.test.square_bytes());
-        let tasks = Task::in_order(reader.index.len(), SAMPLED);
+        let tasks = Task::in_order(0..reader.index.len(), SAMPLED);
         let mut loader = Loader::start(&reader, self.workers, 2 * self.workers, Box::new(tasks))?;
         let (mut sums, mut count) = ([(0_u64, 0_u64); 3], 0_u64);
         while let Some(done) = loader.next() {

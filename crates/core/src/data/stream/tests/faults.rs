@@ -89,7 +89,7 @@ fn evaluation_leaves_bad_pictures_out_and_shows_the_right_ones() {
     fs::write(dir.path().join("val/b/4.Png"), b"").unwrap();
     let all = |most| {
         let stream = open(DataConfig { max_bad: Some(most), ..data("folder", dir.path()) }, 2).unwrap();
-        let found: Result<Vec<Images>> = stream.in_order(Split::Test, 2).collect();
+        let found: Result<Vec<Images>> = stream.in_order(Split::Test, 0..stream.split_len(Split::Test), 2).collect();
         found.map(|found| (stream, found))
     };
     let text = refusal(all(1));

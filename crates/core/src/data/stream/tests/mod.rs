@@ -41,7 +41,7 @@ pub(super) fn setup(data: DataConfig) -> Setup {
         data,
         compute: Compute { device: "cpu".into(), precision: Precision::F32, threads: None, micro_batch: None },
         log: Log { every: Length::Steps(1) },
-        eval: EvalConfig { every },
+        eval: EvalConfig { every, full_every: None },
         checkpoint: CheckpointConfig { every, keep: 1 },
         paper: None,
     };

@@ -95,7 +95,8 @@ fn neither_threads_nor_processes_nor_a_restart_change_a_batch() {
 fn evaluation_keeps_order_and_rest() {
     let dir = folder();
     let stream = open(data("folder", dir.path()), 2).unwrap();
-    let all: Vec<Images> = stream.in_order(Split::Test, 2).collect::<Result<_>>().unwrap();
+    let all: Vec<Images> =
+        stream.in_order(Split::Test, 0..stream.split_len(Split::Test), 2).collect::<Result<_>>().unwrap();
     assert_eq!(all.iter().map(labels).collect::<Vec<_>>(), [vec![0, 0], vec![0, 1], vec![1]]);
     let shown = stream.show(Split::Test, &[3, 0]).unwrap();
     let centred = stream.normaliser().apply(&shown).unwrap();
@@ -141,7 +142,16 @@ fn a_set_with_val_and_test_has_a_validation_split() {
     write(&dir.path().join("test/b/0.png"), 1);
     let stream = open(data("folder", dir.path()), 2).unwrap();
     assert_eq!(stream.class_counts(), [(11, 0), (8, 1)]);
-    assert_eq!(stream.in_order(Split::Validation, 9).next().unwrap().unwrap().label.size(), [5]);
+    assert_eq!(
+        stream
+            .in_order(Split::Validation, 0..stream.split_len(Split::Validation), 9)
+            .next()
+            .unwrap()
+            .unwrap()
+            .label
+            .size(),
+        [5]
+    );
     let text = refusal(open(DataConfig { validation: Some(2), ..data("folder", dir.path()) }, 2));
     assert!(text.contains("data.validation cannot act"), "{text}");
 }
