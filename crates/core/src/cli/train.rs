@@ -238,8 +238,8 @@ fn one<C>(app: &App<C>, args: &TrainArgs, experiment: &Experiment<C>, folder: &F
                 continue;
             }
             let state = match before(place) {
-                // Within the run the stage before it, else what `--init` gave.
-                Some(name) if given.contains_key(name) => given.remove(name),
+                // From this sitting, from an earlier one, else what `--init` gave.
+                Some(name) if given.contains_key(name) => Some(weights::below(&given[name], "")),
                 Some(name) if run.finished(name).is_some() => Some(run.hand_over(name)?),
                 _ => init.as_ref().filter(|_| place == first).map(|(state, _)| weights::below(state, "")),
             };
