@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use repro::config::{Claim, resolve};
 use repro::{Result, user};
+use serde::Deserialize;
 
 /// One YAML file of `experiments/<paper>`.
 #[derive(Debug, Clone)]
@@ -72,14 +73,27 @@ pub(crate) fn is_fraction(metric: &str) -> bool {
     ["error", "accuracy"].iter().any(|kind| last_part(metric).ends_with(kind))
 }
 
-/// Whether more is better.
-///
-/// # Errors
-/// [`repro::Error::User`] for a metric whose direction is not known here.
-pub(crate) fn higher_is_better(metric: &str) -> Result<bool> {
-    match last_part(metric) {
-        m if m.ends_with("accuracy") => Ok(true),
-        m if m.ends_with("error") || m.ends_with("loss") => Ok(false),
-        m => Err(user!("whether a higher {m} is better is not known; say so in crates/report/src/experiment.rs")),
+/// Which way a metric gets better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Better {
+    Higher,
+    Lower,
+}
+
+impl Better {
+    /// As a table says it, or as the metric's name does.
+    ///
+    /// # Errors
+    /// [`repro::Error::User`] where neither says it.
+    pub(crate) fn of(said: Option<Self>, metric: &str) -> Result<Self> {
+        match (said, last_part(metric)) {
+            (Some(said), _) => Ok(said),
+            (None, m) if m.ends_with("accuracy") => Ok(Better::Higher),
+            (None, m) if m.ends_with("error") || m.ends_with("loss") => Ok(Better::Lower),
+            (None, m) => Err(user!(
+                "whether a higher {m} is better is not known; write `better: higher` or `better: lower` in its table"
+            )),
+        }
     }
 }

@@ -8,7 +8,7 @@ use repro::{Result, user};
 use serde::Deserialize;
 
 use crate::evidence::{self, Evidence};
-use crate::experiment::{self, Experiment};
+use crate::experiment::{self, Better, Experiment};
 use crate::status::{Spread, Status, status};
 
 /// `results/<paper>.yaml`.
@@ -34,6 +34,8 @@ pub(crate) struct Table {
     pub(crate) caption: Option<String>,
     /// What all its numbers are: `test/error`.
     pub(crate) metric: String,
+    /// Which way it gets better. `None`: errors and losses lower, accuracies higher.
+    pub(crate) better: Option<Better>,
     /// Size of the test set, for the noise of a share of it.
     pub(crate) test_examples: Option<u64>,
     #[serde(default)]
@@ -138,7 +140,10 @@ impl Line<'_> {
         match (self.experiment, self.spread()) {
             (None, _) => Ok(Status::NoExperiment),
             (Some(_), None) => Ok(Status::NotRun),
-            (Some(_), Some(ours)) => status(&table.metric, ours, self.paper, table.test_examples),
+            (Some(_), Some(ours)) => {
+                let better = Better::of(table.better, &table.metric)?;
+                Ok(status(better, &table.metric, ours, self.paper, table.test_examples))
+            }
         }
     }
 }

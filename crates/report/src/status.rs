@@ -3,7 +3,7 @@
 use repro::{Result, user};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use crate::experiment::{higher_is_better, is_fraction};
+use crate::experiment::{Better, is_fraction};
 
 /// What seeds gave.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,18 +54,18 @@ pub(crate) fn rule(metric: &str, examples: Option<u64>) -> String {
 }
 
 /// Holds what seeds gave against the paper's value, if there is one; `examples` is the size of the test set.
-pub(crate) fn status(metric: &str, ours: Spread, paper: Option<f64>, examples: Option<u64>) -> Result<Status> {
-    let Some(paper) = paper else { return Ok(Status::NoNumber) };
+pub(crate) fn status(better: Better, metric: &str, ours: Spread, paper: Option<f64>, examples: Option<u64>) -> Status {
+    let Some(paper) = paper else { return Status::NoNumber };
     if ours.n < 2 {
-        return Ok(Status::OneSeed);
+        return Status::OneSeed;
     }
     let of_test_set = match examples {
         Some(examples) if is_fraction(metric) => paper * (1.0 - paper) / examples as f64,
         _ => 0.0,
     };
     let band = 2.0 * (ours.sd.powi(2) / ours.n as f64 + of_test_set).sqrt();
-    let worse_by = if higher_is_better(metric)? { paper - ours.mean } else { ours.mean - paper };
-    Ok(if worse_by <= band { Status::Reproduced } else { Status::Outside(band) })
+    let worse_by = if better == Better::Higher { paper - ours.mean } else { ours.mean - paper };
+    if worse_by <= band { Status::Reproduced } else { Status::Outside(band) }
 }
 
 /// The smallest difference between the means of two groups of `n` seeds that a two-sided t-test at 5 % finds with power 80 %:
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn the_rule_at_its_edges() {
         // p = 0.01, N = 10,000, no spread: the band is 2·√(0.01·0.99/10⁴) = 0.00199.
-        let of = |mean, n, sd| status("test/error", Spread { n, mean, sd }, Some(0.01), Some(10_000)).unwrap();
+        let of = |mean, n, sd| status(Better::Lower, "test/error", Spread { n, mean, sd }, Some(0.01), Some(10_000));
         assert_eq!(of(0.01198, 2, 0.0), Status::Reproduced);
         assert!(matches!(of(0.01200, 2, 0.0), Status::Outside(band) if (band - 0.0019900).abs() < 1e-6));
         assert_eq!(of(0.002, 2, 0.0), Status::Reproduced, "better counts");
@@ -114,15 +114,17 @@ mod tests {
     #[test]
     fn more_accuracy_is_better_and_an_unknown_metric_is_asked_about() {
         let ours = Spread { n: 3, mean: 0.80, sd: 0.0 };
-        assert_eq!(status("test/accuracy", ours, Some(0.75), Some(100)).unwrap(), Status::Reproduced);
-        assert!(matches!(status("test/accuracy", ours, Some(0.95), Some(100)).unwrap(), Status::Outside(_)));
-        assert_eq!(status("test/error", ours, None, Some(100)).unwrap(), Status::NoNumber);
-        assert_eq!(status("test/mood", ours, Some(0.9), None).unwrap_err().exit_code(), 2);
+        assert_eq!(status(Better::Higher, "test/accuracy", ours, Some(0.75), Some(100)), Status::Reproduced);
+        assert!(matches!(status(Better::Higher, "test/accuracy", ours, Some(0.95), Some(100)), Status::Outside(_)));
+        assert_eq!(status(Better::Lower, "test/error", ours, None, Some(100)), Status::NoNumber);
+        assert_eq!(Better::of(None, "test/accuracy").unwrap(), Better::Higher);
+        assert_eq!(Better::of(Some(Better::Higher), "test/AP").unwrap(), Better::Higher);
+        assert_eq!(Better::of(None, "test/mood").unwrap_err().exit_code(), 2);
     }
 
     #[test]
     fn a_loss_has_no_binomial_noise() {
-        let of = |mean| status("test/loss", Spread { n: 4, mean, sd: 0.2 }, Some(1.0), Some(100)).unwrap();
+        let of = |mean| status(Better::Lower, "test/loss", Spread { n: 4, mean, sd: 0.2 }, Some(1.0), Some(100));
         assert_eq!(of(1.199), Status::Reproduced);
         assert!(matches!(of(1.201), Status::Outside(band) if (band - 0.2).abs() < 1e-12));
     }

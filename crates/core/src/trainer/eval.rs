@@ -9,6 +9,9 @@ use crate::metrics::Classification;
 use crate::optim::Ema;
 use crate::{Result, figures};
 
+/// Most classes that are told one by one: of more nobody reads a number or a field each.
+const CLASS_BY_CLASS: usize = 200;
+
 /// Collects what an evaluation finds.
 #[derive(Debug, Default)]
 pub struct Eval {
@@ -72,16 +75,18 @@ impl Eval {
                 self.scalar(name, value);
             }
         }
-        for (name, accuracy) in names.iter().zip(found.class_accuracy()) {
+        for (name, accuracy) in names.iter().zip(found.class_accuracy()).filter(|_| names.len() <= CLASS_BY_CLASS) {
             if let Some(accuracy) = accuracy {
                 self.scalar(format!("class/{name}"), accuracy);
             }
         }
-        self.picture("confusion", || {
-            let counts: Vec<i64> = found.confusion.iter().flatten().map(|&n| n as i64).collect();
-            let edge = found.confusion.len() as i64;
-            figures::confusion(&Tensor::f_from_slice(&counts)?.f_view([edge, edge])?, names)
-        })?;
+        if names.len() <= CLASS_BY_CLASS {
+            self.picture("confusion", || {
+                let counts: Vec<i64> = found.confusion.iter().flatten().map(|&n| n as i64).collect();
+                let edge = found.confusion.len() as i64;
+                figures::confusion(&Tensor::f_from_slice(&counts)?.f_view([edge, edge])?, names)
+            })?;
+        }
         if !found.mistakes.is_empty() {
             self.picture("mistakes", || {
                 let index: Vec<i64> = found.mistakes.iter().map(|m| m.index as i64).collect();
