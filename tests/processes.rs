@@ -63,3 +63,25 @@ fn ctrl_c_stops_all_processes_and_tells_once_how_to_go_on_with_as_many() {
     assert_eq!(result(&folder)["status"], "done");
     assert_eq!(result(&folder)["world_size"], 2);
 }
+
+#[test]
+fn processes_end_with_the_command_that_started_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let words = smoke(&[
+        "--out",
+        "run",
+        "--processes",
+        "2",
+        "length=100000 steps",
+        "checkpoint.every=1 steps",
+        "eval.every=never",
+    ]);
+    let mut child = crate::program::quietly(lenet(dir.path(), words));
+    let folder = dir.path().join("run");
+    wait_until("a checkpoint", || !checkpoints(&folder).is_empty());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Whoever owns the run holds its lock.
+    let lock = std::fs::File::open(folder.join("run.lock")).unwrap();
+    wait_until("the processes' end", || lock.try_lock().is_ok());
+}

@@ -12,6 +12,7 @@ mod list;
 mod memory;
 mod norm;
 mod pool;
+mod process;
 
 pub use autocast::Autocast;
 pub use bytes::look_up_pixels;
@@ -22,6 +23,7 @@ pub use list::{Adamw, Sgd, TensorList};
 pub use memory::{keep_freed_memory, peak_memory, reset_peak_memory};
 pub use norm::{BatchNorm, batch_norm_act};
 pub use pool::avg_pool_2x2;
+pub use process::end_with_parent;
 
 /// The libtorch that this was compiled against, such as `2.11.0`.
 pub const LIBTORCH_VERSION: &str = env!("LIBTORCH_VERSION");

@@ -131,6 +131,7 @@ fn internal(panic: Box<dyn std::any::Any + Send>) -> Error {
 
 fn run<C: DeserializeOwned>(app: &App<C>) -> Result<()> {
     Signals::keep_size_limit_from_killing()?;
+    processes::end_with_parent()?;
     let about = format!("{} ({})", app.paper.title, app.paper.authors);
     let mut command = Cli::command().name(app.paper.name).about(about);
     for extra in &app.extras {

@@ -14,6 +14,20 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What the others get, when one has failed, to notice it themselves.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// The variable by which a child knows the process that started it, with which it ends.
+const PARENT: &str = "REPRO_PARENT";
+
+/// Of a child: ends with the command that started it.
+///
+/// # Errors
+/// That command has ended already.
+pub(super) fn end_with_parent() -> Result<()> {
+    match std::env::var(PARENT).ok().and_then(|parent| parent.parse().ok()) {
+        Some(parent) => Ok(torch_ext::end_with_parent(parent)?),
+        None => Ok(()),
+    }
+}
+
 /// This process's rank by torchrun's variables; 0 without them.
 pub(super) fn rank() -> u64 {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
@@ -27,7 +41,7 @@ pub(super) fn local_rank() -> usize {
 
 /// Starts a child in a process group of its own, so that Ctrl-C reaches it once, from here, and not twice.
 pub(super) fn spawn(command: &mut Command) -> std::io::Result<Child> {
-    command.process_group(0).spawn()
+    command.env(PARENT, std::process::id().to_string()).process_group(0).spawn()
 }
 
 /// Runs this command line once for each rank and waits. When one fails, the others are stopped: they would wait for it in vain.
