@@ -3,6 +3,8 @@
 //! tch's own loader broadcasts shapes, takes the file's dtype and ignores extra names (each a source of silently wrong numbers); this one
 //! lists every missing, unexpected and misshapen tensor and refuses.
 
+mod names;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,8 @@ use tch::{Kind, Tensor};
 
 use crate::files::write_atomic;
 use crate::{Error, Result, user};
+
+pub use names::{below_prefix, check_prefixes};
 
 /// Tensors by name, sorted, so that files and hashes do not depend on the order of creation.
 pub type Named = BTreeMap<String, Tensor>;
