@@ -4,21 +4,22 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde::de::DeserializeOwned;
-use tch::{Kind, nn};
+use tch::{Device, Kind, nn};
 
 use super::args::{BenchArgs, Common, DataArgs, EvalArgs, ForwardArgs, PredictArgs, ShardsArgs};
-use super::{App, config_name, device_name, experiment, say, say_json, setup};
+use super::{App, config_name, device_name, experiment, note, say, say_json, setup};
 use crate::trainer::Bench;
-use crate::weights::Named;
+use crate::weights::{Load, Named};
 use crate::{Error, Result, data, figures, files, user, weights};
 
 pub(super) fn eval<C: DeserializeOwned>(app: &App<C>, args: &EvalArgs) -> Result<()> {
     args.common.only_overrides()?;
     let Some(experiment) = experiment(app, &args.common)? else { return Ok(()) };
-    let (given, _) = weights::read(&weights::locate(&args.weights)?)?;
+    let (given, _) = weights::load(&args.weights)?;
     let setup = setup(&experiment.settings)?;
     let stage = app.stages.first().ok_or_else(|| Error::Failed("this program has no stage".into()))?;
     let (metrics, data_sha256) = (stage.evaluate)(&experiment.paper, &setup, &given)?;
+    setup.take_notes().into_iter().for_each(note);
     if args.common.json {
         return say_json(&serde_json::json!({
             "paper": app.paper.name, "config": config_name(&experiment.file), "metrics": metrics,
@@ -35,7 +36,7 @@ pub(super) fn forward<C: DeserializeOwned>(app: &App<C>, args: &ForwardArgs) -> 
     args.common.only_overrides()?;
     let Some(experiment) = experiment(app, &args.common)? else { return Ok(()) };
     let setup = setup(&experiment.settings)?;
-    let (given, _) = weights::read(&weights::locate(&args.weights)?)?;
+    let (given, _) = weights::load(&args.weights)?;
     let (input, _) = weights::read(&args.input)?;
 
     let mut store = nn::VarStore::new(setup.device);
@@ -45,7 +46,8 @@ pub(super) fn forward<C: DeserializeOwned>(app: &App<C>, args: &ForwardArgs) -> 
         store.double();
     }
     let parameters: Named = store.variables().into_iter().collect();
-    weights::copy_into(&parameters, &given, &args.weights.display().to_string())?;
+    let origin = args.weights.display().to_string();
+    Load::of(&origin).copy(&parameters, &given)?.into_iter().for_each(note);
     let kind = if double { Kind::Double } else { Kind::Float };
     for (name, tensor) in &input {
         if tensor.is_floating_point() && tensor.kind() != kind {
@@ -90,14 +92,20 @@ fn output_folder(file: &Path) -> Result<()> {
 
 pub(super) fn predict<C: DeserializeOwned>(app: &App<C>, args: &PredictArgs) -> Result<()> {
     let Some(experiment) = experiment(app, &args.common)? else { return Ok(()) };
-    let (given, card) = weights::read(&weights::locate(&args.weights)?)?;
+    let (given, card) = weights::load(&args.weights)?;
     let images: Vec<_> = args.common.words.iter().filter(|w| !w.contains('=')).map(Into::into).collect();
     if images.is_empty() {
         return Err(user!("no picture given; name one or more PNG or JPEG files"));
     }
     setup(&experiment.settings)?;
+    // The file as the model has it.
+    let store = nn::VarStore::new(Device::Cpu);
+    let _ = (app.model)(&experiment.paper, &store.root())?;
+    let fitted: Named = store.variables().into_iter().collect();
+    let origin = args.weights.display().to_string();
+    Load::of(&origin).copy(&fitted, &given)?.into_iter().for_each(note);
     files::create_folder(&args.out)?;
-    let predictions = (app.predict)(&experiment.paper, &given, card.as_deref(), &images, &args.out)?;
+    let predictions = (app.predict)(&experiment.paper, &fitted, card.as_deref(), &images, &args.out)?;
     if args.common.json {
         return say_json(&predictions);
     }

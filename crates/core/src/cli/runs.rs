@@ -34,7 +34,7 @@ pub(super) fn verify<C: DeserializeOwned>(app: &App<C>, args: &VerifyArgs) -> Re
     }
     let device: Vec<_> = args.device.iter().map(|d| format!("compute.device={d}")).collect();
     let experiment = load(app, &args.run.join("config.yaml"), &device)?;
-    let (given, _) = weights::read(&weights::locate(&args.run)?)?;
+    let (given, _) = weights::load(&args.run)?;
     let setup = setup(&experiment.settings)?;
     let stage = app.stages.first().ok_or_else(|| Error::Failed("this program has no stage".into()))?;
     let (metrics, data_sha256) = (stage.evaluate)(&experiment.paper, &setup, &given)?;

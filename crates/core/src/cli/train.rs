@@ -167,7 +167,7 @@ fn resumed<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<Option
 
 /// The weights that `--init` names, as the state of the stage before.
 fn full_state(init: &Path) -> Result<Named> {
-    let (weights, _) = weights::read(&weights::locate(init)?)?;
+    let (weights, _) = weights::load(init)?;
     Ok(weights.into_iter().map(|(name, tensor)| (format!("model.{name}"), tensor)).collect())
 }
 

@@ -12,7 +12,7 @@ use super::{Eval, Recipe, Step, checkpoint};
 use crate::config::Settings;
 use crate::data::{Source, Split};
 use crate::setup::Setup;
-use crate::weights::Named;
+use crate::weights::{Load, Named};
 use crate::{Error, Result, figures, user, weights};
 
 /// What `bench` measures.
@@ -178,7 +178,8 @@ fn draw_curves(run: &mut Run, plan: &Plan, step: u64) -> Result<()> {
 fn evaluate<R: Recipe>(config: &R::Config, setup: &Setup, weights: &Named) -> Result<(BTreeMap<String, f64>, String)> {
     let data = R::data(config, setup)?;
     let mut recipe = R::build(config, setup, None)?;
-    weights::copy_into(&weights::below(&recipe.state(), "model."), weights, "the weights file")?;
+    let model = weights::below(&recipe.state(), "model.");
+    Load::of("the weights file").copy(&model, weights)?.into_iter().for_each(|note| setup.note(note));
     let found = evaluate_into(Eval::raw_numbers(), &mut recipe, &data, Split::Test)?;
     Ok((found.named("test"), data.sha256()))
 }

@@ -37,10 +37,8 @@ pub fn check_prefixes<'a>(
 /// `; did you mean layer1?`, or else the first segments that there are.
 fn near(prefix: &str, names: &[&str]) -> String {
     let dots = |name: &str| name.match_indices('.').map(|(dot, _)| dot).collect::<Vec<_>>();
-    let known: BTreeSet<&str> = names
-        .iter()
-        .flat_map(|name| dots(name).into_iter().map(|dot| &name[..dot]).chain([*name]))
-        .collect();
+    let known: BTreeSet<&str> =
+        names.iter().flat_map(|name| dots(name).into_iter().map(|dot| &name[..dot]).chain([*name])).collect();
     match nearest(prefix, &known.iter().copied().collect::<Vec<_>>()) {
         Some(name) => format!("; did you mean {name}?"),
         None => {
