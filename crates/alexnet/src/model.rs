@@ -200,6 +200,14 @@ impl Variant {
         }
     }
 
+    /// The classifier's name in the state dict.
+    pub fn head(self) -> &'static str {
+        match self {
+            Variant::Torchvision | Variant::Paper => "classifier.6",
+            Variant::Cnn { .. } | Variant::Local { .. } => "fc10",
+        }
+    }
+
     /// Edge of the pictures that such squares are cut from in training, in pixels: 32 for cuda-convnet's networks, whose border is 4.
     pub fn picture(self, edge: i64) -> i64 {
         match self {

@@ -58,9 +58,7 @@ impl Recipe for Train {
         let net = Network::new(&store.root(), variant, config.model.num_classes, config.edge(variant));
         initialise(&store, variant)?;
         let model: Named = store.variables().into_iter().collect();
-        if let Some(init) = init {
-            weights::copy_into(&model, &weights::below(init, "model."), "the stage before")?;
-        }
+        weights::begin(&model, init, &[variant.head()], setup)?;
         let weight_decay = config.optim.weight_decay();
         let params = Params::new(&store, |name, _| group(variant, name, weight_decay))?;
         let optimizer = config.optim.build(&params)?;

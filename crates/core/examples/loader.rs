@@ -59,6 +59,8 @@ fn settings(args: &Args) -> Settings {
         log: Log { every: Length::Epochs(1.0) },
         eval: EvalConfig { every, full_every: None },
         checkpoint: CheckpointConfig { every, keep: 1 },
+        init: None,
+        freeze: None,
         paper: None,
     }
 }

@@ -13,13 +13,23 @@ pub const PARTIAL: &str = ".partial-";
 /// Writes `parts` one after the other to `path`: to a temporary name first, synced, then renamed, so that no reader and no power cut
 /// ever meets half a file.
 pub fn write_atomic(path: &Path, parts: &[&[u8]]) -> Result<()> {
+    write_atomic_with(path, |put| parts.iter().try_for_each(|part| put(part)))
+}
+
+/// As [`write_atomic`], of parts that are made one by one: `make` hands each to the function that it is given, and need not hold two at
+/// a time.
+///
+/// # Errors
+/// Those of `make` and of the disk; there is no file then, or the one that was there before.
+pub fn write_atomic_with(
+    path: &Path,
+    make: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
+) -> Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let fail = || Error::io("write", path);
     let mut file = tempfile::Builder::new().prefix(PARTIAL).tempfile_in(folder).map_err(fail())?;
-    for part in parts {
-        // Through the file itself: an error of the wrapper names the temporary file, too.
-        file.as_file_mut().write_all(part).map_err(fail())?;
-    }
+    // Through the file itself: an error of the wrapper names the temporary file, too.
+    make(&mut |part| file.as_file_mut().write_all(part).map_err(fail()))?;
     // A temporary file is made for its owner alone; a result is for everybody.
     file.as_file().set_permissions(Permissions::from_mode(0o644)).map_err(fail())?;
     file.as_file().sync_all().map_err(fail())?;

@@ -93,6 +93,18 @@ impl Network {
         }
     }
 
+    /// What has a part for each class, by its names in the state dict.
+    pub fn head(&self) -> &'static [&'static str] {
+        match &self.form {
+            Form::Lenet5(_) => &["rbf"],
+            Form::Lenet5Modern(_) => &["fc3"],
+            Form::Flat(_) | Form::Lenet1(_) | Form::Lenet4(_) => &["output"],
+            Form::BoostedLenet4(_) => &["first.output", "second.output", "third.output"],
+            // Outputs for pairs of classes; labels that are kept.
+            Form::Pairwise(..) | Form::Knn(_) => &[],
+        }
+    }
+
     /// The shape of one picture as [`Self::outputs`] takes it.
     pub fn input_shape(&self) -> [i64; 3] {
         match &self.form {

@@ -87,9 +87,7 @@ impl Recipe for Train {
         let store = nn::VarStore::new(setup.device);
         let net = Network::new(&store.root(), &config.model);
         let model: Named = store.variables().into_iter().collect();
-        if let Some(init) = init {
-            weights::copy_into(&model, &weights::below(init, "model."), "the stage before")?;
-        }
+        weights::begin(&model, init, net.head(), setup)?;
         let decay = config.optim.shared().map_or(0.0, |optim| optim.weight_decay());
         let params = Params::new(&store, |_, _| Group { lr_scale: 1.0, weight_decay: decay })?;
         let update = match &config.optim {

@@ -206,16 +206,17 @@ fn forward_lists_all_weights_that_do_not_fit() {
     let mut weights = variables(&modern().0);
     weights.remove("fc3.bias");
     weights.insert("fc4.bias".into(), Tensor::zeros([3], (Kind::Float, Device::Cpu)));
-    // Shapes that would broadcast, and a kind that would convert.
+    // Shapes that would broadcast, and a kind that would convert; half precision does convert.
     weights.insert("conv1.weight".into(), Tensor::zeros([1, 1, 5, 5], (Kind::Float, Device::Cpu)));
-    weights.insert("fc2.bias".into(), Tensor::zeros([84], (Kind::Half, Device::Cpu)));
+    weights.insert("fc2.bias".into(), Tensor::zeros([84], (Kind::Int64, Device::Cpu)));
+    weights.insert("fc1.bias".into(), Tensor::zeros([120], (Kind::Half, Device::Cpu)));
     let parts = [
         "W.safetensors",
         "4 differences",
         "missing: fc3.bias [10]",
         "unexpected: fc4.bias [3]",
         "misshapen: conv1.weight is [1, 1, 5, 5] and should be [6, 1, 5, 5]",
-        "wrong kind: fc2.bias is Half and should be Float",
+        "wrong kind: fc2.bias is int64 and should be float32",
     ];
     refused(&weights, &only(&["image"], &fixture("lenet5_modern")), &[], &parts);
 }

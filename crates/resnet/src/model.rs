@@ -102,6 +102,14 @@ impl Variant {
         }
     }
 
+    /// The classifier's name in the state dict.
+    pub fn head(self) -> &'static str {
+        match self {
+            Variant::Photo { .. } => "fc",
+            Variant::Cifar { .. } => "linear",
+        }
+    }
+
     /// Refuses pictures to learn from whose last map leaves a batch norm one number a channel.
     ///
     /// # Errors

@@ -78,9 +78,7 @@ impl Recipe for Train {
         initialise(&store, variant, config.model.zero_init.unwrap_or(false))?;
         layers::kernels_channels_last(&store)?;
         let model: Named = store.variables().into_iter().collect();
-        if let Some(init) = init {
-            weights::copy_into(&model, &weights::below(init, "model."), "the stage before")?;
-        }
+        weights::begin(&model, init, &[variant.head()], setup)?;
         // Norms and biases decay as well (§3.4; both references).
         let group = Group { lr_scale: 1.0, weight_decay: config.optim.weight_decay() };
         let params = Params::new(&store, |_, _| group)?;

@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use clap::FromArgMatches;
 use serde::de::DeserializeOwned;
-use tch::{Kind, nn};
+use tch::{Device, Kind, nn};
 
 use super::args::{BenchArgs, Common, DataArgs, EvalArgs, ExtraArgs, ForwardArgs, PredictArgs, ShardsArgs};
-use super::{App, Asked, Extra, config_name, device_name, experiment, later, say, say_json, setup, stage_of};
+use super::{App, Asked, Extra, config_name, device_name, experiment, later, note, say, say_json, setup, stage_of};
 use crate::answer::Answer;
 use crate::trainer::Bench;
-use crate::weights::Named;
+use crate::weights::{Load, Named};
 use crate::{Result, data, figures, files, user, weights};
 
 pub(super) fn eval<C: DeserializeOwned>(app: &App<C>, args: &EvalArgs) -> Result<()> {
@@ -19,8 +19,9 @@ pub(super) fn eval<C: DeserializeOwned>(app: &App<C>, args: &EvalArgs) -> Result
     let Some(experiment) = experiment(app, &args.common)? else { return Ok(()) };
     let (stage, plan, setup) = stage_of(app, &experiment, args.stage.as_deref())?;
     let later = later(app, &experiment, &stage.name);
-    let (given, _) = weights::read(&weights::locate_stage(&args.weights, later)?)?;
+    let (given, _) = weights::load_stage(&args.weights, later)?;
     let (metrics, data_sha256) = (stage.evaluate)(&experiment.paper, &setup, &plan, &given)?;
+    setup.take_notes().into_iter().for_each(note);
     let metrics = super::prefixed(metrics, later);
     if args.common.json {
         return say_json(&serde_json::json!({
@@ -39,7 +40,7 @@ pub(super) fn forward<C: DeserializeOwned>(app: &App<C>, args: &ForwardArgs) -> 
     let Some(experiment) = experiment(app, &args.common)? else { return Ok(()) };
     let (stage, _, setup) = stage_of(app, &experiment, args.stage.as_deref())?;
     let later = later(app, &experiment, &stage.name);
-    let (given, _) = weights::read(&weights::locate_stage(&args.weights, later)?)?;
+    let (given, _) = weights::load_stage(&args.weights, later)?;
     let (input, _) = weights::read(&args.input)?;
 
     let mut store = nn::VarStore::new(setup.device);
@@ -49,7 +50,8 @@ pub(super) fn forward<C: DeserializeOwned>(app: &App<C>, args: &ForwardArgs) -> 
         store.double();
     }
     let parameters: Named = store.variables().into_iter().collect();
-    weights::copy_into(&parameters, &given, &args.weights.display().to_string())?;
+    let origin = args.weights.display().to_string();
+    Load::of(&origin).copy(&parameters, &given)?.into_iter().for_each(note);
     let kind = if double { Kind::Double } else { Kind::Float };
     for (name, tensor) in &input {
         if tensor.is_floating_point() && tensor.kind() != kind {
@@ -94,14 +96,22 @@ fn output_folder(file: &Path) -> Result<()> {
 
 pub(super) fn predict<C: DeserializeOwned>(app: &App<C>, args: &PredictArgs) -> Result<()> {
     let Some(experiment) = experiment(app, &args.common)? else { return Ok(()) };
-    let (given, card) = weights::read(&weights::locate(&args.weights)?)?;
+    let (given, card) = weights::load(&args.weights)?;
     let images: Vec<_> = args.common.words.iter().filter(|w| !w.contains('=')).map(Into::into).collect();
     if images.is_empty() {
         return Err(user!("no picture given; name one or more PNG or JPEG files"));
     }
     setup(&experiment.settings)?;
+    // The file as the model has it.
+    let store = nn::VarStore::new(Device::Cpu);
+    let stages = (app.stages)(&experiment.paper);
+    let first = stages.first().map_or("", |stage| &stage.name);
+    let _ = (app.model)(&experiment.paper, first, &store.root())?;
+    let fitted: Named = store.variables().into_iter().collect();
+    let origin = args.weights.display().to_string();
+    Load::of(&origin).copy(&fitted, &given)?.into_iter().for_each(note);
     files::create_folder(&args.out)?;
-    let answers = (app.predict)(&experiment.paper, &given, card.as_deref(), &images, &args.out)?;
+    let answers = (app.predict)(&experiment.paper, &fitted, card.as_deref(), &images, &args.out)?;
     tell(&answers, args.common.json)
 }
 

@@ -167,6 +167,11 @@ fn say(text: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
+/// Says on stderr what the reader of the answer must know: the answer may be JSON.
+fn note(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "note: {text}");
+}
+
 fn say_json(value: &impl Serialize) -> Result<()> {
     say(serde_json::to_string(value).map_err(|e| Error::Failed(format!("cannot print JSON: {e}")))?);
     Ok(())

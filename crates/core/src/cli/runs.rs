@@ -57,7 +57,7 @@ pub(super) fn verify<C: DeserializeOwned>(app: &App<C>, args: &VerifyArgs) -> Re
             },
             None => continue,
         };
-        let (given, _) = weights::read(&weights::locate_stage(&args.run, later)?)?;
+        let (given, _) = weights::load_stage(&args.run, later)?;
         let (stage, plan, setup) = stage_of(app, &experiment, Some(&name))?;
         let (found, data_sha256) = (stage.evaluate)(&experiment.paper, &setup, &plan, &given)?;
         metrics.extend(super::prefixed(found, later));

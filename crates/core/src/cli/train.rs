@@ -170,7 +170,7 @@ fn resumed<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<Option
 fn given(init: &Path, before: Option<&str>) -> Result<(Named, Init)> {
     let state = match init.is_dir() {
         true => weights::hand_over(init, before)?,
-        false => weights::together([("model", weights::read(&weights::locate(init)?)?.0)]),
+        false => weights::together([("model", weights::load(init)?.0)]),
     };
     let sha256 = weights::hash(&weights::below(&state, "model."))?;
     Ok((state, Init { path: init.to_owned(), sha256 }))

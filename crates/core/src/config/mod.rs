@@ -30,8 +30,11 @@ use crate::{Error, Result};
 
 pub use findings::Findings;
 pub use length::{Every, Length, Limit};
+pub(crate) use nearest::nearest;
 pub use resolved::{Resolved, diff};
-pub use settings::{CheckpointConfig, Claim, Compute, DataConfig, EvalConfig, Log, Precision, Settings};
+pub use settings::{
+    CheckpointConfig, Claim, Compute, DataConfig, EvalConfig, Head, InitConfig, Log, Precision, Settings,
+};
 pub use sweep::sweep;
 
 /// A configuration, read and checked.

@@ -11,7 +11,7 @@ pub(super) fn suggestion<'a>(wanted: &str, known: impl Iterator<Item = &'a str>)
 }
 
 /// The name that was probably meant.
-pub(super) fn nearest<'a>(wanted: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(wanted: &str, known: &[&'a str]) -> Option<&'a str> {
     let wanted = wanted.to_lowercase();
     let score = |name: &str| match strsim::damerau_levenshtein(&wanted, name) {
         1 if name.len() > 2 => 1.0, // one slip of the keys; Jaro-Winkler sees no swap in short words

@@ -25,6 +25,12 @@ pub struct Settings {
     pub eval: EvalConfig,
     /// What a resumed run starts from.
     pub checkpoint: CheckpointConfig,
+    /// How weights of another run or of another model (`--init`) are taken over. `None`: as they are, but for a classifier of another
+    /// number of classes.
+    pub init: Option<InitConfig>,
+    /// Parts of the model that do not learn, by the first segments of their names in the state dict: `layer1`, `layer2.0.conv1`. Norms
+    /// among them keep their statistics. `None`: everything learns.
+    pub freeze: Option<Vec<String>>,
     /// The published number that this row stands for. `None`: none.
     pub paper: Option<Claim>,
 }
@@ -94,6 +100,23 @@ pub struct CheckpointConfig {
     pub every: Every,
     /// How many of the newest are kept, at least 1.
     pub keep: u64,
+}
+
+/// How a run starts from given weights.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct InitConfig {
+    /// What becomes of the classifier. `None`: it starts fresh where the weights are for another number of classes.
+    pub head: Option<Head>,
+}
+
+/// The classifier of a run that starts from given weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Head {
+    /// It starts at random, even where that of the weights would fit.
+    Fresh,
+    /// That of the weights, which must fit.
+    Strict,
 }
 
 /// The number in the paper that a row is held against.

@@ -116,10 +116,12 @@ fn refused(from: &str, to: &str) -> String {
 #[test]
 fn a_row_is_read() {
     let read = Folder::new(ROW).load(&[]);
-    let Settings { seed, length, batch_size, limit, data, compute, log, eval, checkpoint, paper } = read.settings;
+    let Settings { seed, length, batch_size, limit, data, compute, log, eval, checkpoint, init, freeze, paper } =
+        read.settings;
     assert_eq!((seed, length, batch_size, limit, paper), (7, Length::Epochs(20.0), 64, None, None));
     assert_eq!((data.name.as_str(), data.root, data.limit_train), ("mnist", None, None));
     assert_eq!(compute, Compute { device: "auto".into(), precision: Precision::F32, threads: None, micro_batch: None });
+    assert_eq!((init, freeze), (None, None));
     assert_eq!((log.every, eval.every), (Length::Steps(100), Every::Each(Length::Epochs(1.0))));
     assert_eq!(checkpoint, CheckpointConfig { every: Every::Never, keep: 2 });
     assert_eq!(read.paper.model, Model { name: "lenet5".into(), widths: [6, 16] });

@@ -36,7 +36,8 @@ impl BatchNorm2d {
         }
     }
 
-    /// `[N, C, H, W]` → the same. In training by the batch's statistics, else by the running ones.
+    /// `[N, C, H, W]` → the same. In training by the batch's statistics, else by the running ones; by these also in training, and
+    /// without moving them, where `weight` takes no gradient: a frozen part stays as it is.
     ///
     /// # Panics
     /// As tch's own operations: on tensors of another shape or kind. In training also on a single value for each channel.
@@ -50,6 +51,7 @@ impl BatchNorm2d {
     /// # Panics
     /// As [`Self::forward`].
     pub fn forward_act(&self, x: &Tensor, mode: Mode, shortcut: Option<&Tensor>, relu: bool) -> Tensor {
+        let mode = if self.weight.requires_grad() { mode } else { Mode::Eval };
         if mode == Mode::Train {
             let _ = self.num_batches_tracked.shallow_clone().g_add_scalar_(1);
         }

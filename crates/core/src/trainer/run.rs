@@ -89,6 +89,9 @@ pub struct StageResult {
     pub lr: BTreeMap<String, f64>,
     pub data_sha256: Option<String>,
     pub weights_sha256: Option<String>,
+    /// Hash of what `freeze` names, the same before and after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen_sha256: Option<String>,
 }
 
 /// Weights that were given to a run.

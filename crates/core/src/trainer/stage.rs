@@ -12,7 +12,7 @@ use super::{Eval, Recipe, Step, checkpoint};
 use crate::config::Settings;
 use crate::data::{Cursor, Source, Split};
 use crate::setup::Setup;
-use crate::weights::Named;
+use crate::weights::{Load, Named};
 use crate::{Error, Result, figures, user, weights};
 
 /// What `bench` measures.
@@ -142,7 +142,20 @@ fn train<R: Recipe>(
     };
     run.write_books()?;
     run.begin_stage(&setup.stage, from.step, total)?;
+    let frozen = |state: &Named| {
+        let freeze = setup.settings.freeze.as_deref().unwrap_or_default();
+        if freeze.is_empty() {
+            Ok(None)
+        } else {
+            weights::frozen_hash(&weights::below(state, "model."), freeze).map(Some)
+        }
+    };
+    let before = frozen(&state)?;
     let at = fit(&mut recipe, &data, plan, setup, run, from)?;
+    if frozen(&state)? != before {
+        return Err(Error::Failed("internal error: what freeze names has changed in training".into()));
+    }
+    run.stage().frozen_sha256 = before;
 
     // Also where nothing was left to do but what follows.
     run.progressed(&at, steps_per_epoch);
@@ -196,7 +209,8 @@ fn evaluate<R: Recipe>(
 ) -> Result<(BTreeMap<String, f64>, String)> {
     let data = R::data(config, setup)?;
     let mut recipe = R::build(config, setup, None)?;
-    weights::copy_into(&weights::below(&recipe.state(), "model."), weights, "the weights file")?;
+    let model = weights::below(&recipe.state(), "model.");
+    Load::of("the weights file").copy(&model, weights)?.into_iter().for_each(|note| setup.note(note));
     let steps_per_epoch = Cursor::of(setup, 0).steps_per_epoch(data.len());
     let total = plan.steps(steps_per_epoch);
     let last = Step { index: total.saturating_sub(1), total, steps_per_epoch, setup };

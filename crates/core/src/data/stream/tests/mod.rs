@@ -43,6 +43,8 @@ pub(super) fn setup(data: DataConfig) -> Setup {
         log: Log { every: Length::Steps(1) },
         eval: EvalConfig { every, full_every: None },
         checkpoint: CheckpointConfig { every, keep: 1 },
+        init: None,
+        freeze: None,
         paper: None,
     };
     Setup::new(settings, Device::Cpu).unwrap()
