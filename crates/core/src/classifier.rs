@@ -277,7 +277,8 @@ mod tests {
         let plain = mixed_cross_entropy(&logits, &images(None), 0.1);
         assert_eq!(plain, loss::cross_entropy(&logits, &labels, 0.1));
         let others = Tensor::from_slice(&[0i64, 2, 1, 1]);
-        let target = (labels.one_hot(3) * 0.3 + others.one_hot(3) * 0.7) * 0.9 + 0.1 / 3.0;
+        let hot = |labels: &Tensor| labels.one_hot(3).to_kind(Kind::Double);
+        let target = (hot(&labels) * 0.3 + hot(&others) * 0.7) * 0.9 + 0.1 / 3.0;
         let mixed = images(Some(Mix { label: others, share: 0.3 }));
         let expected = loss::soft_cross_entropy(&logits, &target);
         let gap = (mixed_cross_entropy(&logits, &mixed, 0.1) - expected).abs().double_value(&[]);
