@@ -60,7 +60,7 @@ impl Recipe for Train {
         let model: Named = store.variables().into_iter().collect();
         weights::begin(&model, init, &[variant.head()], setup)?;
         let weight_decay = config.optim.weight_decay();
-        let params = Params::new(&store, |name, _| group(variant, name, weight_decay))?;
+        let params = config.optim.params(&store, |name, _| Some(group(variant, name, weight_decay)))?;
         let optimizer = config.optim.build(&params)?;
         let ema = config.ema.as_ref().map(|ema| Ema::new(&model, ema)).transpose()?;
         let lr = config.optim.lr(setup.settings.batch_size);
@@ -82,7 +82,7 @@ impl Recipe for Train {
         // §5: v ← 0.9·v − 0.0005·ε·w − ε·∂L/∂w; w ← w + v.
         self.optimizer.step(lr)?;
         if let Some(ema) = &mut self.ema {
-            ema.update()?;
+            ema.update(at.index)?;
         }
         Ok(means.with(&[("lr", lr)]))
     }
@@ -140,20 +140,20 @@ fn answer(net: &Network, image: &Tensor, edge: i64, crops: Crops) -> Result<Tens
 fn group(variant: Variant, name: &str, weight_decay: f64) -> Group {
     match (variant, name.rsplit_once('.')) {
         // §5: all weights and biases alike.
-        (Variant::Torchvision | Variant::Paper, _) => Group { lr_scale: 1.0, weight_decay },
+        (Variant::Torchvision | Variant::Paper, _) => Group::of(weight_decay),
         // cuda-convnet's parameter files: epsB is twice epsW, and biases do not decay; of the 13 % and 11 % networks the convolutions
         // do not, either, and the last layer of that of 11 % decays by 0.01 where the others do by 0.004.
-        (_, Some((_, "bias"))) => Group { lr_scale: 2.0, weight_decay: 0.0 },
-        (Variant::Local { .. }, Some(("conv1" | "conv2", _))) => Group { lr_scale: 1.0, weight_decay: 0.0 },
-        (Variant::Local { lrn: true }, Some(("fc10", _))) => Group { lr_scale: 1.0, weight_decay: 2.5 * weight_decay },
-        _ => Group { lr_scale: 1.0, weight_decay },
+        (_, Some((_, "bias"))) => Group { lr_scale: 2.0, ..Group::of(0.0) },
+        (Variant::Local { .. }, Some(("conv1" | "conv2", _))) => Group::of(0.0),
+        (Variant::Local { lrn: true }, Some(("fc10", _))) => Group::of(2.5 * weight_decay),
+        _ => Group::of(weight_decay),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use repro::optim::{LrScaling, OptimConfig, SgdConfig};
+    use repro::optim::{LrScale, LrScaling, OptimConfig, SgdConfig};
     use tch::Device;
 
     /// The mean of ten softmaxes, each view by itself; and the middle.
@@ -181,13 +181,14 @@ mod tests {
     fn two_updates_of_section_5() {
         let store = nn::VarStore::new(Device::Cpu);
         let w = store.root().f_var("w", &[1], nn::Init::Const(0.5)).unwrap();
-        let params = Params::new(&store, |name, _| group(Variant::Paper, name, 5e-4)).unwrap();
+        let params = Params::new(&store, |name, _| Some(group(Variant::Paper, name, 5e-4))).unwrap();
         let config = OptimConfig::Sgd(SgdConfig {
             base_lr: 0.01,
             momentum: 0.9,
             nesterov: false,
             weight_decay: 5e-4,
             lr_scaling: LrScaling::None,
+            lr_scale: LrScale::new(),
         });
         let mut optimizer = config.build(&params).unwrap();
         let (mut ours, mut v) = (0.5_f64, 0.0_f64);

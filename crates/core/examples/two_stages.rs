@@ -59,10 +59,6 @@ fn open(config: &Config, setup: &Setup) -> Result<Resident> {
     Resident::new(data::load(&setup.settings.data, setup.device)?, config.augment.clone(), None)
 }
 
-fn every(config: &OptimConfig) -> Group {
-    Group { lr_scale: 1.0, weight_decay: config.weight_decay() }
-}
-
 struct Pretrain {
     store: nn::VarStore,
     coder: Coder,
@@ -84,7 +80,7 @@ impl Recipe for Pretrain {
     fn build(config: &Config, setup: &Setup, _: Option<&Named>) -> Result<Self> {
         let store = nn::VarStore::new(setup.device);
         let coder = Coder::new(&store.root());
-        let params = Params::new(&store, |_, _| every(&config.optim))?;
+        let params = config.optim.params(&store, |_, _| Some(Group::of(config.optim.weight_decay())))?;
         let optimizer = config.optim.build(&params)?;
         let ema = Ema::new(&store.variables().into_iter().collect(), &config.ema)?;
         Ok(Pretrain { store, coder, params, optimizer, ema, lr: config.optim.lr(setup.settings.batch_size) })
@@ -102,7 +98,7 @@ impl Recipe for Pretrain {
         }
         at.average(&self.params)?;
         self.optimizer.step(self.lr)?;
-        self.ema.update()?;
+        self.ema.update(at.index)?;
         Ok(means.with(&[("lr", self.lr)]))
     }
 
@@ -161,7 +157,7 @@ impl Recipe for LinearProbe {
             drop(trunk);
         }
         let classifier = Linear::new(&(store.root() / "classifier"), CODE, 10);
-        let params = Params::new(&store, |_, _| every(&config.probe.optim))?;
+        let params = config.probe.optim.params(&store, |_, _| Some(Group::of(config.probe.optim.weight_decay())))?;
         let optimizer = config.probe.optim.build(&params)?;
         let lr = config.probe.optim.lr(setup.settings.batch_size);
         let mut probe = LinearProbe { store, coder, classifier, params, optimizer, lr, trunk: String::new() };

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use tch::{Kind, Tensor, nn};
 
-use crate::optim::{Group, OptimConfig, Params};
+use crate::optim::{Group, OptimConfig};
 use crate::weights::Named;
 use crate::{Error, Result, user, weights};
 
@@ -173,8 +173,8 @@ pub fn state_dicts(file: &Path) -> Result<BTreeMap<String, BTreeMap<String, Stri
 /// # Errors
 /// Those of the optimizer.
 pub fn ten_losses(store: &nn::VarStore, config: &OptimConfig, loss: impl Fn() -> Tensor) -> Result<Tensor> {
-    let group = Group { lr_scale: 1.0, weight_decay: config.weight_decay() };
-    let params = Params::new(store, |_, _| group)?;
+    let group = Group::of(config.weight_decay());
+    let params = config.params(store, |_, _| Some(group))?;
     let mut optimizer = config.build(&params)?;
     let mut losses = Vec::new();
     for _ in 0..10 {

@@ -179,7 +179,7 @@ pub fn validate(config: &Config, settings: &Settings) -> Findings {
         );
         found.must(config.ema.is_none(), "ema", "does nothing for knn; leave the key away");
         found.must(
-            config.schedule == (Schedule::Constant { warmup: None }),
+            config.schedule == (Schedule::Constant { warmup: None, warmup_start: None }),
             "schedule",
             "does nothing for knn; write `kind: constant`",
         );

@@ -89,7 +89,11 @@ impl Recipe for Train {
         let model: Named = store.variables().into_iter().collect();
         weights::begin(&model, init, net.head(), setup)?;
         let decay = config.optim.shared().map_or(0.0, |optim| optim.weight_decay());
-        let params = Params::new(&store, |_, _| Group { lr_scale: 1.0, weight_decay: decay })?;
+        let rule = |_: &str, _: &Tensor| Some(Group::of(decay));
+        let params = match config.optim.shared() {
+            Some(optim) => optim.params(&store, rule)?,
+            None => Params::new(&store, rule)?,
+        };
         let update = match &config.optim {
             Optim::LevenbergMarquardt(lm) => {
                 let named = params.iter().map(|p| (p.name.as_str(), &p.tensor));
@@ -139,7 +143,7 @@ impl Recipe for Train {
             Update::Memorise => {}
         }
         if let Some(ema) = &mut self.ema {
-            ema.update()?;
+            ema.update(at.index)?;
         }
         let mut scalars = means.with(&[("lr", lr)]);
         if let Form::BoostedLenet4(net) = &mut self.net.form {

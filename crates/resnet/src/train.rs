@@ -80,8 +80,8 @@ impl Recipe for Train {
         let model: Named = store.variables().into_iter().collect();
         weights::begin(&model, init, &[variant.head()], setup)?;
         // Norms and biases decay as well (§3.4; both references).
-        let group = Group { lr_scale: 1.0, weight_decay: config.optim.weight_decay() };
-        let params = Params::new(&store, |_, _| group)?;
+        let group = Group::of(config.optim.weight_decay());
+        let params = config.optim.params(&store, |_, _| Some(group))?;
         let optimizer = config.optim.build(&params)?;
         let sam = config.sam.as_ref().map(Sam::new).transpose()?;
         let ema = config.ema.as_ref().map(|ema| Ema::new(&model, ema)).transpose()?;
@@ -102,7 +102,7 @@ impl Recipe for Train {
         }
         self.optimizer.step(lr)?;
         if let Some(ema) = &mut self.ema {
-            ema.update()?;
+            ema.update(at.index)?;
         }
         Ok(means.with(&[("lr", lr)]))
     }

@@ -3,6 +3,7 @@
 #define USE_C10D_GLOO
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include <algorithm>
@@ -15,6 +16,8 @@
 using ext::List;
 using ext::attempt;
 using c10d::ProcessGroupGloo;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
 
 namespace {
 
@@ -29,6 +32,28 @@ std::shared_ptr<::gloo::transport::Device> device(const std::string& host) {
   if (host == "localhost" || host == "127.0.0.1") return ProcessGroupGloo::createDeviceForHostname("127.0.0.1");
   return ProcessGroupGloo::createDefaultDevice();
 }
+
+// The rows of all processes, one behind the other. Backward: the gradients of all processes' losses by this process's rows.
+struct Gather : torch::autograd::Function<Gather> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& rows, c10::intrusive_ptr<ProcessGroupGloo> gloo) {
+    std::vector<int64_t> sizes = rows.sizes().vec();
+    sizes[0] *= gloo->getSize();
+    at::Tensor all = at::empty(sizes, rows.options());
+    std::vector<List> outputs{all.split(rows.size(0))};
+    List inputs{rows.contiguous()};
+    gloo->allgather(outputs, inputs)->wait();
+    ctx->saved_data["gloo"] = c10::IValue::make_capsule(gloo);
+    return all;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    auto gloo = c10::static_intrusive_pointer_cast<ProcessGroupGloo>(ctx->saved_data["gloo"].toCapsule());
+    List sum{grads[0].clone(at::MemoryFormat::Contiguous)};
+    gloo->allreduce(sum)->wait();
+    int64_t n = sum[0].size(0) / gloo->getSize();
+    return {sum[0].narrow(0, n * gloo->getRank(), n), at::Tensor()};
+  }
+};
 
 } // namespace
 
@@ -60,22 +85,35 @@ void ext_group_free(Group* group) {
 int ext_group_average_grads(Group* group, const List* params) {
   return attempt([&] {
     at::NoGradGuard no_grad;
-    List grads = ext::gradients(*params);
-    if (grads.empty()) return;
-    // One exchange of everything: its latency counts once, however many parameters there are.
-    List flat_grads;
-    flat_grads.reserve(grads.size());
-    for (const at::Tensor& grad : grads) {
-      TORCH_CHECK(grad.scalar_type() == grads[0].scalar_type(), "gradients of one call must share a kind");
-      flat_grads.push_back(grad.reshape(-1));
+    if (params->empty()) return;
+    // One exchange of everything: its latency counts once, however many parameters there are. A process whose loss did not reach a parameter
+    // sends zeros; behind the gradients stands how many it had, so that one that no process has stays undefined.
+    List sent;
+    std::vector<float> had;
+    for (const at::Tensor& param : *params) {
+      const at::Tensor& grad = param.grad();
+      TORCH_CHECK(param.scalar_type() == (*params)[0].scalar_type(), "parameters of one call must share a kind");
+      TORCH_CHECK(!grad.defined() || grad.sizes() == param.sizes(), "a gradient is ", grad.sizes(), ", its parameter ", param.sizes());
+      sent.push_back(grad.defined() ? grad.reshape(-1) : at::zeros({param.numel()}, param.options()));
+      had.push_back(grad.defined() ? 1 : 0);
     }
-    List flat{at::cat(flat_grads)};
+    sent.push_back(at::tensor(had).to((*params)[0].options()));
+    List flat{at::cat(sent)};
     group->gloo->allreduce(flat)->wait();
+    at::Tensor counts = flat[0].narrow(0, flat[0].numel() - sent.back().numel(), sent.back().numel()).to(at::kCPU, at::kFloat);
     flat[0].div_(group->gloo->getSize());
     int64_t start = 0;
-    for (at::Tensor& grad : grads) {
-      grad.copy_(flat[0].narrow(0, start, grad.numel()).view(grad.sizes()));
-      start += grad.numel();
+    for (size_t i = 0; i < params->size(); ++i) {
+      const at::Tensor& param = (*params)[i];
+      if (counts.data_ptr<float>()[i] > 0) {
+        at::Tensor mean = flat[0].narrow(0, start, param.numel()).view(param.sizes());
+        if (param.grad().defined()) {
+          param.grad().copy_(mean);
+        } else {
+          param.mutable_grad() = at::empty_like(param).copy_(mean);
+        }
+      }
+      start += param.numel();
     }
   });
 }
@@ -103,6 +141,15 @@ at::Tensor* ext_group_all_gather(Group* group, const at::Tensor* tensor) {
     List inputs{tensor->contiguous()};
     group->gloo->allgather(outputs, inputs)->wait();
     result = new at::Tensor(all);
+  });
+  return result;
+}
+
+at::Tensor* ext_group_gather(Group* group, const at::Tensor* rows) {
+  at::Tensor* result = nullptr;
+  attempt([&] {
+    TORCH_CHECK(rows->dim() > 0 && rows->size(0) > 0, "what is gathered has no rows");
+    result = new at::Tensor(Gather::apply(*rows, group->gloo));
   });
   return result;
 }

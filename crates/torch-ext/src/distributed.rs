@@ -106,9 +106,10 @@ impl ProcessGroup {
         self.world
     }
 
-    /// Replaces each gradient by its mean over the processes, in one exchange. The same parameters must have one everywhere.
+    /// Replaces each gradient by its mean over the processes, in one exchange. Where a parameter has a gradient in some processes only, it is
+    /// zero in the others; where it has none in any, it stays without.
     /// # Errors
-    /// A process left or did not answer in time; gradients of several kinds.
+    /// A process left or did not answer in time; parameters of several kinds, gradients of another shape than theirs.
     pub fn average_grads(&self, params: &TensorList) -> Result<()> {
         // SAFETY: a live group and a live list.
         ffi::check(unsafe { ffi::ext_group_average_grads(self.group.as_ptr(), params.list.as_ptr()) })
@@ -120,6 +121,15 @@ impl ProcessGroup {
     pub fn broadcast(&self, tensors: &TensorList) -> Result<()> {
         // SAFETY: a live group and a live list.
         ffi::check(unsafe { ffi::ext_group_broadcast(self.group.as_ptr(), tensors.list.as_ptr()) })
+    }
+
+    /// `[n, …]` on each process → `[world·n, …]` on all, by rank; n is the same everywhere. Differentiable: backward gives each process the sum
+    /// of the gradients that the losses of all processes have by its rows, so all must take part in it.
+    /// # Errors
+    /// A process left or did not answer in time; no rows.
+    pub fn gather(&self, rows: &Tensor) -> Result<Tensor> {
+        // SAFETY: a live group and a live tensor.
+        ffi::tensor(unsafe { ffi::ext_group_gather(self.group.as_ptr(), rows.as_ptr()) })
     }
 
     /// `[…]` on each process → `[world, …]` on all, by rank. No gradient flows through it.
@@ -177,6 +187,46 @@ mod tests {
             assert_eq!(numbers(&a.grad()), [1.5; 3]);
             assert_eq!(numbers(&b.grad()), numbers(&(factors * 1.5)));
             assert!(!unused.grad().defined());
+        });
+    }
+
+    #[test]
+    fn a_gradient_that_one_process_lacks_is_zero_there() {
+        two(|group| {
+            let [a, b, c] = [2, 3, 4].map(|n| Tensor::ones([n], F64).set_requires_grad(true));
+            let loss = if group.rank() == 0 { (&a * 4.0).sum(Kind::Double) } else { (&b * 6.0).sum(Kind::Double) };
+            loss.backward();
+            group.average_grads(&TensorList::new(&[&a, &b, &c]).unwrap()).unwrap();
+            assert_eq!((numbers(&a.grad()), numbers(&b.grad())), (vec![2.0; 2], vec![3.0; 3]));
+            assert!(!c.grad().defined());
+        });
+    }
+
+    /// −ln softmax of each row's neighbour among all rows: every row stands in every other's sum.
+    fn contrast(z: &Tensor) -> Tensor {
+        let n = z.size()[0];
+        let similarity = z.matmul(&z.tr()) - Tensor::eye(n, F64) * 1e9;
+        let partner = (Tensor::arange(n, (Kind::Int64, Device::Cpu)) + 1).remainder(n);
+        -similarity.log_softmax(1, Kind::Double).gather(1, &partner.unsqueeze(1), false).mean(Kind::Double)
+    }
+
+    #[test]
+    fn a_loss_over_gathered_rows_has_the_single_process_gradient() {
+        two(|group| {
+            let rows = Tensor::arange(24, F64).view([6, 4]).sin();
+            let weight = || Tensor::arange(12, F64).view([4, 3]).cos().set_requires_grad(true);
+            let (one, ours) = (weight(), weight());
+            let expected = contrast(&rows.matmul(&one).tanh());
+            expected.backward();
+            let mine = rows.narrow(0, 3 * group.rank(), 3).matmul(&ours).tanh();
+            let all = group.gather(&mine).unwrap();
+            assert_eq!(all.size(), [6, 3]);
+            let loss = contrast(&all);
+            assert!((loss.double_value(&[]) - expected.double_value(&[])).abs() < 1e-15);
+            loss.backward();
+            group.average_grads(&TensorList::new(&[&ours]).unwrap()).unwrap();
+            let gap = (ours.grad() - one.grad()).abs().max().double_value(&[]);
+            assert!(gap < 1e-14, "{gap}");
         });
     }
 

@@ -78,6 +78,7 @@ unsafe extern "C" {
     pub(crate) fn ext_group_average_grads(group: *mut Group, params: *const List) -> c_int;
     pub(crate) fn ext_group_broadcast(group: *mut Group, tensors: *const List) -> c_int;
     pub(crate) fn ext_group_all_gather(group: *mut Group, tensor: *const C_tensor) -> *mut C_tensor;
+    pub(crate) fn ext_group_gather(group: *mut Group, rows: *const C_tensor) -> *mut C_tensor;
     pub(crate) fn ext_group_meet(group: *mut Group, tag: *const c_char) -> c_int;
 }
 

@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 use torch_ext::TensorList;
 
 use super::params::split;
-use super::{LrScaling, Params, Rate, in_range, named};
+use super::{LrScale, LrScaling, Params, Rate, in_range, named};
 use crate::Result;
 
 /// Numbers of [`Adamw`].
@@ -27,6 +27,9 @@ pub struct AdamwConfig {
     /// How the rate grows with the batch.
     #[serde(default)]
     pub lr_scaling: LrScaling,
+    /// Factors on the rate of parts of the model; see [`super::LrScale`].
+    #[serde(default)]
+    pub lr_scale: LrScale,
 }
 
 /// p ← p·(1 − lr·λ) − lr·m̂/(√v̂ + ε) with the bias-corrected moments m̂ and v̂ of the gradient.

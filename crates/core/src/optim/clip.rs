@@ -26,7 +26,7 @@ mod tests {
         let store = nn::VarStore::new(Device::Cpu);
         let a = store.root().zeros("a", &[2]);
         let b = store.root().zeros("b", &[1]);
-        let params = Params::new(&store, |_, _| Group { lr_scale: 1.0, weight_decay: 0.0 }).unwrap();
+        let params = Params::new(&store, |_, _| Some(Group::of(0.0))).unwrap();
         // The gradient is (3, 0, 4).
         (a * Tensor::from_slice(&[3f32, 0.0]) + b * Tensor::from_slice(&[2f32])).sum(Kind::Float).backward();
         let norm = clip_grad_norm(&params, max).unwrap();

@@ -13,6 +13,21 @@ use crate::{Result, user};
 pub struct EmaConfig {
     /// Part of the average that each step keeps, in [0, 1).
     pub decay: f64,
+    /// Whether update n, counted from 1, keeps min(decay, (1 + n)/(10 + n)) instead: the start is forgotten sooner (latent-diffusion's
+    /// `LitEma`). `None`: no.
+    pub warmup: Option<bool>,
+    /// What becomes of tensors that are not trained, such as running statistics. `None`: they are averaged.
+    pub buffers: Option<Buffers>,
+}
+
+/// What averages hold of tensors that are not trained.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Buffers {
+    /// Their averages.
+    Average,
+    /// Their present values (FixMatch).
+    Copy,
 }
 
 impl EmaConfig {
@@ -30,7 +45,10 @@ impl EmaConfig {
 #[derive(Debug)]
 pub struct Ema {
     decay: f64,
+    warmup: bool,
     live: Vec<Tensor>,
+    /// Running statistics that are copied: average and tensor.
+    copied: Vec<(Tensor, Tensor)>,
     averages: BTreeMap<String, Tensor>,
     /// Whole numbers, such as `num_batches_tracked`, which have no average and belong to a complete state all the same.
     counters: BTreeMap<String, Tensor>,
@@ -48,21 +66,33 @@ impl Ema {
         let live: Vec<Tensor> = named(true).map(|(_, tensor)| tensor.detach()).collect();
         let averages: BTreeMap<_, _> = named(true).map(|(name, t)| (name.clone(), t.detach().copy())).collect();
         let counters = named(false).map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        let copies = |tensor: &Tensor| config.buffers == Some(Buffers::Copy) && !tensor.requires_grad();
+        let pairs: Vec<_> = named(true).map(|(name, tensor)| (tensor, &averages[name])).collect();
+        let (copied, moved): (Vec<_>, Vec<_>) = pairs.into_iter().partition(|(tensor, _)| copies(tensor));
+        let (sources, targets): (Vec<_>, Vec<_>) = moved.into_iter().map(|(t, a)| (t.detach(), a)).unzip();
         Ok(Self {
             decay: config.decay,
-            live_list: TensorList::new(&live)?,
-            average_list: TensorList::new(&averages.values().collect::<Vec<_>>())?,
+            warmup: config.warmup.unwrap_or(false),
+            live_list: TensorList::new(&sources)?,
+            average_list: TensorList::new(&targets)?,
+            copied: copied.into_iter().map(|(t, a)| (a.shallow_clone(), t.detach())).collect(),
             live,
             averages,
             counters,
         })
     }
 
-    /// Takes the tensors' present values in.
+    /// Takes the tensors' present values in, after step `step` of the stage, counted from 0: so the warm-up has nothing to be saved.
     /// # Errors
     /// What libtorch says.
-    pub fn update(&mut self) -> Result<()> {
-        Ok(self.average_list.foreach_lerp(&self.live_list, 1.0 - self.decay)?)
+    pub fn update(&mut self, step: u64) -> Result<()> {
+        let n = step as f64 + 1.0;
+        let decay = if self.warmup { self.decay.min((1.0 + n) / (10.0 + n)) } else { self.decay };
+        self.average_list.foreach_lerp(&self.live_list, 1.0 - decay)?;
+        for (average, tensor) in &mut self.copied {
+            average.f_copy_(tensor)?;
+        }
+        Ok(())
     }
 
     /// Handles to the averages, and to the counters themselves, by the names of their tensors: copying into them restores a checkpoint.
@@ -119,6 +149,10 @@ mod tests {
         BTreeMap::from([("weight".to_string(), weight), ("running".to_string(), running)])
     }
 
+    fn keeps(decay: f64) -> EmaConfig {
+        EmaConfig { decay, warmup: None, buffers: None }
+    }
+
     fn numbers(tensor: &Tensor) -> Vec<f64> {
         Vec::try_from(tensor.detach().view(-1)).unwrap()
     }
@@ -126,11 +160,11 @@ mod tests {
     #[test]
     fn averages_are_the_formula() {
         let weights = weights();
-        let mut ema = Ema::new(&weights, &EmaConfig { decay: 0.9 }).unwrap();
+        let mut ema = Ema::new(&weights, &keeps(0.9)).unwrap();
         let mut plain = numbers(&weights["weight"]);
-        for _ in 0..5 {
+        for step in 0..5 {
             let _ = tch::no_grad(|| weights["weight"].shallow_clone().g_add_scalar_(0.5));
-            ema.update().unwrap();
+            ema.update(step).unwrap();
             for (average, weight) in plain.iter_mut().zip(numbers(&weights["weight"])) {
                 *average = 0.9 * *average + 0.1 * weight;
             }
@@ -143,7 +177,7 @@ mod tests {
     #[test]
     fn applied_shows_the_averages_and_restores_the_bits() {
         let weights = weights();
-        let ema = Ema::new(&weights, &EmaConfig { decay: 0.5 }).unwrap();
+        let ema = Ema::new(&weights, &keeps(0.5)).unwrap();
         let _ = tch::no_grad(|| weights["weight"].shallow_clone().g_add_scalar_(1.0 / 3.0));
         let before = numbers(&weights["weight"]);
         let averages = numbers(&ema.state()["weight"]);
@@ -162,14 +196,35 @@ mod tests {
 
     #[test]
     fn bad_decays_are_refused_and_counters_kept() {
-        assert!(matches!(Ema::new(&weights(), &EmaConfig { decay: 1.0 }), Err(Error::User(_))));
-        assert!(matches!(Ema::new(&weights(), &EmaConfig { decay: f64::NAN }), Err(Error::User(_))));
+        assert!(matches!(Ema::new(&weights(), &keeps(1.0)), Err(Error::User(_))));
+        assert!(matches!(Ema::new(&weights(), &keeps(f64::NAN)), Err(Error::User(_))));
         let mut tensors = weights();
         tensors.insert("n".to_string(), Tensor::from(3i64));
-        let mut ema = Ema::new(&tensors, &EmaConfig { decay: 0.9 }).unwrap();
+        let mut ema = Ema::new(&tensors, &keeps(0.9)).unwrap();
         let _ = tensors["n"].shallow_clone().g_add_scalar_(1);
-        ema.update().unwrap();
+        ema.update(0).unwrap();
         assert_eq!(ema.state().len(), 3);
         assert_eq!(ema.state()["n"].int64_value(&[]), 4);
+    }
+
+    #[test]
+    fn the_warm_up_forgets_the_start_and_buffers_may_be_copied() {
+        let weights = weights();
+        let config = EmaConfig { warmup: Some(true), buffers: Some(Buffers::Copy), ..keeps(0.25) };
+        let mut ema = Ema::new(&weights, &config).unwrap();
+        let mut plain = numbers(&weights["weight"]);
+        for (step, decay) in [(0, 2.0 / 11.0), (1, 0.25), (2, 0.25)] {
+            for tensor in weights.values() {
+                let _ = tch::no_grad(|| tensor.shallow_clone().g_add_scalar_(0.5));
+            }
+            ema.update(step).unwrap();
+            for (average, weight) in plain.iter_mut().zip(numbers(&weights["weight"])) {
+                *average = decay * *average + (1.0 - decay) * weight;
+            }
+            assert_eq!(numbers(&ema.state()["running"]), numbers(&weights["running"]));
+        }
+        for (average, plain) in numbers(&ema.state()["weight"]).iter().zip(&plain) {
+            assert!((average - plain).abs() < 1e-12, "{average} {plain}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 mod adamw;
 mod clip;
 mod ema;
+mod lars;
 mod params;
 mod sam;
 mod schedule;
@@ -14,17 +15,20 @@ mod sgd;
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
 pub use adamw::{Adamw, AdamwConfig};
 pub use clip::clip_grad_norm;
-pub use ema::{Ema, EmaConfig};
+pub use ema::{Buffers, Ema, EmaConfig};
+pub use lars::{Lars, LarsConfig};
 pub use params::{Group, Param, Params};
 pub use sam::{Sam, SamConfig};
-pub use schedule::Schedule;
+pub use schedule::{Schedule, Span};
 pub use sgd::{Sgd, SgdConfig};
 
 use crate::Result;
+use crate::weights::{below_prefix, check_prefixes};
 
 /// How the base rate grows with the global batch. The base rate is for a batch of 256.
 #[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq)]
@@ -58,7 +62,13 @@ pub enum OptimConfig {
     Sgd(SgdConfig),
     /// Adam with decoupled weight decay.
     Adamw(AdamwConfig),
+    /// Momentum with a rate for each layer.
+    Lars(LarsConfig),
 }
+
+/// Factors on the learning rate of parts of a model, by the first segments of their names: `{layer1: 0.1, layer1.0: 0.01}`. Of several that
+/// fit a name the longest counts. A trunk that shall learn more slowly than its new classifier is named here.
+pub type LrScale = BTreeMap<String, f64>;
 
 impl OptimConfig {
     /// The learning rate for a global batch, before the schedule.
@@ -66,8 +76,31 @@ impl OptimConfig {
         let (base_lr, scaling) = match self {
             OptimConfig::Sgd(config) => (config.base_lr, config.lr_scaling),
             OptimConfig::Adamw(config) => (config.base_lr, config.lr_scaling),
+            OptimConfig::Lars(config) => (config.base_lr, config.lr_scaling),
         };
         base_lr * scaling.factor(batch)
+    }
+
+    /// The parameters of a store by the paper's rule ([`Params::new`]), their rates scaled by `optim.lr_scale`.
+    ///
+    /// # Errors
+    /// A factor that is no positive number; a key below which there is no parameter.
+    pub fn params(&self, store: &VarStore, rule: impl Fn(&str, &Tensor) -> Option<Group>) -> Result<Params> {
+        let scale = match self {
+            OptimConfig::Sgd(config) => &config.lr_scale,
+            OptimConfig::Adamw(config) => &config.lr_scale,
+            OptimConfig::Lars(config) => &config.lr_scale,
+        };
+        let names: Vec<String> = store.variables().into_keys().collect();
+        check_prefixes("optim.lr_scale", scale.keys().map(String::as_str), names.iter().map(String::as_str))?;
+        for (prefix, factor) in scale {
+            in_range(&format!("lr_scale.{prefix}"), *factor, 0.0.., "at least 0; `freeze` leaves a part as it is")?;
+        }
+        Params::new(store, |name, tensor| {
+            let fits = scale.iter().filter(|(prefix, _)| below_prefix(name, prefix));
+            let factor = fits.max_by_key(|(prefix, _)| prefix.len()).map_or(1.0, |(_, factor)| *factor);
+            rule(name, tensor).map(|group| Group { lr_scale: group.lr_scale * factor, ..group })
+        })
     }
 
     /// The configured weight decay, for the rule given to [`Params::new`]: which parameters decay is the paper's to say.
@@ -75,6 +108,7 @@ impl OptimConfig {
         match self {
             OptimConfig::Sgd(config) => config.weight_decay,
             OptimConfig::Adamw(config) => config.weight_decay,
+            OptimConfig::Lars(config) => config.weight_decay,
         }
     }
 
@@ -85,6 +119,7 @@ impl OptimConfig {
         Ok(match self {
             OptimConfig::Sgd(config) => Optimizer::Sgd(Sgd::new(config, params)?),
             OptimConfig::Adamw(config) => Optimizer::Adamw(Adamw::new(config, params)?),
+            OptimConfig::Lars(config) => Optimizer::Lars(Lars::new(config, params)?),
         })
     }
 }
@@ -96,6 +131,8 @@ pub enum Optimizer {
     Sgd(Sgd),
     /// Adam with decoupled weight decay.
     Adamw(Adamw),
+    /// Momentum with a rate for each layer.
+    Lars(Lars),
 }
 
 impl Optimizer {
@@ -106,6 +143,7 @@ impl Optimizer {
         match self {
             Optimizer::Sgd(sgd) => sgd.step(lr),
             Optimizer::Adamw(adamw) => adamw.step(lr),
+            Optimizer::Lars(lars) => lars.step(lr),
         }
     }
 
@@ -114,6 +152,7 @@ impl Optimizer {
         match self {
             Optimizer::Sgd(sgd) => sgd.state(),
             Optimizer::Adamw(adamw) => adamw.state(),
+            Optimizer::Lars(lars) => lars.state(),
         }
     }
 }

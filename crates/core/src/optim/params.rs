@@ -13,6 +13,15 @@ pub struct Group {
     pub lr_scale: f64,
     /// Weight decay itself, usually [`super::OptimConfig::weight_decay`] or 0.
     pub weight_decay: f64,
+    /// Whether LARS adapts the rate to the tensor's norm.
+    pub adapt: bool,
+}
+
+impl Group {
+    /// The rate as it is, adapted where the rule adapts, and this decay.
+    pub fn of(weight_decay: f64) -> Self {
+        Group { lr_scale: 1.0, weight_decay, adapt: true }
+    }
 }
 
 /// One trainable tensor.
@@ -22,10 +31,8 @@ pub struct Param {
     pub name: String,
     /// The tensor itself, shared with the model.
     pub tensor: Tensor,
-    /// The learning rate is multiplied by this.
-    pub lr_scale: f64,
-    /// Weight decay.
-    pub weight_decay: f64,
+    /// How it learns.
+    pub group: Group,
 }
 
 /// The trainable tensors of a model, sorted by name.
@@ -36,20 +43,16 @@ pub struct Params {
 }
 
 impl Params {
-    /// The tensors of the store that require gradients now; `rule` sees name and tensor. Move and freeze the model before.
+    /// The tensors of the store that require gradients now; `rule` sees name and tensor, and leaves those to which it gives nothing to another
+    /// optimizer. Move and freeze the model before.
     /// # Errors
     /// No memory.
-    pub fn new(store: &VarStore, rule: impl Fn(&str, &Tensor) -> Group) -> Result<Self> {
+    pub fn new(store: &VarStore, rule: impl Fn(&str, &Tensor) -> Option<Group>) -> Result<Self> {
         let mut variables: Vec<_> =
             store.variables().into_iter().filter(|(_, tensor)| tensor.requires_grad()).collect();
         variables.sort_by(|a, b| a.0.cmp(&b.0));
-        let params: Vec<Param> = variables
-            .into_iter()
-            .map(|(name, tensor)| {
-                let Group { lr_scale, weight_decay } = rule(&name, &tensor);
-                Param { name, tensor, lr_scale, weight_decay }
-            })
-            .collect();
+        let param = |(name, tensor): (String, Tensor)| rule(&name, &tensor).map(|group| Param { name, tensor, group });
+        let params: Vec<Param> = variables.into_iter().filter_map(param).collect();
         let list = TensorList::new(&params.iter().map(|param| &param.tensor).collect::<Vec<_>>())?;
         Ok(Self { params, list })
     }
@@ -74,14 +77,13 @@ impl Params {
         self.list.clear_grads();
     }
 
-    /// The parameters with equal (lr_scale, weight_decay), groups in the order of their first member.
+    /// The parameters that learn alike, groups in the order of their first member.
     pub(super) fn groups(&self) -> Vec<(Group, Vec<&Param>)> {
         let mut groups: Vec<(Group, Vec<&Param>)> = Vec::new();
         for param in &self.params {
-            let group = Group { lr_scale: param.lr_scale, weight_decay: param.weight_decay };
-            match groups.iter_mut().find(|(known, _)| *known == group) {
+            match groups.iter_mut().find(|(known, _)| *known == param.group) {
                 Some((_, members)) => members.push(param),
-                None => groups.push((group, vec![param])),
+                None => groups.push((param.group, vec![param])),
             }
         }
         groups

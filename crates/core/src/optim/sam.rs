@@ -101,7 +101,7 @@ fn with_gradient(params: &Params) -> impl Iterator<Item = (&Tensor, Tensor)> {
 mod tests {
     use super::*;
     use crate::golden;
-    use crate::optim::{Group, OptimConfig, SgdConfig};
+    use crate::optim::{Group, LrScale, OptimConfig, SgdConfig};
     use tch::{Kind, nn};
 
     /// One step on f(w) = Σ i·w_i⁴/4 in float64, in place of which a plain evaluation stands below.
@@ -114,13 +114,14 @@ mod tests {
             store.variables()["w"].shallow_clone()
         };
         tch::no_grad(|| w.shallow_clone().copy_(&golden::input("w", &[12])));
-        let params = Params::new(&store, |_, _| Group { lr_scale: 1.0, weight_decay: 0.0 }).unwrap();
+        let params = Params::new(&store, |_, _| Some(Group::of(0.0))).unwrap();
         let sgd = SgdConfig {
             base_lr: 0.1,
             momentum: 0.0,
             nesterov: false,
             weight_decay: 0.0,
             lr_scaling: Default::default(),
+            lr_scale: LrScale::new(),
         };
         let mut sgd = OptimConfig::Sgd(sgd).build(&params).unwrap();
         let mut sam = Sam::new(config).unwrap();
@@ -174,7 +175,7 @@ mod tests {
         assert!(Sam::new(&SamConfig { rho: f64::NAN, adaptive: true }).is_err());
         let store = nn::VarStore::new(tch::Device::Cpu);
         let _ = store.root().zeros("w", &[1]);
-        let params = Params::new(&store, |_, _| Group { lr_scale: 1.0, weight_decay: 0.0 }).unwrap();
+        let params = Params::new(&store, |_, _| Some(Group::of(0.0))).unwrap();
         assert!(Sam::new(&SamConfig { rho: 1.0, adaptive: true }).unwrap().back(&params).is_err());
     }
 }

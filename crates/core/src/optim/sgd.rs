@@ -7,7 +7,7 @@ use tch::Tensor;
 use torch_ext::TensorList;
 
 use super::params::split;
-use super::{LrScaling, Params, Rate, in_range, named};
+use super::{LrScale, LrScaling, Params, Rate, in_range, named};
 use crate::{Result, user};
 
 /// Numbers of [`Sgd`].
@@ -26,6 +26,9 @@ pub struct SgdConfig {
     /// How the rate grows with the batch.
     #[serde(default)]
     pub lr_scaling: LrScaling,
+    /// Factors on the rate of parts of the model; see [`super::LrScale`].
+    #[serde(default)]
+    pub lr_scale: LrScale,
 }
 
 /// g ← grad + λ·p; b ← μ·b + g; p ← p − lr·b, or p − lr·(g + μ·b) with Nesterov's momentum.

@@ -11,8 +11,8 @@ fn store() -> (VarStore, Params) {
     let _ = root.zeros_no_train("buffer", &[2]);
     store.double();
     let params = Params::new(&store, |name, _| match name {
-        "head.b" => Group { lr_scale: 0.5, weight_decay: 0.0 },
-        _ => Group { lr_scale: 1.0, weight_decay: 0.1 },
+        "head.b" => Some(Group { lr_scale: 0.5, ..Group::of(0.0) }),
+        _ => Some(Group::of(0.1)),
     });
     (store, params.unwrap())
 }
@@ -34,12 +34,27 @@ fn descend(params: &Params, optim: &mut Optimizer, lr: f64) {
 }
 
 fn sgd(momentum: f64, nesterov: bool) -> OptimConfig {
-    OptimConfig::Sgd(SgdConfig { base_lr: 0.1, momentum, nesterov, weight_decay: 0.1, lr_scaling: LrScaling::None })
+    OptimConfig::Sgd(SgdConfig {
+        base_lr: 0.1,
+        momentum,
+        nesterov,
+        weight_decay: 0.1,
+        lr_scaling: LrScaling::None,
+        lr_scale: LrScale::new(),
+    })
 }
 
 fn adamw() -> OptimConfig {
     let (beta1, beta2, eps) = (0.9, 0.95, 1e-8);
-    OptimConfig::Adamw(AdamwConfig { base_lr: 0.1, beta1, beta2, eps, weight_decay: 0.1, lr_scaling: LrScaling::None })
+    OptimConfig::Adamw(AdamwConfig {
+        base_lr: 0.1,
+        beta1,
+        beta2,
+        eps,
+        weight_decay: 0.1,
+        lr_scaling: LrScaling::None,
+        lr_scale: LrScale::new(),
+    })
 }
 
 fn close(found: &[Vec<f64>], expected: &[Vec<f64>]) {
@@ -56,7 +71,7 @@ fn lr(step: i32) -> f64 {
 #[test]
 fn parameters_are_sorted_and_trainable_only() {
     let (_store, params) = store();
-    let names: Vec<_> = params.iter().map(|p| (p.name.as_str(), p.lr_scale, p.weight_decay)).collect();
+    let names: Vec<_> = params.iter().map(|p| (p.name.as_str(), p.group.lr_scale, p.group.weight_decay)).collect();
     assert_eq!(names, [("head.b", 0.5, 0.0), ("w", 1.0, 0.1)]);
 }
 
@@ -145,7 +160,14 @@ fn state_is_complete_from_construction() {
 #[test]
 fn rates_scale_with_the_batch() {
     let lr = |lr_scaling, batch| {
-        let config = SgdConfig { base_lr: 0.1, momentum: 0.9, nesterov: false, weight_decay: 0.0, lr_scaling };
+        let config = SgdConfig {
+            base_lr: 0.1,
+            momentum: 0.9,
+            nesterov: false,
+            weight_decay: 0.0,
+            lr_scaling,
+            lr_scale: LrScale::new(),
+        };
         OptimConfig::Sgd(config).lr(batch)
     };
     assert_eq!(lr(LrScaling::None, 1024), 0.1);
@@ -167,4 +189,28 @@ fn numbers_out_of_range_are_the_users_mistake() {
     assert!(refused(r#"{"sgd": {"base_lr": 0.1, "momentum": 0, "weight_decay": 0, "nesterov": true}}"#));
     assert!(refused(r#"{"adamw": {"base_lr": 0.1, "beta1": 0.9, "beta2": 1.5, "eps": 1e-8, "weight_decay": 0}}"#));
     assert!(serde_json::from_str::<OptimConfig>(r#"{"sgd": {"base_lr": 0.1, "weight_decay": 0}}"#).is_err());
+}
+
+/// The longest prefix counts, in whole segments, and what the rule leaves out belongs to another optimizer.
+#[test]
+fn parts_have_rates_of_their_own_and_optimizers_share_a_store() {
+    let store = nn::VarStore::new(Device::Cpu);
+    for name in ["layer1/0/w", "layer1/1/w", "layer10/w", "fc/w"] {
+        let path = name.split('/').fold(store.root(), |path, part| path / part);
+        path.zeros("v", &[1]);
+    }
+    let scaled = |scale: &[(&str, f64)]| {
+        let lr_scale = scale.iter().map(|(name, factor)| (name.to_string(), *factor)).collect();
+        let OptimConfig::Sgd(config) = sgd(0.0, false) else { panic!() };
+        OptimConfig::Sgd(SgdConfig { lr_scale, ..config })
+    };
+    let config = scaled(&[("layer1", 0.1), ("layer1.1", 0.01)]);
+    let trunk = config.params(&store, |name, _| (!name.starts_with("fc")).then(|| Group::of(0.0))).unwrap();
+    let rates: Vec<_> = trunk.iter().map(|p| (p.name.as_str(), p.group.lr_scale)).collect();
+    assert_eq!(rates, [("layer1.0.w.v", 0.1), ("layer1.1.w.v", 0.01), ("layer10.w.v", 1.0)]);
+    let head = Params::new(&store, |name, _| name.starts_with("fc").then(|| Group::of(0.0))).unwrap();
+    assert_eq!(head.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["fc.w.v"]);
+    let error = scaled(&[("layr1", 0.1)]).params(&store, |_, _| Some(Group::of(0.0))).unwrap_err().to_string();
+    assert!(error.contains("optim.lr_scale") && error.contains("did you mean layer1?"), "{error}");
+    assert!(scaled(&[("fc", -1.0)]).params(&store, |_, _| Some(Group::of(0.0))).is_err());
 }

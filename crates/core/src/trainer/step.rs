@@ -71,6 +71,19 @@ impl Step<'_> {
         }
     }
 
+    /// The rows `[n, …]` of all processes `[world·n, …]`, by rank, for losses in which every example meets every other. Differentiable: with
+    /// [`Self::backward`], a loss over the gathered rows that all processes reckon alike has the gradient of a single process with the whole
+    /// batch, and so has the mean of losses that each reckons for its own rows.
+    ///
+    /// # Errors
+    /// A process left.
+    pub fn gather(&self, rows: &Tensor) -> Result<Tensor> {
+        match self.setup.group() {
+            None => Ok(rows.shallow_clone()),
+            Some(group) => Ok(group.gather(rows)?),
+        }
+    }
+
     /// The gradient of a mean loss over the whole batch, averaged over the processes.
     pub fn backward(&self, loss: &Tensor, params: &Params) -> Result<()> {
         self.micro(loss, 1.0)?;
