@@ -4,7 +4,7 @@ use lenet::config::{Config, Optim};
 use lenet::prepare::Prepare;
 use repro::config::{Experiment, Length};
 use repro::data::{Augment, Crop, Fill, Filter, Flip, Normalise, TrainView};
-use repro::optim::{LrScaling, OptimConfig, Schedule, SgdConfig};
+use repro::optim::{LrScale, LrScaling, OptimConfig, Schedule, SgdConfig};
 
 use crate::program::root;
 
@@ -117,7 +117,7 @@ fn alexnet(row: &str) -> Experiment<alexnet::config::Config> {
 
 fn sgd(base_lr: f64, weight_decay: f64) -> OptimConfig {
     let (momentum, nesterov, lr_scaling) = (0.9, false, LrScaling::None);
-    OptimConfig::Sgd(SgdConfig { base_lr, momentum, nesterov, weight_decay, lr_scaling })
+    OptimConfig::Sgd(SgdConfig { base_lr, momentum, nesterov, weight_decay, lr_scaling, lr_scale: LrScale::new() })
 }
 
 /// The learning rate at these steps of `total`.
@@ -252,7 +252,7 @@ fn figure_1_of_alexnet() {
         assert_eq!(line.paper.normalise, Normalise::PixelMean { scale: Some(255.0) });
         assert!(line.paper.augment.is_empty() && line.paper.ema.is_none());
         assert_eq!(line.paper.optim.weight_decay(), 0.0);
-        assert!(matches!(line.paper.schedule, Schedule::Constant { warmup: None }));
+        assert!(matches!(line.paper.schedule, Schedule::Constant { warmup: None, warmup_start: None }));
     }
 }
 

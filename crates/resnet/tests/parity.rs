@@ -8,7 +8,7 @@ use repro::golden::{
     self, DOUBLE, Program, ROUNDED, SINGLE, Tolerance, assert_close, assert_samples_close, gradients, variables,
 };
 use repro::nn::Mode;
-use repro::optim::{LrScaling, OptimConfig, SgdConfig};
+use repro::optim::{LrScale, LrScaling, OptimConfig, SgdConfig};
 use repro::weights::Named;
 use repro::{loss, weights};
 use resnet::blocks::Stride;
@@ -182,7 +182,7 @@ fn a_step_in_training_mode() {
 fn ten_steps_of_sgd_and_running_statistics() {
     let sgd = |base_lr| {
         let (momentum, weight_decay, lr_scaling) = (0.9, 1e-4, LrScaling::None);
-        OptimConfig::Sgd(SgdConfig { base_lr, momentum, nesterov: false, weight_decay, lr_scaling })
+        OptimConfig::Sgd(SgdConfig { base_lr, momentum, nesterov: false, weight_decay, lr_scaling, lr_scale: LrScale::new() })
     };
     let twins = fixture();
     for (name, batch, edge) in TRAINED {

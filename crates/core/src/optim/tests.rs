@@ -197,7 +197,7 @@ fn parts_have_rates_of_their_own_and_optimizers_share_a_store() {
     let store = nn::VarStore::new(Device::Cpu);
     for name in ["layer1/0/w", "layer1/1/w", "layer10/w", "fc/w"] {
         let path = name.split('/').fold(store.root(), |path, part| path / part);
-        path.zeros("v", &[1]);
+        let _ = path.zeros("v", &[1]);
     }
     let scaled = |scale: &[(&str, f64)]| {
         let lr_scale = scale.iter().map(|(name, factor)| (name.to_string(), *factor)).collect();
