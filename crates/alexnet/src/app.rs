@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use repro::classifier::{self, Card};
-use repro::cli::{App, Forward, Look, Paper, Prediction, Row};
+use repro::cli::{App, Forward, Look, Paper, Prediction};
 use repro::nn::Mode;
 use repro::setup::Setup;
 use repro::trainer::{Recipe, Stage};
@@ -12,7 +12,7 @@ use repro::{Result, weights};
 use tch::{Device, Tensor, nn};
 
 use crate::config::{Config, validate};
-use crate::model::{self, Network, Variant};
+use crate::model::{Network, Variant};
 use crate::train::{Train, plan};
 
 /// The program.
@@ -27,7 +27,7 @@ pub fn app() -> App<Config> {
         stages: vec![Stage::of::<Train>(plan)],
         model,
         predict,
-        summary,
+        example,
         look,
     }
 }
@@ -70,8 +70,6 @@ fn predict(
     })
 }
 
-/// A line for each layer that learns.
-fn summary(config: &Config) -> Result<Vec<Row>> {
-    let variant = config.variant()?;
-    Ok(model::rows(variant, config.model.num_classes, config.edge(variant)))
+fn example(config: &Config) -> Result<Named> {
+    Ok(classifier::example(config.edge(config.variant()?)))
 }

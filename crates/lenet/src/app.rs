@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use repro::cli::{App, Forward, Look, Paper, Prediction, Row};
+use repro::cli::{App, Forward, Look, Paper, Prediction};
 use repro::data::{Cursor, Source};
 use repro::setup::Setup;
 use repro::trainer::{Recipe, Stage};
@@ -30,7 +30,7 @@ pub fn app() -> App<Config> {
         stages: vec![Stage::of::<Train>(train::plan)],
         model,
         predict,
-        summary,
+        example,
         look,
     }
 }
@@ -93,16 +93,10 @@ fn predict(
     tch::no_grad(|| images.iter().enumerate().map(answer).collect())
 }
 
-/// The layers as the paper counts them.
-fn summary(config: &Config) -> Result<Vec<Row>> {
-    let row = |l: crate::network::LayerCount| Row {
-        name: l.name.to_string(),
-        output: l.output,
-        parameters: l.parameters,
-        multiply_adds: l.multiply_adds,
-        connections: Some(l.connections),
-    };
-    Ok(Network::layers(&config.model).into_iter().map(row).collect())
+fn example(config: &Config) -> Result<Named> {
+    let store = nn::VarStore::new(Device::Cpu);
+    let [c, h, w] = Network::new(&store.root(), &config.model).input_shape();
+    Ok(Named::from([("image".into(), Tensor::zeros([1, c, h, w], (Kind::Float, Device::Cpu)))]))
 }
 
 /// The first training pictures of the run, as distorted.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use repro::classifier::{self, Card};
-use repro::cli::{App, Forward, Look, Paper, Prediction, Row};
+use repro::cli::{App, Forward, Look, Paper, Prediction};
 use repro::nn::Mode;
 use repro::setup::Setup;
 use repro::trainer::{Recipe, Stage};
@@ -27,7 +27,7 @@ pub fn app() -> App<Config> {
         stages: vec![Stage::of::<Train>(plan)],
         model,
         predict,
-        summary,
+        example,
         look,
     }
 }
@@ -72,7 +72,6 @@ fn predict(
     })
 }
 
-/// A line for the stem, for each block and for the classifier.
-fn summary(config: &Config) -> Result<Vec<Row>> {
-    crate::model::rows(config.variant()?, config.model.num_classes, config.edge(config.variant()?))
+fn example(config: &Config) -> Result<Named> {
+    Ok(classifier::example(config.edge(config.variant()?)))
 }

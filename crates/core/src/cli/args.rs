@@ -135,6 +135,9 @@ pub(super) struct ForwardArgs {
     /// Add `grad.<name>` of the loss for every parameter
     #[arg(long)]
     pub(super) grad: bool,
+    /// Add `tap.<layer>`: what left that layer or block; repeatable, `*` stands for anything
+    #[arg(long, value_name = "NAME")]
+    pub(super) tap: Vec<String>,
 }
 
 #[derive(Debug, Args)]

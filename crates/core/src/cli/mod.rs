@@ -36,21 +36,6 @@ pub struct Paper {
     pub authors: &'static str,
 }
 
-/// A line of `summary`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Row {
-    /// The layer as the paper calls it.
-    pub name: String,
-    /// Output shape without the batch.
-    pub output: Vec<i64>,
-    /// Numbers that training changes.
-    pub parameters: u64,
-    /// Multiply-adds of one example: attention products counted, norms and softmax not.
-    pub multiply_adds: u64,
-    /// Connections as the paper counts them, where it does.
-    pub connections: Option<u64>,
-}
-
 /// An answer of `predict`.
 #[derive(Debug, Serialize)]
 pub struct Prediction {
@@ -95,8 +80,8 @@ pub struct App<C> {
     pub model: fn(&C, &nn::Path) -> Result<Forward>,
     /// For `predict`.
     pub predict: Predict<C>,
-    /// The layer table.
-    pub summary: fn(&C) -> Result<Vec<Row>>,
+    /// One example of the model's inputs, of the size that it is made for: `summary` counts what it makes of it.
+    pub example: fn(&C) -> Result<Named>,
     /// A look at the training data.
     pub look: fn(&C, &Setup) -> Result<Look>,
 }
