@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use repro::answer::{Answer, Look};
 use repro::classifier::{self, Card};
-use repro::cli::{App, Forward, Paper, Row};
+use repro::cli::{App, Forward, Paper};
 use repro::nn::Mode;
 use repro::setup::Setup;
 use repro::trainer::{Recipe, Stage};
@@ -13,7 +13,7 @@ use repro::{Result, weights};
 use tch::{Device, Tensor, nn};
 
 use crate::config::{Config, validate};
-use crate::model::{self, Network, Variant};
+use crate::model::{Network, Variant};
 use crate::train::{Train, plan};
 
 /// The program.
@@ -28,7 +28,7 @@ pub fn app() -> App<Config> {
         stages: |_| vec![Stage::of::<Train>("train", plan)],
         model,
         predict,
-        summary,
+        example,
         look,
         extras: vec![],
     }
@@ -72,8 +72,6 @@ fn predict(
     })
 }
 
-/// A line for each layer that learns.
-fn summary(config: &Config) -> Result<Vec<Row>> {
-    let variant = config.variant()?;
-    Ok(model::rows(variant, config.model.num_classes, config.edge(variant)))
+fn example(config: &Config, _: &str) -> Result<Named> {
+    Ok(classifier::example(config.edge(config.variant()?)))
 }

@@ -1,6 +1,6 @@
 //! A network as a table of layers, in the order that the tensor travels.
 
-use repro::cli::Row;
+use repro::nn::record::{self, Counts};
 use repro::nn::{Conv2d, Conv2dConfig, Linear, Mode};
 use tch::{Tensor, nn};
 
@@ -72,6 +72,7 @@ pub(crate) struct Local2d {
     /// `[out, H·W]`
     bias: Tensor,
     kernel: i64,
+    name: String,
 }
 
 impl Local2d {
@@ -81,7 +82,7 @@ impl Local2d {
         let bound = 1.0 / (fan_in as f64).sqrt();
         let init = nn::Init::Uniform { lo: -bound, up: bound };
         let weight = path.var("weight", &[places, fan_in, output], init);
-        Local2d { weight, bias: path.var("bias", &[output, places], init), kernel }
+        Local2d { weight, bias: path.var("bias", &[output, places], init), kernel, name: record::name(path) }
     }
 
     /// `[N, in, H, W]` → `[N, out, H, W]`.
@@ -91,7 +92,13 @@ impl Local2d {
         // [N, in·kernel², H·W] → a product of matrices for each place.
         let patches = x.im2col([self.kernel; 2], [1; 2], [pad; 2], [1; 2]).permute([2, 0, 1]);
         let y = patches.bmm(&self.weight).permute([1, 2, 0]) + &self.bias;
-        y.reshape([n, -1, h, w])
+        let y = y.reshape([n, -1, h, w]);
+        record::seen(&self.name, &y, || Counts {
+            parameters: record::trainable([&self.weight, &self.bias]),
+            multiply_adds: (n * self.weight.numel() as i64) as u64,
+            connections: None,
+        });
+        y
     }
 }
 
@@ -207,26 +214,4 @@ impl Layers {
         }
         Output { map, logits: x }
     }
-}
-
-/// A line for each layer that learns.
-pub(crate) fn rows(table: &[Layer], classes: i64, edge: i64) -> Vec<Row> {
-    let row = |(layer, (before, after)): (&Layer, (Shape, Shape))| {
-        let places = after.1.map_or(1, |edge| edge * edge);
-        // Name, numbers of one output unit without its bias, units with numbers of their own.
-        let (name, fan_in, units) = match *layer {
-            Layer::Conv { name, kernel, groups, .. } => (name, before.0 / groups * kernel * kernel, after.0),
-            Layer::Local { name, kernel, .. } => (name, before.0 * kernel * kernel, after.0 * places),
-            Layer::Full { name, .. } => (name, inputs(before), after.0),
-            _ => return None,
-        };
-        Some(Row {
-            name: name.into(),
-            output: after.1.map_or(vec![after.0], |edge| vec![after.0, edge, edge]),
-            parameters: ((fan_in + 1) * units) as u64,
-            multiply_adds: (fan_in * after.0 * places) as u64,
-            connections: None,
-        })
-    };
-    table.iter().zip(shapes(table, classes, edge)).filter_map(row).collect()
 }

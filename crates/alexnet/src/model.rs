@@ -16,7 +16,6 @@
 
 use std::collections::BTreeMap;
 
-use repro::cli::Row;
 use repro::nn::Mode;
 use repro::{Result, user};
 use tch::nn;
@@ -267,11 +266,6 @@ impl Network {
     }
 }
 
-/// A line for each layer that learns. `edge`: of the pictures, in pixels.
-pub fn rows(variant: Variant, classes: i64, edge: i64) -> Vec<Row> {
-    layers::rows(&variant.table(), classes, edge)
-}
-
 /// Deviation of a layer's weights and value of its biases at the start; `None`: PyTorch's default, U(±1/√fan-in) for both.
 fn start(variant: Variant, layer: &str) -> Option<(f64, f64)> {
     match (variant, layer) {
@@ -308,7 +302,13 @@ pub fn initialise(store: &nn::VarStore, variant: Variant) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use repro::nn::{Row, summary};
     use tch::{Device, Kind, Tensor};
+
+    fn rows(store: &nn::VarStore, net: &Network, edge: i64) -> Vec<Row> {
+        let image = Tensor::zeros([1, 3, edge, edge], (Kind::Float, Device::Cpu));
+        summary(store, || Ok(net.forward(&image, Mode::Eval))).unwrap()
+    }
 
     fn store(name: &str, classes: i64) -> (nn::VarStore, Network) {
         let (store, variant) = (nn::VarStore::new(Device::Cpu), Variant::named(name).unwrap());
@@ -333,10 +333,9 @@ mod tests {
             ("cifar_local", 10, local(32)),
             ("cifar_local_lrn", 10, local(64)),
         ] {
-            let store = store(name, classes).0;
+            let (store, net) = store(name, classes);
             assert_eq!(store.variables().values().map(Tensor::numel).sum::<usize>(), expected, "{name}");
-            let variant = Variant::named(name).unwrap();
-            let rows = rows(variant, classes, variant.edge());
+            let rows = rows(&store, &net, Variant::named(name).unwrap().edge());
             assert_eq!(rows.iter().map(|row| row.parameters).sum::<u64>(), expected as u64, "{name}");
         }
         assert!(Variant::named("alexnet2012").is_err());
@@ -345,13 +344,16 @@ mod tests {
     /// Fig. 2, and torchvision's 0.714 GMACs.
     #[test]
     fn sizes_and_multiply_adds_are_those_of_the_paper() {
-        let of = |variant| rows(variant, 1000, 224);
-        let paper: Vec<_> = of(Variant::Paper).into_iter().map(|row| row.output).collect();
+        let of = |name| {
+            let (store, net) = store(name, 1000);
+            rows(&store, &net, 224)
+        };
+        let paper: Vec<_> = of("alexnet_2012").into_iter().map(|row| row.output).collect();
         let map = |c, e| vec![c, e, e];
         let expected = [map(96, 55), map(256, 27), map(384, 13), map(384, 13), map(256, 13)];
         assert_eq!(paper[..5], expected);
         assert_eq!(paper[5..], [vec![4096], vec![4096], vec![1000]]);
-        assert_eq!(of(Variant::Torchvision).iter().map(|row| row.multiply_adds).sum::<u64>(), 714_188_480);
+        assert_eq!(of("alexnet").iter().map(|row| row.multiply_adds).sum::<u64>(), 714_188_480);
         assert_eq!((Variant::Torchvision.least_edge(), Variant::Paper.least_edge()), (63, 63));
     }
 
@@ -365,7 +367,7 @@ mod tests {
             let image = Tensor::zeros([2, 3, edge, edge], (Kind::Float, Device::Cpu));
             let Output { map, logits } = net.forward(&image, Mode::Eval);
             assert_eq!(logits.size(), [2, 7], "{name}");
-            let last = rows(variant, 7, edge).into_iter().rfind(|row| row.output.len() == 3).unwrap();
+            let last = rows(&store, &net, edge).into_iter().rfind(|row| row.output.len() == 3).unwrap();
             assert_eq!(map.size()[1..], last.output, "{name}");
         }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use alexnet::model::{NAMES, Network, Variant};
 use repro::golden::{self, DOUBLE, Program, SINGLE, assert_close, assert_samples_close, gradients, variables};
 use repro::nn::Mode;
-use repro::optim::{LrScaling, OptimConfig, SgdConfig};
+use repro::optim::{LrScale, LrScaling, OptimConfig, SgdConfig};
 use repro::weights::Named;
 use repro::{loss, weights};
 use tch::{Device, Kind, Tensor, nn};
@@ -92,8 +92,14 @@ fn logits_of_every_variant() {
 /// Nothing is dropped: dropout is the only thing that differs in training.
 #[test]
 fn a_step_and_ten_steps_of_every_variant() {
-    let sgd =
-        SgdConfig { base_lr: 2e-4, momentum: 0.9, nesterov: false, weight_decay: 5e-4, lr_scaling: LrScaling::None };
+    let sgd = SgdConfig {
+        base_lr: 2e-4,
+        momentum: 0.9,
+        nesterov: false,
+        weight_decay: 5e-4,
+        lr_scaling: LrScaling::None,
+        lr_scale: LrScale::new(),
+    };
     let twins = fixture();
     for (name, variant) in NAMES {
         let twin = |what: &str| &twins[&format!("{name}.{what}")];

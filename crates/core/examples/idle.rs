@@ -86,7 +86,7 @@ fn main() -> ExitCode {
             Ok(Box::new(|_, _| Ok(Named::new())))
         },
         predict: |_, _, _, _, _| Ok(Vec::new()),
-        summary: |_| Ok(Vec::new()),
+        example: |_, _| Ok(Named::new()),
         look: |_, _| Err(Error::Failed("there is nothing to see".into())),
         extras: vec![],
     })

@@ -272,7 +272,9 @@ fn main() -> ExitCode {
             }))
         },
         predict: |_, _, _, _, _| Ok(Vec::new()),
-        summary: |_| Ok(Vec::new()),
+        example: |_, _| {
+            Ok(Named::from([("image".into(), Tensor::zeros([1, 1, 28, 28], (Kind::Float, tch::Device::Cpu)))]))
+        },
         look: |_, _| Err(Error::Failed("there is nothing to see".into())),
         extras: vec![],
     })

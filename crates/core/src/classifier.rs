@@ -102,6 +102,11 @@ pub fn forward(
     })
 }
 
+/// `image` `[1, 3, edge, edge]`, for [`crate::cli::App::example`].
+pub fn example(edge: i64) -> Named {
+    Named::from([("image".into(), Tensor::zeros([1, 3, edge, edge], (Kind::Float, Device::Cpu)))])
+}
+
 /// The first training pictures of the run, augmented, in the colours of the files.
 ///
 /// # Errors

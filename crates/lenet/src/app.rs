@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use repro::answer::{Answer, Look};
-use repro::cli::{App, Forward, Paper, Row};
+use repro::cli::{App, Forward, Paper};
 use repro::data::{Cursor, Source};
 use repro::setup::Setup;
 use repro::trainer::{Recipe, Stage};
@@ -31,7 +31,7 @@ pub fn app() -> App<Config> {
         stages: |_| vec![Stage::of::<Train>("train", train::plan)],
         model,
         predict,
-        summary,
+        example,
         look,
         extras: vec![],
     }
@@ -89,16 +89,10 @@ fn predict(config: &Config, given: &Named, _: Option<&str>, images: &[PathBuf], 
     tch::no_grad(|| images.iter().enumerate().map(answer).collect())
 }
 
-/// The layers as the paper counts them.
-fn summary(config: &Config) -> Result<Vec<Row>> {
-    let row = |l: crate::network::LayerCount| Row {
-        name: l.name.to_string(),
-        output: l.output,
-        parameters: l.parameters,
-        multiply_adds: l.multiply_adds,
-        connections: Some(l.connections),
-    };
-    Ok(Network::layers(&config.model).into_iter().map(row).collect())
+fn example(config: &Config, _: &str) -> Result<Named> {
+    let store = nn::VarStore::new(Device::Cpu);
+    let [c, h, w] = Network::new(&store.root(), &config.model).input_shape();
+    Ok(Named::from([("image".into(), Tensor::zeros([1, c, h, w], (Kind::Float, Device::Cpu)))]))
 }
 
 /// The first training pictures of the run, as distorted.

@@ -7,6 +7,7 @@
 
 use repro::Result;
 use repro::data::{Draws, Images, Resident};
+use repro::nn::record::{self, Counts};
 use repro::random::{below, rng};
 use repro::trainer::Step;
 use tch::{Tensor, nn};
@@ -41,7 +42,8 @@ impl BoostedLenet4 {
 
     /// `[N, 1, 32, 32]` → the outputs `[N, K]` of one network.
     pub fn member(&self, member: usize, pixels: &Tensor) -> Tensor {
-        self.members[member].trace(pixels).pop().map(|(_, output)| output).unwrap_or_default()
+        let member = &self.members[member];
+        record::block(&member.name, || member.trace(pixels).pop().map(|(_, output)| output).unwrap_or_default())
     }
 
     /// `[N, 1, 32, 32]` → the outputs of the three, and the sum of those that have learned.
@@ -52,6 +54,8 @@ impl BoostedLenet4 {
             1 => &first + &second,
             _ => &first + &second + &third,
         };
+        let links = || Counts { connections: Some(MEMBERS as u64 * sum.numel() as u64), ..Counts::default() };
+        record::seen("output", &sum, links);
         vec![("first", first), ("second", second), ("third", third), ("output", sum)]
     }
 }

@@ -4,6 +4,7 @@
 //! parameters and 98,442 connections imply); LeNet-4's layer of 120 units sees all 16 maps, so it has more than the published 17,000
 //! parameters, which no full layer allows; ten squashing outputs with targets ±1 in both.
 
+use repro::nn::record;
 use tch::{Tensor, nn};
 
 use crate::layers::{Convolution, Full, Init, Subsampling, Table, TableConvolution, squash};
@@ -52,10 +53,10 @@ impl Trunk {
     }
 
     fn trace(&self, pixels: &Tensor) -> Vec<(&'static str, Tensor)> {
-        let c1 = squash(&self.c1.forward(pixels));
-        let s2 = squash(&self.s2.forward(&c1));
-        let c3 = squash(&self.c3.forward(&s2));
-        let s4 = squash(&self.s4.forward(&c3));
+        let c1 = self.c1.state(pixels);
+        let s2 = self.s2.state(&c1);
+        let c3 = self.c3.state(&s2);
+        let s4 = self.s4.state(&c3);
         vec![("C1", c1), ("S2", s2), ("C3", c3), ("S4", s4)]
     }
 }
@@ -99,6 +100,8 @@ pub struct Lenet4 {
     trunk: Trunk,
     f5: Full,
     output: Full,
+    /// Empty if it is the whole model.
+    pub(crate) name: String,
 }
 
 impl Lenet4 {
@@ -108,13 +111,14 @@ impl Lenet4 {
             trunk: Trunk::new(path, init, LENET4_C3_INPUTS),
             f5: Full::new(&(path / "f5"), init, 16 * 5 * 5, 120),
             output: Full::new(&(path / "output"), init, 120, classes),
+            name: record::name(path),
         }
     }
 
     /// `[N, 1, 32, 32]` in the range of [`crate::model::pixels`] → the state of every layer by name, the outputs `[N, K]` last.
     pub fn trace(&self, pixels: &Tensor) -> Vec<(&'static str, Tensor)> {
         let mut states = self.trunk.trace(pixels);
-        let f5 = squash(&self.f5.forward(&states[3].1.flatten(1, -1)));
+        let f5 = self.f5.state(&states[3].1.flatten(1, -1));
         let output = squash(&self.output.forward(&f5));
         states.extend([("F5", f5), ("output", output)]);
         states

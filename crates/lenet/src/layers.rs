@@ -1,6 +1,7 @@
 //! The building blocks of the networks of 1998: squashing function, initialisation, convolutions with and without a connection table,
 //! trained sub-sampling, full connections (§II.B, Appendix A).
 
+use repro::nn::record::{self, Counts};
 use serde::Deserialize;
 use tch::{Kind, Tensor, nn};
 
@@ -12,6 +13,33 @@ pub(crate) const SLOPE: f64 = 2.0 / 3.0;
 /// f(a) = A tanh(S a) (Eq. 6).
 pub fn squash(a: &Tensor) -> Tensor {
     (a * SLOPE).tanh() * AMPLITUDE
+}
+
+/// What a layer is called.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    /// Its weighted sums, as in the state dict: `c1`.
+    pub(crate) sums: String,
+    /// With its squashing function, as in the paper: `C1`.
+    pub(crate) state: String,
+}
+
+impl Names {
+    /// `first.c1` and `first.C1`.
+    fn new(path: &nn::Path) -> Self {
+        let sums = record::name(path);
+        let state = match sums.rsplit_once('.') {
+            Some((above, own)) => format!("{above}.{}", own.to_uppercase()),
+            None => sums.to_uppercase(),
+        };
+        Names { sums, state }
+    }
+}
+
+/// The counts of a layer whose units are sums over the numbers of one `weight[i]`, and a bias.
+pub(crate) fn counts(y: &Tensor, weight: &Tensor, bias: &Tensor) -> Counts {
+    let counts = Counts::product(y, weight, Some(bias));
+    Counts { connections: Some(counts.multiply_adds + y.numel() as u64), ..counts }
 }
 
 /// How wide weights and biases start: uniform in ± the bound for a unit of F inputs.
@@ -63,18 +91,26 @@ fn convolve(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
 pub struct Convolution {
     pub(crate) weight: Tensor,
     pub(crate) bias: Tensor,
+    names: Names,
 }
 
 impl Convolution {
     pub(crate) fn new(path: &nn::Path, init: Init, inputs: i64, outputs: i64) -> Self {
         let weight = init.draw(path, "weight", &[outputs, inputs, 5, 5], inputs * 25);
         let bias = init.draw(path, "bias", &[outputs], inputs * 25);
-        Convolution { weight, bias }
+        Convolution { weight, bias, names: Names::new(path) }
     }
 
     /// `[N, inputs, H, W]` → weighted sums `[N, outputs, H − 4, W − 4]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        convolve(x, &self.weight, &self.bias)
+        let y = convolve(x, &self.weight, &self.bias);
+        record::seen(&self.names.sums, &y, || counts(&y, &self.weight, &self.bias));
+        y
+    }
+
+    /// Its squashed sums.
+    pub(crate) fn state(&self, x: &Tensor) -> Tensor {
+        record::block(&self.names.state, || squash(&self.forward(x)))
     }
 }
 
@@ -89,6 +125,7 @@ pub struct TableConvolution {
     pub(crate) bias: Tensor,
     /// 1 where the table has a connection: `[O, I, 1, 1]`.
     pub(crate) table: Tensor,
+    names: Names,
 }
 
 impl TableConvolution {
@@ -108,7 +145,8 @@ impl TableConvolution {
                 }
             }
         });
-        TableConvolution { weight, bias, table }
+        record::fixed(weight.numel() as u64 - 25 * rows.iter().map(|inputs| inputs.len() as u64).sum::<u64>());
+        TableConvolution { weight, bias, table, names: Names::new(path) }
     }
 
     /// The weights with the table applied.
@@ -118,7 +156,22 @@ impl TableConvolution {
 
     /// `[N, I, H, W]` → weighted sums `[N, O, H − 4, W − 4]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        convolve(x, &self.masked(), &self.bias)
+        let y = convolve(x, &self.masked(), &self.bias);
+        record::seen(&self.names.sums, &y, || {
+            let (maps, kernels) = (self.bias.numel() as u64, 25 * self.table.sum(Kind::Int64).int64_value(&[]) as u64);
+            let places = y.numel() as u64 / maps;
+            Counts {
+                parameters: kernels + maps,
+                multiply_adds: kernels * places,
+                connections: Some((kernels + maps) * places),
+            }
+        });
+        y
+    }
+
+    /// Its squashed sums.
+    pub(crate) fn state(&self, x: &Tensor) -> Tensor {
+        record::block(&self.names.state, || squash(&self.forward(x)))
     }
 }
 
@@ -128,17 +181,34 @@ pub struct Subsampling {
     /// The coefficients, `[maps, 1, 1]` in use and `[maps]` in the store.
     pub(crate) weight: Tensor,
     pub(crate) bias: Tensor,
+    names: Names,
 }
 
 impl Subsampling {
     /// A unit has four inputs, so F = 4, although they share one coefficient.
     pub(crate) fn new(path: &nn::Path, init: Init, maps: i64) -> Self {
-        Subsampling { weight: init.draw(path, "weight", &[maps], 4), bias: init.draw(path, "bias", &[maps], 4) }
+        Subsampling {
+            weight: init.draw(path, "weight", &[maps], 4),
+            bias: init.draw(path, "bias", &[maps], 4),
+            names: Names::new(path),
+        }
     }
 
     /// `[N, maps, H, W]` → coefficient × the sum of four + bias, `[N, maps, H/2, W/2]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        self.bias.view([-1, 1, 1]).addcmul(&sum_of_four(x), &self.weight.view([-1, 1, 1]))
+        let y = self.bias.view([-1, 1, 1]).addcmul(&sum_of_four(x), &self.weight.view([-1, 1, 1]));
+        // Four inputs and a bias for each unit, but one multiplication only: that of their sum.
+        record::seen(&self.names.sums, &y, || Counts {
+            parameters: record::trainable([&self.weight, &self.bias]),
+            multiply_adds: y.numel() as u64,
+            connections: Some(5 * y.numel() as u64),
+        });
+        y
+    }
+
+    /// Its squashed sums.
+    pub(crate) fn state(&self, x: &Tensor) -> Tensor {
+        record::block(&self.names.state, || squash(&self.forward(x)))
     }
 }
 
@@ -152,6 +222,7 @@ pub(crate) fn sum_of_four(x: &Tensor) -> Tensor {
 pub struct Full {
     pub(crate) weight: Tensor,
     pub(crate) bias: Tensor,
+    names: Names,
 }
 
 impl Full {
@@ -159,12 +230,20 @@ impl Full {
         Full {
             weight: init.draw(path, "weight", &[outputs, inputs], inputs),
             bias: init.draw(path, "bias", &[outputs], inputs),
+            names: Names::new(path),
         }
     }
 
     /// `[N, inputs]` → weighted sums `[N, outputs]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, Some(&self.bias))
+        let y = x.linear(&self.weight, Some(&self.bias));
+        record::seen(&self.names.sums, &y, || counts(&y, &self.weight, &self.bias));
+        y
+    }
+
+    /// Its squashed sums.
+    pub(crate) fn state(&self, x: &Tensor) -> Tensor {
+        record::block(&self.names.state, || squash(&self.forward(x)))
     }
 }
 
@@ -183,7 +262,8 @@ mod tests {
 
     #[test]
     fn sub_sampling_weighs_the_sum() {
-        let layer = Subsampling { weight: Tensor::from_slice(&[0.5, -1.0]), bias: Tensor::from_slice(&[0.25, 2.0]) };
+        let (weight, bias) = (Tensor::from_slice(&[0.5, -1.0]), Tensor::from_slice(&[0.25, 2.0]));
+        let layer = Subsampling { weight, bias, names: Names::default() };
         let x = Tensor::arange(16, (Kind::Double, Device::Cpu)).view([1, 2, 2, 4]);
         // Blocks of map 0: 0+1+4+5 = 10 and 2+3+6+7 = 18; of map 1: 42 and 50.
         assert_eq!(layer.forward(&x), Tensor::from_slice(&[5.25, 9.25, -40.0, -48.0]).view([1, 2, 1, 2]));

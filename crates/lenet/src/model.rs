@@ -7,17 +7,18 @@
 //! | §II.B, C1, C5 | [`Convolution`] |
 //! | §II.B, S2, S4 | [`Subsampling`] |
 //! | §II.B, C3 and Table I | [`TableConvolution`], [`C3_INPUTS`] |
-//! | §II.B, F6 and Eq. 5, 6; Appendix A | [`Full`], [`squash`] |
+//! | §II.B, F6 and Eq. 5, 6; Appendix A | [`Full`], [`squash`](crate::layers::squash) |
 //! | §II.B, Eq. 7 and Fig. 3 | [`Rbf`], [`crate::bitmaps`] |
 //! | Appendix A, initialisation | [`Init`] |
 //!
 //! There is no reference code. *Changes against the paper*: the glyphs of Fig. 3 are drawn anew; [`Init::Lecun`] where an experiment asks for it.
 //! Letters: `N` pictures, `K` classes.
 
+use repro::nn::record::{self, Counts};
 use tch::{Tensor, nn};
 
 use crate::bitmaps;
-use crate::layers::{Convolution, Full, Init, Subsampling, Table, TableConvolution, squash};
+use crate::layers::{Convolution, Full, Init, Names, Subsampling, Table, TableConvolution};
 
 /// Which maps of S2 each of the 16 maps of C3 sees (Table I).
 pub const C3_INPUTS: &Table = &[
@@ -49,19 +50,28 @@ pub fn pixels(images: &Tensor) -> Tensor {
 pub struct Rbf {
     /// w_ij = ±1, `[K, 84]`: fixed by hand, not trained.
     pub(crate) centers: Tensor,
+    names: Names,
 }
 
 impl Rbf {
     fn new(path: &nn::Path, classes: i64) -> Self {
         let mut centers = path.zeros_no_train("centers", &[classes, 84]);
         tch::no_grad(|| centers.copy_(&bitmaps::codes().narrow(0, 0, classes)));
-        Rbf { centers }
+        let (sums, state) = (record::name(path), String::from("output"));
+        Rbf { centers, names: Names { sums, state } }
     }
 
     /// `[N, 84]` → y_i = Σ_j (x_j − w_ij)², `[N, K]`, in the precision of the codes.
     fn forward(&self, x: &Tensor) -> Tensor {
         let x = x.to_kind(self.centers.kind());
-        (x.unsqueeze(1) - &self.centers).square().sum_dim_intlist(2i64, false, None)
+        record::block(&self.names.state, || {
+            let y = (x.unsqueeze(1) - &self.centers).square().sum_dim_intlist(2i64, false, None);
+            record::seen(&self.names.sums, &y, || {
+                let links = x.size()[0] as u64 * self.centers.numel() as u64;
+                Counts { parameters: 0, multiply_adds: links, connections: Some(links) }
+            });
+            y
+        })
     }
 }
 
@@ -112,12 +122,12 @@ impl Lenet5 {
 
     /// `[N, 1, 32, 32]` in the range of [`pixels`] → the state of every layer.
     pub fn trace(&self, pixels: &Tensor) -> Activations {
-        let c1 = squash(&self.c1.forward(pixels));
-        let s2 = squash(&self.s2.forward(&c1));
-        let c3 = squash(&self.c3.forward(&s2));
-        let s4 = squash(&self.s4.forward(&c3));
-        let c5 = squash(&self.c5.forward(&s4));
-        let f6 = squash(&self.f6.forward(&c5.flatten(1, -1)));
+        let c1 = self.c1.state(pixels);
+        let s2 = self.s2.state(&c1);
+        let c3 = self.c3.state(&s2);
+        let s4 = self.s4.state(&c3);
+        let c5 = self.c5.state(&s4);
+        let f6 = self.f6.state(&c5.flatten(1, -1));
         let distances = self.rbf.forward(&f6);
         Activations { c1, s2, c3, s4, c5, f6, distances }
     }
@@ -218,7 +228,7 @@ mod tests {
             assert!(gap < 1e-9, "picture {n} differs by {gap}");
         }
         let c5 = net.trace(&x);
-        let general = squash(&c5.s4.conv2d(&net.c5.weight, Some(&net.c5.bias), 1, 0, 1, 1));
+        let general = crate::layers::squash(&c5.s4.conv2d(&net.c5.weight, Some(&net.c5.bias), 1, 0, 1, 1));
         assert!((general - &c5.c5).abs().max().double_value(&[]) < 1e-12);
     }
 

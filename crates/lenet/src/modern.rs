@@ -4,24 +4,35 @@
 //! are linear instead of radial. State-dict names are those of the usual PyTorch port.
 
 use repro::nn::avg_pool_2x2;
+use repro::nn::record::{self, Counts};
 use tch::{Device, Tensor, nn};
+
+use crate::layers::counts;
 
 /// `in` → `out` maps by a square kernel; PyTorch's initialisation: weights and biases from U(±1/√fan-in).
 #[derive(Debug)]
 struct Layer {
     weight: Tensor,
     bias: Tensor,
+    name: String,
 }
 
 impl Layer {
     fn new(path: &nn::Path, shape: &[i64]) -> Self {
         let bound = 1.0 / (shape[1..].iter().product::<i64>() as f64).sqrt();
         let init = nn::Init::Uniform { lo: -bound, up: bound };
-        Layer { weight: path.var("weight", shape, init), bias: path.var("bias", &shape[..1], init) }
+        let (weight, bias) = (path.var("weight", shape, init), path.var("bias", &shape[..1], init));
+        Layer { weight, bias, name: record::name(path) }
+    }
+
+    /// Reports what it gives.
+    fn seen(&self, y: Tensor) -> Tensor {
+        record::seen(&self.name, &y, || counts(&y, &self.weight, &self.bias));
+        y
     }
 
     fn convolve(&self, x: &Tensor, padding: i64) -> Tensor {
-        x.conv2d(&self.weight, Some(&self.bias), 1, padding, 1, 1)
+        self.seen(x.conv2d(&self.weight, Some(&self.bias), 1, padding, 1, 1))
     }
 
     /// The same for 5×5 fields of one map, padded by 2: on the CPU as a product of matrices. libtorch's convolution takes twice as long there,
@@ -37,12 +48,19 @@ impl Layer {
         let fields = padded.as_strided([n, 5, 5, height, width], [picture, row, 1, row, 1], 0).reshape([n, 25, -1]);
         let maps = self.weight.size()[0];
         let weight = self.weight.view([1, maps, 25]).expand([n, maps, 25], true);
-        self.bias.view([1, -1, 1]).baddbmm(&weight, &fields, 1, 1).view([n, maps, height, width])
+        self.seen(self.bias.view([1, -1, 1]).baddbmm(&weight, &fields, 1, 1).view([n, maps, height, width]))
     }
 
     fn multiply(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, Some(&self.bias))
+        self.seen(x.linear(&self.weight, Some(&self.bias)))
     }
+}
+
+/// The mean of each 2×2 pixels.
+fn pool(name: &str, x: &Tensor) -> Tensor {
+    let y = avg_pool_2x2(x);
+    record::seen(name, &y, || Counts { connections: Some(4 * y.numel() as u64), ..Counts::default() });
+    y
 }
 
 /// The state of every layer after its tanh, and the logits.
@@ -94,9 +112,9 @@ impl Lenet5Modern {
     /// `[N, 1, 28, 28]`, normalised → the state of every layer.
     pub fn trace(&self, image: &Tensor) -> ModernActivations {
         let conv1 = self.conv1.convolve_one_map(image).tanh_();
-        let pool1 = avg_pool_2x2(&conv1);
+        let pool1 = pool("pool1", &conv1);
         let conv2 = self.conv2.convolve(&pool1, 0).tanh_();
-        let pool2 = avg_pool_2x2(&conv2);
+        let pool2 = pool("pool2", &conv2);
         let fc1 = self.fc1.multiply(&pool2.flatten(1, -1)).tanh_();
         let fc2 = self.fc2.multiply(&fc1).tanh_();
         let logits = self.fc3.multiply(&fc2);

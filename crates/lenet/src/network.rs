@@ -1,14 +1,13 @@
 //! The variants under one roof: what a configuration can name.
 
-use tch::{Device, Tensor, nn};
+use tch::{Tensor, nn};
 
 use crate::boosting::BoostedLenet4;
 use crate::config::{ModelConfig, Name};
-use crate::early::{LENET1_C3_INPUTS, LENET4_C3_INPUTS, Lenet1, Lenet4};
+use crate::early::{Lenet1, Lenet4};
 use crate::flat::{Flat, one_against_one};
 use crate::knn::Knn;
-use crate::layers::Table;
-use crate::model::{self, C3_INPUTS, Lenet5};
+use crate::model::{self, Lenet5};
 use crate::modern::{self, Lenet5Modern};
 use crate::prepare::Prepare;
 
@@ -39,21 +38,6 @@ pub enum Form {
     BoostedLenet4(Box<BoostedLenet4>),
     /// K-nearest neighbours.
     Knn(Knn),
-}
-
-/// One layer as the paper counts it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LayerCount {
-    /// The layer's name in the paper, or in the state dict of the modern form.
-    pub name: &'static str,
-    /// Output shape without the batch.
-    pub output: Vec<i64>,
-    /// Numbers that training changes. What the connection table leaves out and the codes of the output do not count.
-    pub parameters: u64,
-    /// Connections: the inputs of each unit, its bias among them.
-    pub connections: u64,
-    /// Multiplications of weights with inputs for one picture.
-    pub multiply_adds: u64,
 }
 
 impl Network {
@@ -178,65 +162,32 @@ impl Network {
             Form::Knn(net) => vec![("output", net.forward(image))],
         }
     }
-
-    /// Which maps below each map of C3 sees, if it has a table.
-    fn table(&self) -> &'static Table {
-        match &self.form {
-            Form::Lenet5(_) => C3_INPUTS,
-            Form::Lenet1(_) => LENET1_C3_INPUTS,
-            Form::Lenet4(_) => LENET4_C3_INPUTS,
-            _ => &[],
-        }
-    }
-
-    /// The layers of the named network with their counts.
-    pub fn layers(config: &ModelConfig) -> Vec<LayerCount> {
-        let store = nn::VarStore::new(Device::Cpu);
-        let net = Network::new(&store.root(), config);
-        let [c, h, w] = net.input_shape();
-        let states = tch::no_grad(|| net.states(&Tensor::zeros([1, c, h, w], (tch::Kind::Float, Device::Cpu))));
-        let variables = store.variables();
-        let count = |name: &str| variables.get(name).map_or(0, |t| t.numel() as u64);
-        let layer = |(name, state): (&'static str, Tensor)| {
-            let output = state.size()[1..].to_vec();
-            let units: u64 = output.iter().product::<i64>() as u64;
-            // A map's weights and bias are used again at each of its places.
-            let places: u64 = output.iter().skip(1).product::<i64>() as u64;
-            let key = name.to_lowercase();
-            let (weight, bias) = (count(&format!("{key}.weight")), count(&format!("{key}.bias")));
-            let (parameters, connections, multiply_adds) = match (name, &net.form) {
-                ("C3", _) => {
-                    let kernels = net.table().iter().map(|inputs| inputs.len() as u64).sum::<u64>() * 25;
-                    (kernels + bias, (kernels + bias) * places, kernels * places)
-                }
-                // Four inputs and a bias for each unit, but one multiplication only: that of their sum.
-                ("S2" | "S4", _) => (weight + bias, units * 5, units),
-                ("pool1" | "pool2", _) => (0, units * 4, 0),
-                ("output", Form::Lenet5(_)) => (0, count("rbf.centers"), count("rbf.centers")),
-                ("output", Form::Knn(knn)) => (0, knn.memory() * 784, knn.memory() * 784),
-                // The sum of the three outputs.
-                ("output", Form::BoostedLenet4(_)) => (0, units * 3, 0),
-                ("first" | "second" | "third", _) => {
-                    let one = Network::layers(&ModelConfig { name: Name::Lenet4, ..config.clone() });
-                    let sum = |part: fn(&LayerCount) -> u64| one.iter().map(part).sum();
-                    (sum(|l| l.parameters), sum(|l| l.connections), sum(|l| l.multiply_adds))
-                }
-                _ => (weight + bias, (weight + bias) * places, weight * places),
-            };
-            LayerCount { name, output, parameters, connections, multiply_adds }
-        };
-        states.into_iter().map(layer).collect()
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use repro::nn::{Row, record, summary};
+    use tch::{Device, Kind};
+
     use super::*;
+
+    fn layers(name: Name) -> Vec<Row> {
+        let store = nn::VarStore::new(Device::Cpu);
+        let config = ModelConfig::new(name, 10);
+        let net = Network::new(&store.root(), &config);
+        let [c, h, w] = net.input_shape();
+        let image = Tensor::zeros([1, c, h, w], (Kind::Float, Device::Cpu));
+        let rows = summary(&store, || Ok(net.forward(&image))).unwrap();
+        let of_tensors = record::parameters(|path| Ok(Network::new(path, &config))).unwrap();
+        assert_eq!(rows.iter().map(|row| row.parameters).sum::<u64>(), of_tensors, "{name:?}");
+        rows
+    }
 
     #[test]
     fn the_counts_of_the_paper() {
-        let layers = Network::layers(&ModelConfig::new(Name::Lenet5, 10));
-        let table: Vec<_> = layers.iter().map(|l| (l.name, l.output.clone(), l.parameters, l.connections)).collect();
+        let layers = layers(Name::Lenet5);
+        let table: Vec<_> =
+            layers.iter().map(|l| (l.name.as_str(), l.output.clone(), l.parameters, l.connections.unwrap())).collect();
         let expected = [
             ("C1", vec![6, 28, 28], 156, 122_304),
             ("S2", vec![6, 14, 14], 12, 5_880),
@@ -248,12 +199,12 @@ mod tests {
         ];
         assert_eq!(table, expected);
         assert_eq!(layers.iter().map(|l| l.parameters).sum::<u64>(), 60_000);
-        assert_eq!(layers.iter().map(|l| l.connections).sum::<u64>(), 340_908);
+        assert_eq!(layers.iter().map(|l| l.connections.unwrap()).sum::<u64>(), 340_908);
     }
 
     #[test]
     fn the_counts_of_the_modern_form() {
-        let layers = Network::layers(&ModelConfig::new(Name::Lenet5Modern, 10));
+        let layers = layers(Name::Lenet5Modern);
         assert_eq!(layers.iter().map(|l| l.parameters).sum::<u64>(), 61_706);
         assert_eq!(layers[2].multiply_adds, 2_400 * 100);
     }
@@ -270,9 +221,9 @@ mod tests {
             (Name::Lenet4, 104 + 8 + 916 + 32 + 48_120 + 1_210, 104 * 784 + 3_920 + 91_600 + 2_000 + 48_120 + 1_210),
             (Name::BoostedLenet4, 3 * 50_390, 3 * 228_386 + 30),
         ] {
-            let layers = Network::layers(&ModelConfig::new(name, 10));
+            let layers = layers(name);
             assert_eq!(layers.iter().map(|l| l.parameters).sum::<u64>(), parameters, "{name:?}");
-            assert_eq!(layers.iter().map(|l| l.connections).sum::<u64>(), connections, "{name:?}");
+            assert_eq!(layers.iter().map(|l| l.connections.unwrap()).sum::<u64>(), connections, "{name:?}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use repro::answer::{Answer, Look};
 use repro::classifier::{self, Card};
-use repro::cli::{App, Forward, Paper, Row};
+use repro::cli::{App, Forward, Paper};
 use repro::nn::Mode;
 use repro::setup::Setup;
 use repro::trainer::{Recipe, Stage};
@@ -28,7 +28,7 @@ pub fn app() -> App<Config> {
         stages: |_| vec![Stage::of::<Train>("train", plan)],
         model,
         predict,
-        summary,
+        example,
         look,
         extras: vec![],
     }
@@ -74,7 +74,6 @@ fn predict(
     })
 }
 
-/// A line for the stem, for each block and for the classifier.
-fn summary(config: &Config) -> Result<Vec<Row>> {
-    crate::model::rows(config.variant()?, config.model.num_classes, config.edge(config.variant()?))
+fn example(config: &Config, _: &str) -> Result<Named> {
+    Ok(classifier::example(config.edge(config.variant()?)))
 }

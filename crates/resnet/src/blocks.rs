@@ -1,6 +1,6 @@
 //! The building blocks of §3: two or three convolutions F(x), each with batch norm, and the shortcut beside them: y = F(x) + x (Eq. 1).
 
-use repro::nn::{BatchNorm2d, Conv2d, Conv2dConfig, Mode};
+use repro::nn::{BatchNorm2d, Conv2d, Conv2dConfig, Mode, record};
 use tch::{Tensor, nn};
 
 /// A convolution without bias: the norm behind it has one.
@@ -74,6 +74,7 @@ pub(crate) struct BasicBlock {
     conv2: Conv2d,
     bn2: BatchNorm2d,
     shortcut: Shortcut,
+    name: String,
 }
 
 impl BasicBlock {
@@ -84,15 +85,18 @@ impl BasicBlock {
             conv2: conv(&(path / "conv2"), width, width, 3, 1),
             bn2: BatchNorm2d::new(&(path / "bn2"), width),
             shortcut: Shortcut::new(path, option, input, width, stride),
+            name: record::name(path),
         }
     }
 
     /// `[N, in, H, W]` → `[N, width, H/stride, W/stride]`.
     pub(crate) fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        let shortcut = self.shortcut.forward(x, mode);
-        let y = self.bn1.forward_act(&self.conv1.forward(x), mode, None, true);
-        // "The second nonlinearity after the addition" (§3.2).
-        self.bn2.forward_act(&self.conv2.forward(&y), mode, shortcut.as_ref(), true)
+        record::block(&self.name, || {
+            let shortcut = self.shortcut.forward(x, mode);
+            let y = self.bn1.forward_act(&self.conv1.forward(x), mode, None, true);
+            // "The second nonlinearity after the addition" (§3.2).
+            self.bn2.forward_act(&self.conv2.forward(&y), mode, shortcut.as_ref(), true)
+        })
     }
 }
 
@@ -106,6 +110,7 @@ pub(crate) struct Bottleneck {
     conv3: Conv2d,
     bn3: BatchNorm2d,
     shortcut: Shortcut,
+    name: String,
 }
 
 /// Where a bottleneck halves the picture.
@@ -132,14 +137,17 @@ impl Bottleneck {
             conv3: conv(&(path / "conv3"), width, output, 1, 1),
             bn3: BatchNorm2d::new(&(path / "bn3"), output),
             shortcut: Shortcut::new(path, Kind::B, input, output, stride),
+            name: record::name(path),
         }
     }
 
     /// `[N, in, H, W]` → `[N, 4·width, H/stride, W/stride]`.
     pub(crate) fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        let shortcut = self.shortcut.forward(x, mode);
-        let y = self.bn1.forward_act(&self.conv1.forward(x), mode, None, true);
-        let y = self.bn2.forward_act(&self.conv2.forward(&y), mode, None, true);
-        self.bn3.forward_act(&self.conv3.forward(&y), mode, shortcut.as_ref(), true)
+        record::block(&self.name, || {
+            let shortcut = self.shortcut.forward(x, mode);
+            let y = self.bn1.forward_act(&self.conv1.forward(x), mode, None, true);
+            let y = self.bn2.forward_act(&self.conv2.forward(&y), mode, None, true);
+            self.bn3.forward_act(&self.conv3.forward(&y), mode, shortcut.as_ref(), true)
+        })
     }
 }

@@ -14,8 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use repro::cli::Row;
-use repro::nn::{BatchNorm2d, Conv2d, Linear, Mode, channels_last};
+use repro::nn::{BatchNorm2d, Conv2d, Linear, Mode, channels_last, record};
 use repro::{Result, user};
 use tch::{Kind as Numbers, Tensor, nn};
 
@@ -171,6 +170,7 @@ pub struct Resnet {
     conv1: Conv2d,
     bn1: BatchNorm2d,
     stem: Stem,
+    stem_name: String,
     stages: Vec<Block>,
     fc: Linear,
 }
@@ -196,15 +196,19 @@ impl Resnet {
                 input = if bottleneck.is_some() { width * Bottleneck::EXPANSION } else { width };
             }
         }
-        Resnet { conv1, bn1, stem, stages, fc: Linear::new(&(path / "fc"), input, classes) }
+        let stem_name = record::name(&(path / "stem"));
+        Resnet { conv1, bn1, stem, stem_name, stages, fc: Linear::new(&(path / "fc"), input, classes) }
     }
 
     /// `[N, 3, H, W]` → the map `[N, C, H/32, W/32]` (small stem: H/8) and logits `[N, K]`.
     fn forward(&self, image: &Tensor, mode: Mode) -> Output {
-        let mut x = self.bn1.forward_act(&self.conv1.forward(image), mode, None, true);
-        if self.stem == Stem::Photo {
-            x = x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
-        }
+        let mut x = record::block(&self.stem_name, || {
+            let x = self.bn1.forward_act(&self.conv1.forward(image), mode, None, true);
+            match self.stem {
+                Stem::Photo => x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false),
+                Stem::Small => x,
+            }
+        });
         for block in &self.stages {
             x = block.forward(&x, mode);
         }
@@ -217,6 +221,7 @@ impl Resnet {
 pub struct Cifar {
     conv1: Conv2d,
     bn1: BatchNorm2d,
+    stem_name: String,
     stages: Vec<BasicBlock>,
     linear: Linear,
 }
@@ -236,12 +241,14 @@ impl Cifar {
                 input = width;
             }
         }
-        Cifar { conv1, bn1, stages, linear: Linear::new(&(path / "linear"), input, classes) }
+        let stem_name = record::name(&(path / "stem"));
+        Cifar { conv1, bn1, stem_name, stages, linear: Linear::new(&(path / "linear"), input, classes) }
     }
 
     /// `[N, 3, H, W]` → the map `[N, 64, H/4, W/4]` and logits `[N, K]`.
     fn forward(&self, image: &Tensor, mode: Mode) -> Output {
-        let mut x = self.bn1.forward_act(&self.conv1.forward(image), mode, None, true);
+        let stem = || self.bn1.forward_act(&self.conv1.forward(image), mode, None, true);
+        let mut x = record::block(&self.stem_name, stem);
         for block in &self.stages {
             x = block.forward(&x, mode);
         }
@@ -277,74 +284,6 @@ impl Network {
             Network::Cifar(net) => net.forward(image, mode),
         }
     }
-}
-
-/// The layers as Table 1 counts them: a line for the stem, for each block, and for the classifier. `edge`: of the pictures, in pixels.
-///
-/// # Errors
-/// libtorch's.
-pub fn rows(variant: Variant, classes: i64, edge: i64) -> Result<Vec<Row>> {
-    let store = nn::VarStore::new(tch::Device::Cpu);
-    Network::new(&store.root(), variant, classes);
-    let mut layers: BTreeMap<String, Vec<(String, Vec<i64>)>> = BTreeMap::new();
-    for (name, tensor) in store.variables().into_iter().filter(|(_, t)| t.requires_grad()) {
-        // `layer1.0.conv1.weight` belongs to `layer1.0`, `bn1.bias` to the stem.
-        let parts: Vec<_> = name.split('.').collect();
-        let layer = match parts[0] {
-            first if first.starts_with("layer") => format!("{first}.{}", parts[1]),
-            "bn1" => "conv1".into(),
-            first => first.into(),
-        };
-        layers.entry(layer).or_default().push((name, tensor.size()));
-    }
-    // In the order of the tensor: stem, blocks by number, classifier.
-    let place = |name: &String| -> (u64, u64, u64) {
-        match name.strip_prefix("layer").and_then(|rest| rest.split_once('.')) {
-            Some((stage, block)) => (1, stage.parse().unwrap_or(0), block.parse().unwrap_or(0)),
-            None => (if name == "conv1" { 0 } else { 2 }, 0, 0),
-        }
-    };
-    let mut names: Vec<_> = layers.keys().cloned().collect();
-    names.sort_by_key(place);
-    let halved = |edge: i64| (edge + 1) / 2;
-    let mut edge = edge;
-    let mut rows = Vec::new();
-    for name in names {
-        let tensors = &layers[&name];
-        let (_, stage, block) = place(&name);
-        let before = edge;
-        let photo_stem = matches!(variant, Variant::Photo { stem: Stem::Photo, .. });
-        if (name == "conv1" && photo_stem) || (stage > 1 && block == 0) {
-            edge = halved(edge);
-        }
-        let width = tensors.iter().filter(|(_, s)| s.len() != 1).map(|(_, s)| s[0]).max().unwrap_or(0);
-        let first_at = match variant {
-            // The first 1×1 convolution sees the whole picture where the 3×3 halves it.
-            Variant::Photo { bottleneck: Some(Stride::Middle), .. } if stage > 0 => before,
-            _ => edge,
-        };
-        let adds = tensors.iter().filter(|(_, s)| s.len() != 1).map(|(tensor, shape)| {
-            let at = match shape.len() {
-                2 => 1,
-                _ if stage > 0 && tensor.ends_with(".conv1.weight") => first_at,
-                _ => edge,
-            };
-            (shape.iter().product::<i64>() * at * at) as u64
-        });
-        let multiply_adds = adds.sum();
-        if name == "conv1" && photo_stem {
-            edge = halved(edge);
-        }
-        let classifier = place(&name).0 == 2;
-        rows.push(Row {
-            name,
-            output: if classifier { vec![width] } else { vec![width, edge, edge] },
-            parameters: tensors.iter().map(|(_, shape)| shape.iter().product::<i64>() as u64).sum(),
-            multiply_adds,
-            connections: None,
-        });
-    }
-    Ok(rows)
 }
 
 /// Where training starts, drawn from libtorch's generator. Norms keep their 1 and 0.

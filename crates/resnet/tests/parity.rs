@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use repro::golden::{
     self, DOUBLE, Program, ROUNDED, SINGLE, Tolerance, assert_close, assert_samples_close, gradients, variables,
 };
-use repro::nn::Mode;
+use repro::nn::{Mode, Row, record, summary};
 use repro::optim::{LrScale, LrScaling, OptimConfig, SgdConfig};
 use repro::weights::Named;
 use repro::{loss, weights};
@@ -141,6 +141,72 @@ fn parameters_are_those_of_the_references() {
     }
 }
 
+/// Table 1's multiply-adds as torchvision counts them, in units of 10⁹ with three digits; counts of all others to the unit, by hand: a block
+/// of §4.2 has 2·9·w² multiply-adds at each place of its map, but the first of a stage, which sees w/2 channels.
+#[test]
+fn summaries_count_as_published() {
+    let rows = |name: &str, classes: i64| {
+        let variant = Variant::named(name).unwrap();
+        let store = nn::VarStore::new(Device::Cpu);
+        let net = Network::new(&store.root(), variant, classes);
+        let image = Tensor::zeros([1, 3, variant.edge(), variant.edge()], (Kind::Float, Device::Cpu));
+        let rows = summary(&store, || Ok(net.forward(&image, Mode::Eval))).unwrap();
+        let parameters: usize = store.trainable_variables().iter().map(Tensor::numel).sum();
+        assert_eq!(rows.iter().map(|row| row.parameters).sum::<u64>(), parameters as u64, "{name}");
+        rows
+    };
+    let adds = |rows: &[Row]| rows.iter().map(|row| row.multiply_adds).sum::<u64>();
+    for (name, giga) in
+        [("resnet18", 1.814), ("resnet34", 3.664), ("resnet50", 4.089), ("resnet101", 7.801), ("resnet152", 11.514)]
+    {
+        let found = adds(&rows(name, 1000)) as f64 / 1e9;
+        assert!((found - giga).abs() < 5e-4, "{name}: {found}");
+    }
+    let of_50 = rows("resnet50", 1000);
+    let at = |row: &Row| (row.name.clone(), row.output.clone(), row.parameters);
+    let expected = [("stem", vec![64, 56, 56], 9_536), ("layer1.0", vec![256, 56, 56], 75_008)];
+    assert_eq!(of_50.iter().take(2).map(at).collect::<Vec<_>>(), expected.map(|(name, o, p)| (name.to_string(), o, p)));
+    assert_eq!(at(&of_50[17]), ("fc".into(), vec![1000], 2_049_000));
+    assert_eq!(of_50.len(), 18);
+    // In the first three blocks behind a halving, a 1×1 convolution to w channels sees a quarter of the places.
+    let halved: u64 =
+        [(256, 128, 56_u64), (512, 256, 28), (1024, 512, 14)].map(|(i, w, e)| i * w * e * e / 4 * 3).iter().sum();
+    assert_eq!(adds(&of_50) - adds(&rows("resnet50_v1", 1000)), halved);
+    for depth in CIFAR_DEPTHS {
+        let n = (depth as u64 - 2) / 6;
+        let stage = |width: u64, edge: u64, first: u64| 9 * width * edge * edge * (first + (2 * n - 1) * width);
+        let expected = 27 * 16 * 1024 + stage(16, 32, 16) + stage(32, 16, 16) + stage(64, 8, 32) + 640;
+        for family in ["cifar_resnet", "cifar_plain"] {
+            let rows = rows(&format!("{family}{depth}"), 10);
+            assert_eq!((adds(&rows), rows.len() as u64), (expected, 3 * n + 2), "{family}{depth}");
+        }
+    }
+}
+
+/// What torchvision's modules give, rectifiers and sums left to those who do them; of blocks, everything.
+#[test]
+fn taps_are_torchvision_s_module_outputs() {
+    let twins = weights::read(&folder().join("taps.safetensors")).unwrap().0;
+    for name in ["bottleneck", "resnet18_cifar"] {
+        let (_, net) = network(name, 10, true);
+        let image = golden::input("input", &[2, 3, 32, 32]);
+        for mode in [Mode::Eval, Mode::Train] {
+            let pass = || Ok(tch::no_grad(|| net.forward(&image, mode).logits));
+            let (logits, mut taps) = record::tap(&["*".into()], pass).unwrap();
+            // The reference has no module of that name.
+            drop(taps.remove("stem").unwrap());
+            let twin = &twins[&format!("{name}.{mode:?}").to_lowercase()];
+            assert_samples_close(name, &taps, twin, DOUBLE);
+            assert!(taps["fc"].equal(&logits));
+            assert!(taps["bn1"].min().double_value(&[]) < 0.0 && taps["layer1.0"].min().double_value(&[]) == 0.0);
+        }
+    }
+    let (_, net) = network("bottleneck", 10, true);
+    let pass = || Ok(net.forward(&golden::input("input", &[2, 3, 32, 32]), Mode::Eval));
+    let refused = record::tap(&["layer1.0.conv9".into()], pass).unwrap_err().to_string();
+    assert!(refused.contains("layer1.0.conv9") && refused.contains("layer1.0.conv1"), "{refused}");
+}
+
 /// Every variant but the one of 1,202 layers, in float64.
 #[test]
 fn logits_of_every_variant() {
@@ -182,7 +248,14 @@ fn a_step_in_training_mode() {
 fn ten_steps_of_sgd_and_running_statistics() {
     let sgd = |base_lr| {
         let (momentum, weight_decay, lr_scaling) = (0.9, 1e-4, LrScaling::None);
-        OptimConfig::Sgd(SgdConfig { base_lr, momentum, nesterov: false, weight_decay, lr_scaling, lr_scale: LrScale::new() })
+        OptimConfig::Sgd(SgdConfig {
+            base_lr,
+            momentum,
+            nesterov: false,
+            weight_decay,
+            lr_scaling,
+            lr_scale: LrScale::new(),
+        })
     };
     let twins = fixture();
     for (name, batch, edge) in TRAINED {

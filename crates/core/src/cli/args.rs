@@ -31,7 +31,7 @@ pub(super) enum Command {
     /// Measure the speed of the training step, as JSON
     Bench(BenchArgs),
     /// Layer table: output shape, parameters, multiply-adds
-    Summary(Common),
+    Summary(SummaryArgs),
     /// Draw training pictures after augmentation; count classes; mean and deviation
     Data(DataArgs),
     /// Write a folder of photos as tar shards in WebDataset's layout
@@ -165,6 +165,9 @@ pub(super) struct ForwardArgs {
     /// Add `grad.<name>` of the loss for every parameter
     #[arg(long)]
     pub(super) grad: bool,
+    /// Add `tap.<layer>`: what left that layer or block; repeatable, `*` stands for anything
+    #[arg(long, value_name = "NAME")]
+    pub(super) tap: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -177,6 +180,15 @@ pub(super) struct PredictArgs {
     /// Where pictures are drawn
     #[arg(long, value_name = "DIR", default_value = "predictions")]
     pub(super) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SummaryArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// The stage that is meant; the first by default
+    #[arg(long, value_name = "NAME")]
+    pub(super) stage: Option<String>,
 }
 
 #[derive(Debug, Args)]

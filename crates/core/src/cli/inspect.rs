@@ -7,9 +7,10 @@ use clap::FromArgMatches;
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, nn};
 
-use super::args::{BenchArgs, Common, DataArgs, EvalArgs, ExtraArgs, ForwardArgs, PredictArgs, ShardsArgs};
+use super::args::{BenchArgs, DataArgs, EvalArgs, ExtraArgs, ForwardArgs, PredictArgs, ShardsArgs, SummaryArgs};
 use super::{App, Asked, Extra, config_name, device_name, experiment, later, note, say, say_json, setup, stage_of};
 use crate::answer::Answer;
+use crate::nn::{Row, record, summary as summarise};
 use crate::trainer::Bench;
 use crate::weights::{Load, Named};
 use crate::{Result, data, figures, files, user, weights};
@@ -63,7 +64,10 @@ pub(super) fn forward<C: DeserializeOwned>(app: &App<C>, args: &ForwardArgs) -> 
         }
     }
     let input: Named = input.into_iter().map(|(n, t)| (n, t.to_device(setup.device))).collect();
-    let mut output = if args.grad { model(&input, args.train)? } else { tch::no_grad(|| model(&input, args.train))? };
+    let (mut output, taps) = record::tap(&args.tap, || match args.grad {
+        true => model(&input, args.train),
+        false => tch::no_grad(|| model(&input, args.train)),
+    })?;
     if args.grad {
         let loss = output
             .get("loss")
@@ -74,6 +78,7 @@ pub(super) fn forward<C: DeserializeOwned>(app: &App<C>, args: &ForwardArgs) -> 
             output.insert(format!("grad.{name}"), if gradient.defined() { gradient } else { parameter.zeros_like() });
         }
     }
+    output.extend(taps.into_iter().map(|(name, value)| (format!("tap.{name}"), value)));
     output_folder(&args.output)?;
     weights::write(&args.output, &output, None)?;
     if args.common.json {
@@ -175,11 +180,15 @@ pub(super) fn bench<C: DeserializeOwned>(app: &App<C>, args: &BenchArgs) -> Resu
     })
 }
 
-pub(super) fn summary<C: DeserializeOwned>(app: &App<C>, args: &Common) -> Result<()> {
-    args.only_overrides()?;
-    let Some(experiment) = experiment(app, args)? else { return Ok(()) };
-    let rows = (app.summary)(&experiment.paper)?;
-    if args.json {
+pub(super) fn summary<C: DeserializeOwned>(app: &App<C>, args: &SummaryArgs) -> Result<()> {
+    args.common.only_overrides()?;
+    let Some(experiment) = experiment(app, &args.common)? else { return Ok(()) };
+    let (stage, _) = super::named_stage(app, &experiment, args.stage.as_deref())?;
+    let store = nn::VarStore::new(tch::Device::Cpu);
+    let model = (app.model)(&experiment.paper, &stage.name, &store.root())?;
+    let example = (app.example)(&experiment.paper, &stage.name)?;
+    let rows = summarise(&store, || model(&example, false))?;
+    if args.common.json {
         return say_json(&rows);
     }
     let connections = rows.iter().any(|r| r.connections.is_some());
@@ -193,7 +202,7 @@ pub(super) fn summary<C: DeserializeOwned>(app: &App<C>, args: &Common) -> Resul
         let links = r.connections.map(|c| c.to_string()).unwrap_or_default();
         line(&r.name, &shape.join("x"), &r.parameters.to_string(), &r.multiply_adds.to_string(), &links);
     }
-    let sum = |f: fn(&super::Row) -> u64| rows.iter().map(f).sum::<u64>().to_string();
+    let sum = |f: fn(&Row) -> u64| rows.iter().map(f).sum::<u64>().to_string();
     line("total", "", &sum(|r| r.parameters), &sum(|r| r.multiply_adds), &sum(|r| r.connections.unwrap_or(0)));
     Ok(())
 }

@@ -38,21 +38,6 @@ pub struct Paper {
     pub authors: &'static str,
 }
 
-/// A line of `summary`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Row {
-    /// The layer as the paper calls it.
-    pub name: String,
-    /// Output shape without the batch.
-    pub output: Vec<i64>,
-    /// Numbers that training changes.
-    pub parameters: u64,
-    /// Multiply-adds of one example: attention products counted, norms and softmax not.
-    pub multiply_adds: u64,
-    /// Connections as the paper counts them, where it does.
-    pub connections: Option<u64>,
-}
-
 /// Weights, their card ([`crate::trainer::Recipe::card`]) and pictures in, answers out; pictures it draws go into the folder.
 pub type Predict<C> = fn(&C, &Named, Option<&str>, &[PathBuf], &Path) -> Result<Vec<Answer>>;
 
@@ -71,8 +56,8 @@ pub struct App<C> {
     pub model: fn(&C, &str, &nn::Path) -> Result<Forward>,
     /// For `predict`.
     pub predict: Predict<C>,
-    /// The layer table.
-    pub summary: fn(&C) -> Result<Vec<Row>>,
+    /// One example of the inputs of a stage's model, of the size that it is made for: `summary` counts what it makes of it.
+    pub example: fn(&C, &str) -> Result<Named>,
     /// A look at the training data of a stage ([`Setup::stage`]).
     pub look: fn(&C, &Setup) -> Result<Look>,
     /// Commands that this paper alone has.
@@ -191,15 +176,20 @@ fn experiment<C: DeserializeOwned>(app: &App<C>, common: &Common) -> Result<Opti
     Ok(Some(experiment))
 }
 
-/// The stage that is asked for, or the first, with its surroundings.
-fn stage_of<C>(app: &App<C>, experiment: &Experiment<C>, name: Option<&str>) -> Result<(Stage<C>, Plan, Setup)> {
+/// The stage that is asked for, or the first, and its place.
+fn named_stage<C>(app: &App<C>, experiment: &Experiment<C>, name: Option<&str>) -> Result<(Stage<C>, usize)> {
     let mut stages = (app.stages)(&experiment.paper);
     let names: Vec<String> = stages.iter().map(|stage| stage.name.clone()).collect();
     let place = name.map_or(Some(0), |name| names.iter().position(|known| known == name));
     let Some(place) = place.filter(|&place| place < stages.len()) else {
         return Err(no_stage(app, name.unwrap_or_default(), &names));
     };
-    let stage = stages.swap_remove(place);
+    Ok((stages.swap_remove(place), place))
+}
+
+/// The same with its surroundings.
+fn stage_of<C>(app: &App<C>, experiment: &Experiment<C>, name: Option<&str>) -> Result<(Stage<C>, Plan, Setup)> {
+    let (stage, place) = named_stage(app, experiment, name)?;
     let plan = (stage.plan)(&experiment.paper, &experiment.settings);
     let setup = setup(&experiment.settings)?.for_stage(&stage.name, place > 0, plan.length, plan.batch_size);
     Ok((stage, plan, setup))

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::args::TrainArgs;
 use super::{App, config_name, device_name, experiment, load, processes, say, say_json, setup};
 use crate::config::{self, Experiment};
+use crate::nn::record;
 use crate::setup::Setup;
 use crate::trainer::Signals;
 use crate::trainer::run::{self, Init, Run, RunResult, Start, Status};
@@ -212,7 +213,7 @@ fn one<C>(app: &App<C>, args: &TrainArgs, experiment: &Experiment<C>, folder: &F
         resolved: &experiment.resolved,
         claim: experiment.settings.paper.as_ref(),
         seed: experiment.settings.seed,
-        parameters: (app.summary)(&experiment.paper)?.iter().map(|row| row.parameters).sum(),
+        parameters: record::parameters(|path| (app.model)(&experiment.paper, &names[0], path))?,
         device: device_name(setup.device),
         quiet: args.common.quiet || setup.rank > 0,
         limit: experiment.settings.limit.map(|l| l.0),

@@ -3,6 +3,7 @@
 use tch::{Tensor, nn};
 
 use super::default_init;
+use super::record::{self, Counts};
 
 /// What of a convolution has a usual value.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,6 +32,7 @@ pub struct Conv2d {
     /// `[out]`
     pub bias: Option<Tensor>,
     config: Conv2dConfig,
+    name: String,
 }
 
 impl Conv2d {
@@ -39,12 +41,14 @@ impl Conv2d {
         let fan_in = input / config.groups * kernel * kernel;
         let weight = path.var("weight", &[output, input / config.groups, kernel, kernel], default_init(fan_in));
         let bias = config.bias.then(|| path.var("bias", &[output], default_init(fan_in)));
-        Self { weight, bias, config }
+        Self { weight, bias, config, name: record::name(path) }
     }
 
     /// `[N, in, H, W]` → `[N, out, H′, W′]` with H′ = ⌊(H + 2·padding − kernel)/stride⌋ + 1.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let Conv2dConfig { stride, padding, groups, .. } = self.config;
-        x.conv2d(&self.weight, self.bias.as_ref(), [stride; 2], [padding; 2], [1; 2], groups)
+        let y = x.conv2d(&self.weight, self.bias.as_ref(), [stride; 2], [padding; 2], [1; 2], groups);
+        record::seen(&self.name, &y, || Counts::product(&y, &self.weight, self.bias.as_ref()));
+        y
     }
 }

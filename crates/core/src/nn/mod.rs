@@ -7,14 +7,18 @@ mod conv;
 mod linear;
 mod norm;
 mod pool;
+pub mod record;
+mod summary;
+mod sync_norm;
 
 use tch::Tensor;
 use tch::nn::{Init, VarStore};
 
 pub use conv::{Conv2d, Conv2dConfig};
 pub use linear::Linear;
-pub use norm::{BatchNorm2d, LayerNorm};
+pub use norm::{BatchNorm2d, BatchNormConfig, Gather, LayerNorm};
 pub use pool::avg_pool_2x2;
+pub use summary::{Row, summary};
 
 use crate::{Error, Result};
 

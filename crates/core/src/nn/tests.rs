@@ -98,6 +98,10 @@ fn conv_is_its_formula_with_stride_padding_and_groups() {
     close(&y, &expected);
 }
 
+fn counted(norm: &BatchNorm2d) -> i64 {
+    norm.num_batches_tracked.as_ref().unwrap().int64_value(&[])
+}
+
 #[test]
 fn batch_norm_is_its_formula_and_counts_training_batches() {
     let mut store = VarStore::new(Device::Cpu);
@@ -105,10 +109,10 @@ fn batch_norm_is_its_formula_and_counts_training_batches() {
     store.double();
     let expected = ["bias", "num_batches_tracked", "running_mean", "running_var", "weight"];
     assert_eq!(names(&store), expected);
-    assert_eq!(norm.num_batches_tracked.kind(), Kind::Int64);
+    assert_eq!(norm.num_batches_tracked.as_ref().unwrap().kind(), Kind::Int64);
     tch::no_grad(|| {
-        norm.weight.shallow_clone().copy_(&Tensor::from_slice(&[2.0, 3.0]));
-        norm.bias.shallow_clone().copy_(&Tensor::from_slice(&[-1.0, 0.5]));
+        norm.weight.as_ref().unwrap().shallow_clone().copy_(&Tensor::from_slice(&[2.0, 3.0]));
+        norm.bias.as_ref().unwrap().shallow_clone().copy_(&Tensor::from_slice(&[-1.0, 0.5]));
     });
     let (weight, bias) = ([2.0, 3.0], [-1.0, 0.5]);
     let x = Tensor::randn([3, 2, 2, 1], F64) * 4.0 + 1.0;
@@ -129,16 +133,16 @@ fn batch_norm_is_its_formula_and_counts_training_batches() {
         running.push((run_mean, run_var));
     }
     close(&norm.forward(&x, Mode::TrainAgain), &by_batch);
-    assert_eq!(norm.num_batches_tracked.int64_value(&[]), 0);
+    assert_eq!(counted(&norm), 0);
     close(&norm.running_mean, &[0.0, 0.0]);
     close(&norm.forward(&x, Mode::Train), &by_batch);
     close(&norm.running_mean, &[running[0].0, running[1].0]);
     close(&norm.running_var, &[running[0].1, running[1].1]);
     close(&norm.forward(&x, Mode::Eval), &by_running);
     close(&norm.running_mean, &[running[0].0, running[1].0]);
-    assert_eq!(norm.num_batches_tracked.int64_value(&[]), 1);
+    assert_eq!(counted(&norm), 1);
     let _ = norm.forward(&x, Mode::Train);
-    assert_eq!(norm.num_batches_tracked.int64_value(&[]), 2);
+    assert_eq!(counted(&norm), 2);
 }
 
 #[test]
@@ -153,11 +157,11 @@ fn batch_norm_takes_sum_and_rectifier_along_and_leaves_statistics_in_the_second_
     }
     assert_eq!(numbers(&norm.running_mean), [0.0; 3]);
     assert_eq!(numbers(&norm.running_var), [1.0; 3]);
-    assert_eq!(norm.num_batches_tracked.int64_value(&[]), 0);
+    assert_eq!(counted(&norm), 0);
     let again = norm.forward_act(&x, Mode::TrainAgain, None, true);
     assert!(norm.forward_act(&x, Mode::Train, None, true).equal(&again));
     assert_ne!(numbers(&norm.running_mean), [0.0; 3]);
-    assert_eq!(norm.num_batches_tracked.int64_value(&[]), 1);
+    assert_eq!(counted(&norm), 1);
 }
 
 #[test]
@@ -204,3 +208,6 @@ fn a_name_used_twice_is_found() {
     let message = ensure_unique(&store).unwrap_err().to_string();
     assert!(message.contains("layer1.weight__") && message.contains("layer1.bias__"), "{message}");
 }
+
+mod norms;
+mod recorder;
