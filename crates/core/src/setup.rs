@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 use torch_ext::{ProcessGroup, TensorList};
 
 use crate::config::{Length, Settings};
+use crate::nn::Gather;
 use crate::random::rng;
 use crate::weights::{self, Named};
 use crate::{Error, Result, user};
@@ -126,6 +127,13 @@ impl Setup {
         let Some(group) = &self.group else { return Ok(()) };
         self.meetings.set(self.meetings.get() + 1);
         group.meet(&format!("meeting-{}", self.meetings.get())).map_err(Error::from)
+    }
+
+    /// What batch norm takes the statistics of the whole batch by ([`crate::nn::BatchNormConfig::over`]); nothing in a single process.
+    pub fn exchange(&self) -> Option<Gather> {
+        let group = self.group.clone()?;
+        let gather = move |part: &Tensor| group.gather(&part.unsqueeze(0));
+        Some(Gather::new(move |part| gather(part).unwrap_or_else(|error| panic!("batch norm over processes: {error}"))))
     }
 
     /// The processes, if there are several.

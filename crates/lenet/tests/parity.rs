@@ -11,7 +11,7 @@ use lenet::loss::Loss;
 use lenet::model::C3_INPUTS;
 use lenet::network::Network;
 use repro::golden::{self, DOUBLE, Program, ROUNDED, SINGLE, Tolerance, assert_close, gradients, variables};
-use repro::optim::{AdamwConfig, LrScaling, OptimConfig, SgdConfig};
+use repro::optim::{AdamwConfig, LrScale, LrScaling, OptimConfig, SgdConfig};
 use repro::weights;
 use repro::weights::Named;
 use tch::{Device, Kind, Tensor, nn};
@@ -96,8 +96,14 @@ fn ten_losses(twin: &Named, config: &OptimConfig) -> Tensor {
 #[test]
 fn ten_steps_of_sgd() {
     let twin = fixture("lenet5_modern");
-    let config =
-        SgdConfig { base_lr: 0.05, momentum: 0.9, nesterov: false, weight_decay: 1e-4, lr_scaling: LrScaling::None };
+    let config = SgdConfig {
+        base_lr: 0.05,
+        momentum: 0.9,
+        nesterov: false,
+        weight_decay: 1e-4,
+        lr_scaling: LrScaling::None,
+        lr_scale: LrScale::new(),
+    };
     let losses = ten_losses(&twin, &OptimConfig::Sgd(config));
     assert_close("losses.sgd", &losses, &twin["losses.sgd"], SINGLE);
 }
@@ -112,6 +118,7 @@ fn ten_steps_of_adamw() {
         eps: 1e-8,
         weight_decay: 0.05,
         lr_scaling: LrScaling::None,
+        lr_scale: LrScale::new(),
     };
     let losses = ten_losses(&twin, &OptimConfig::Adamw(config));
     assert_close("losses.adamw", &losses, &twin["losses.adamw"], SINGLE);

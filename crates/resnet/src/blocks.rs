@@ -1,6 +1,6 @@
 //! The building blocks of §3: two or three convolutions F(x), each with batch norm, and the shortcut beside them: y = F(x) + x (Eq. 1).
 
-use repro::nn::{BatchNorm2d, Conv2d, Conv2dConfig, Mode, record};
+use repro::nn::{BatchNorm2d, Conv2d, Conv2dConfig, Mode, Normed, record};
 use tch::{Tensor, nn};
 
 /// A convolution without bias: the norm behind it has one.
@@ -66,6 +66,14 @@ impl Shortcut {
     }
 }
 
+/// y = F(x) + x (Eq. 1), then "the second nonlinearity after the addition" (§3.2); of a plain network F(x) alone.
+fn residual(f: Normed, x: Option<Tensor>) -> Tensor {
+    match x {
+        Some(x) => (f + x).relu(),
+        None => f.relu(),
+    }
+}
+
 /// Two 3×3 convolutions (Fig. 5, left).
 #[derive(Debug)]
 pub(crate) struct BasicBlock {
@@ -93,9 +101,8 @@ impl BasicBlock {
     pub(crate) fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
         record::block(&self.name, || {
             let shortcut = self.shortcut.forward(x, mode);
-            let y = self.bn1.forward_act(&self.conv1.forward(x), mode, None, true);
-            // "The second nonlinearity after the addition" (§3.2).
-            self.bn2.forward_act(&self.conv2.forward(&y), mode, shortcut.as_ref(), true)
+            let f = self.bn1.norm(self.conv1.forward(x), mode).relu();
+            residual(self.bn2.norm(self.conv2.forward(&f), mode), shortcut)
         })
     }
 }
@@ -145,9 +152,9 @@ impl Bottleneck {
     pub(crate) fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
         record::block(&self.name, || {
             let shortcut = self.shortcut.forward(x, mode);
-            let y = self.bn1.forward_act(&self.conv1.forward(x), mode, None, true);
-            let y = self.bn2.forward_act(&self.conv2.forward(&y), mode, None, true);
-            self.bn3.forward_act(&self.conv3.forward(&y), mode, shortcut.as_ref(), true)
+            let f = self.bn1.norm(self.conv1.forward(x), mode).relu();
+            let f = self.bn2.norm(self.conv2.forward(&f), mode).relu();
+            residual(self.bn3.norm(self.conv3.forward(&f), mode), shortcut)
         })
     }
 }

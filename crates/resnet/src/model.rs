@@ -203,7 +203,7 @@ impl Resnet {
     /// `[N, 3, H, W]` → the map `[N, C, H/32, W/32]` (small stem: H/8) and logits `[N, K]`.
     fn forward(&self, image: &Tensor, mode: Mode) -> Output {
         let mut x = record::block(&self.stem_name, || {
-            let x = self.bn1.forward_act(&self.conv1.forward(image), mode, None, true);
+            let x = self.bn1.norm(self.conv1.forward(image), mode).relu();
             match self.stem {
                 Stem::Photo => x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false),
                 Stem::Small => x,
@@ -247,7 +247,7 @@ impl Cifar {
 
     /// `[N, 3, H, W]` → the map `[N, 64, H/4, W/4]` and logits `[N, K]`.
     fn forward(&self, image: &Tensor, mode: Mode) -> Output {
-        let stem = || self.bn1.forward_act(&self.conv1.forward(image), mode, None, true);
+        let stem = || self.bn1.norm(self.conv1.forward(image), mode).relu();
         let mut x = record::block(&self.stem_name, stem);
         for block in &self.stages {
             x = block.forward(&x, mode);

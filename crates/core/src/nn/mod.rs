@@ -16,7 +16,7 @@ use tch::nn::{Init, VarStore};
 
 pub use conv::{Conv2d, Conv2dConfig};
 pub use linear::Linear;
-pub use norm::{BatchNorm2d, BatchNormConfig, Gather, LayerNorm};
+pub use norm::{BatchNorm2d, BatchNormConfig, Gather, LayerNorm, Normed};
 pub use pool::avg_pool_2x2;
 pub use summary::{Row, summary};
 

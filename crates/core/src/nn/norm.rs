@@ -1,6 +1,7 @@
 //! Normalisation layers.
 
 use std::fmt;
+use std::ops::Add;
 use std::rc::Rc;
 
 use tch::{Kind, Tensor, nn};
@@ -100,13 +101,13 @@ impl BatchNorm2d {
         self.forward_act(x, mode, None, false)
     }
 
-    /// As [`Self::forward`], then the sum with `shortcut` (of the same shape) if there is one, then max(0, ·) if `relu`: on the CPU in
-    /// one operation, which saves walks over the pictures. A recorder that keeps this layer's output gets what [`Self::forward`] gives;
-    /// the rest is then done one by one.
-    ///
-    /// # Panics
-    /// As [`Self::forward`].
-    pub fn forward_act(&self, x: &Tensor, mode: Mode, shortcut: Option<&Tensor>, relu: bool) -> Tensor {
+    /// As [`Self::forward`], but not done yet: what is added to it and rectified is done with it, on the CPU in one operation, which saves
+    /// walks over the pictures. A recorder that keeps this layer's output gets what [`Self::forward`] gives; the rest is then done one by one.
+    pub fn norm(&self, x: Tensor, mode: Mode) -> Normed<'_> {
+        Normed { norm: self, x, mode, plus: None }
+    }
+
+    fn forward_act(&self, x: &Tensor, mode: Mode, shortcut: Option<&Tensor>, relu: bool) -> Tensor {
         let still = self.config.frozen || self.weight.as_ref().is_some_and(|weight| !weight.requires_grad());
         let mode = if still { Mode::Eval } else { mode };
         if let (Mode::Train, Some(count)) = (mode, &self.num_batches_tracked) {
@@ -166,6 +167,37 @@ impl BatchNorm2d {
         let scaled = self.weight.iter().fold(y, |y, weight| y * sync_norm::along(x, weight));
         let y = self.bias.iter().fold(scaled, |y, bias| y + sync_norm::along(x, bias));
         y.to_kind(x.kind())
+    }
+}
+
+/// A batch norm to which a tensor of the same shape may be added and which is then rectified: `(norm + shortcut).relu()`.
+#[derive(Debug)]
+pub struct Normed<'a> {
+    norm: &'a BatchNorm2d,
+    x: Tensor,
+    mode: Mode,
+    plus: Option<Tensor>,
+}
+
+impl Normed<'_> {
+    /// max(0, ·) of the sum, or of the norm alone.
+    ///
+    /// # Panics
+    /// As [`BatchNorm2d::forward`].
+    pub fn relu(self) -> Tensor {
+        self.norm.forward_act(&self.x, self.mode, self.plus.as_ref(), true)
+    }
+}
+
+impl Add<Tensor> for Normed<'_> {
+    type Output = Self;
+
+    fn add(self, other: Tensor) -> Self {
+        let plus = match self.plus {
+            Some(plus) => plus + other,
+            None => other,
+        };
+        Self { plus: Some(plus), ..self }
     }
 }
 

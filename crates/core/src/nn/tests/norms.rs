@@ -19,7 +19,7 @@ fn batch_norm_over_processes_is_that_of_the_global_batch() {
             norm
         };
         let whole = fresh(None);
-        let y = whole.forward_act(&x, Mode::Train, Some(&shortcut), true);
+        let y = (whole.norm(x.shallow_clone(), Mode::Train) + shortcut.shallow_clone()).relu();
         (&y * &weights).sum(Kind::Double).backward();
         let expected = x.grad().copy();
         let _ = x.grad().zero_();
@@ -35,7 +35,8 @@ fn batch_norm_over_processes_is_that_of_the_global_batch() {
                 let own = own.shallow_clone();
                 Tensor::stack(&if rank == 0 { [own, theirs] } else { [theirs, own] }, 0)
             })));
-            outputs.push(norm.forward_act(&half, Mode::Train, Some(&halves(&shortcut)[rank]), true));
+            outputs
+                .push((norm.norm(half.shallow_clone(), Mode::Train) + halves(&shortcut)[rank].shallow_clone()).relu());
             norms.push(norm);
         }
         let together = Tensor::cat(&outputs, 0);
