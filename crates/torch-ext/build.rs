@@ -6,9 +6,17 @@ use std::{env, fs, io, os::unix::fs::symlink};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
-    for path in
-        ["ext.h", "ext.cpp", "pool.cpp", "norm.cpp", "norm_kernels.h", "norm_kernels.cpp", "distributed.cpp", "gloo"]
-    {
+    for path in [
+        "all.cpp",
+        "ext.h",
+        "ext.cpp",
+        "pool.cpp",
+        "norm.cpp",
+        "norm_kernels.h",
+        "norm_kernels.cpp",
+        "distributed.cpp",
+        "gloo",
+    ] {
         println!("cargo:rerun-if-changed=src/{path}");
     }
 
@@ -24,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
         .include("src/gloo")
-        .files(["src/ext.cpp", "src/pool.cpp", "src/norm.cpp", "src/norm_kernels.cpp", "src/distributed.cpp"])
+        .files(["src/all.cpp", "src/norm_kernels.cpp"])
         .compile("torch_ext");
     let version = version(&fs::read_to_string(include.join("torch/headeronly/version.h"))?);
     println!("cargo:rustc-env=LIBTORCH_VERSION={}", version.ok_or("libtorch's version.h tells no version")?);

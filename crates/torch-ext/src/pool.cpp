@@ -12,7 +12,7 @@ using ext::attempt;
 namespace {
 
 // Rows below which threads cost more than they bring, for a row of the usual 32 pixels.
-constexpr int64_t kGrain = 1024;
+constexpr int64_t kRowGrain = 1024;
 
 // Calls row(large, small, width) for each row of `small` [N, C, H/2, W/2] with the upper of its two rows in `large` [N, C, H, W],
 // both contiguous; in libtorch's threads.
@@ -33,7 +33,7 @@ void each_row(const at::Tensor& large, const at::Tensor& small, bool write_large
         for (int64_t i = 0; i < n; ++i, out += strides[0], in += strides[1])
           row(reinterpret_cast<T*>(write_large ? out : in), reinterpret_cast<T*>(write_large ? in : out), width);
       },
-      kGrain);
+      kRowGrain);
 }
 
 struct AvgPool : torch::autograd::Function<AvgPool> {
