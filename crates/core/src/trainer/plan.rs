@@ -1,7 +1,7 @@
 //! How long a stage lasts, and on how many examples a step.
 
 use crate::config::{Length, Settings};
-use crate::data::Cursor;
+use crate::data::{Cursor, Pass};
 use crate::setup::Setup;
 
 /// How long a stage trains, and on how many examples a step.
@@ -26,7 +26,7 @@ impl Plan {
     }
 
     pub(super) fn cursor(&self, setup: &Setup, step: u64) -> Cursor {
-        Cursor { seed: setup.settings.seed, step, rank: setup.rank, world: setup.world, batch: self.batch_size }
+        Cursor { seed: setup.settings.seed, step, rank: setup.rank, world: setup.world, batch: self.batch_size, pass: Pass::DropRest }
     }
 
     pub(super) fn prefix(&self, split: &str) -> String {

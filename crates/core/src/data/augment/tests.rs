@@ -10,19 +10,19 @@ use proptest::prelude::*;
 use tch::Kind;
 
 fn affine() -> Affine {
-    Affine { rotate: 10.0, scale: 0.1, squeeze: 0.2, shear: 15.0, shift: 2.0 }
+    Affine { rotate: 10.0, scale: 0.1, squeeze: 0.2, shear: 15.0, shift: 2.0, p: 1.0 }
 }
 
 /// One of each kind, in order.
 fn all() -> Vec<Augment> {
     let half = [0.5; 3];
     vec![
-        Augment::ColorJitter(ColorJitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1 }),
-        Augment::RandAugment(RandAugment { ops: 2, magnitude: 9, bins: 31 }),
+        Augment::ColorJitter(ColorJitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, p: 1.0 }),
+        Augment::RandAugment(RandAugment { ops: 2, magnitude: 9, bins: 31, p: 1.0 }),
         Augment::PcaNoise(PcaNoise { std: 0.1, values: Some(half), vectors: Some([[0.6, 0.8, 0.0]; 3]) }),
         Augment::Affine(affine()),
         Augment::Crop(Crop { pad: 2, fill: Fill::Reflect, size: None }),
-        Augment::Flip(Flip {}),
+        Augment::Flip(Flip { p: 0.5 }),
         Augment::Cutout(Cutout { size: 4, p: 0.5 }),
         Augment::Mixup(Mixup { alpha: 0.2 }),
         Augment::CutMix(CutMix { alpha: 1.0 }),
@@ -67,7 +67,7 @@ fn read(config: &str) -> Result<Vec<Augment>> {
 fn a_list_is_read_from_yaml() {
     assert_eq!(read(CONFIG).unwrap(), all());
     let mut expected = all();
-    expected[1] = Augment::RandAugment(RandAugment { ops: 2, magnitude: 9, bins: 31 });
+    expected[1] = Augment::RandAugment(RandAugment { ops: 2, magnitude: 9, bins: 31, p: 1.0 });
     expected[2] = Augment::PcaNoise(PcaNoise { std: 0.1, values: None, vectors: None });
     expected[4] = Augment::Crop(Crop { pad: 2, fill: Fill::Zero, size: None });
     expected[6] = Augment::Cutout(Cutout { size: 4, p: 1.0 });
@@ -97,7 +97,7 @@ fn what_cannot_act_is_refused() {
     let refused = |one: Augment, word: &str| refused_in([3, 28, 32], &[one], word);
     Augment::check_all(&all(), [3, 28, 32]).unwrap();
 
-    refused_in([1, 28, 28], &[Augment::Flip(Flip {}), Augment::Flip(Flip {})], "`flip` stands twice");
+    refused_in([1, 28, 28], &[Augment::Flip(Flip { p: 0.5 }), Augment::Flip(Flip { p: 0.5 })], "`flip` stands twice");
     let list = all();
     for (later, earlier) in [(3, 0), (4, 2), (6, 1), (7, 6), (8, 0)] {
         let words = format!("`{}` acts before `{}`", list[earlier].operation(), list[later].operation());
@@ -118,7 +118,7 @@ fn what_cannot_act_is_refused() {
     refused(Augment::Cutout(Cutout { size: 65, p: 1.0 }), "`cutout.size` is 65");
     refused(Augment::Cutout(Cutout { size: 4, p: 0.0 }), "`cutout.p` is 0; choose a number above 0 and at most 1");
 
-    let jitter = ColorJitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1 };
+    let jitter = ColorJitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, p: 1.0 };
     refused(
         Augment::ColorJitter(ColorJitter { brightness: -0.1, ..jitter.clone() }),
         "`color_jitter.brightness` is -0.1",
@@ -130,7 +130,7 @@ fn what_cannot_act_is_refused() {
         "`color_jitter.hue` is 0.6; choose a number from 0 to 0.5",
     );
 
-    let rand = RandAugment { ops: 2, magnitude: 9, bins: 31 };
+    let rand = RandAugment { ops: 2, magnitude: 9, bins: 31, p: 1.0 };
     refused(
         Augment::RandAugment(RandAugment { ops: 0, ..rand.clone() }),
         "`rand_augment.ops` is 0; choose a whole number from 1 to 14",
@@ -252,7 +252,7 @@ fn a_crop_and_the_flip_after_it_are_one_after_the_other() {
     };
     let samples = [7, 0, 31, 5];
     let draws = Draws { seed: 3, epoch: 2, step: 9, samples: &samples };
-    let list = vec![Augment::Crop(Crop { pad: 2, fill: Fill::Zero, size: None }), Augment::Flip(Flip {})];
+    let list = vec![Augment::Crop(Crop { pad: 2, fill: Fill::Zero, size: None }), Augment::Flip(Flip { p: 0.5 })];
     let found = Pipeline::new(list, Normaliser::none(), [3, 8, 8]).unwrap().apply(images(), draws).unwrap().image;
     let padded = images().image.constant_pad_nd([2; 4]);
     for (i, sample) in samples.into_iter().enumerate() {

@@ -105,7 +105,7 @@ pub(super) fn folder() -> TempDir {
 }
 
 pub(super) fn cursor(step: u64, batch: u64) -> Cursor {
-    Cursor { seed: 3, step, rank: 0, world: 1, batch }
+    Cursor { seed: 3, step, rank: 0, world: 1, batch, pass: Pass::DropRest }
 }
 
 pub(super) fn take(stream: &Stream, from: Cursor, steps: usize) -> Vec<Images> {
