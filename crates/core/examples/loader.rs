@@ -92,7 +92,14 @@ fn run(args: &Args) -> Result<serde_json::Value> {
     for epoch in 0..args.epochs {
         let before = used();
         let clock = Instant::now();
-        let from = Cursor { seed: 1, step: epoch * (data.len() / args.batch), rank: 0, world: 1, batch: args.batch, pass: Pass::DropRest };
+        let from = Cursor {
+            seed: 1,
+            step: epoch * (data.len() / args.batch),
+            rank: 0,
+            world: 1,
+            batch: args.batch,
+            pass: Pass::DropRest,
+        };
         for images in data.batches(from).take(steps as usize) {
             sum += images?.image.f_double_value(&[0, 0, 0, 0])?;
         }

@@ -117,7 +117,11 @@ impl Cursor {
             Pass::Endless => {
                 let (start, end) = (step * batch + rank * share, step * batch + (rank + 1) * share);
                 let epochs = start / len..=(end - 1) / len;
-                epochs.map(|epoch| run(epoch, start.max(epoch * len) - epoch * len, end.min((epoch + 1) * len) - epoch * len)).collect()
+                epochs
+                    .map(|epoch| {
+                        run(epoch, start.max(epoch * len) - epoch * len, end.min((epoch + 1) * len) - epoch * len)
+                    })
+                    .collect()
             }
         }
     }

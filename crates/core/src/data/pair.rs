@@ -38,7 +38,9 @@ impl<A: Source, B: Source> Pair<A, B> {
     /// A ratio of 0.
     pub fn new(first: A, second: B, ratio: u64, counted: Counted) -> Result<Self> {
         if ratio == 0 {
-            return Err(user!("a step with 0 examples of the second set for each of the first sees none of it; choose a ratio of at least 1"));
+            return Err(user!(
+                "a step with 0 examples of the second set for each of the first sees none of it; choose a ratio of at least 1"
+            ));
         }
         Ok(Self { first, second, ratio, counted })
     }

@@ -138,8 +138,8 @@ impl<T, See: Fn(Images, Draws) -> Result<T>> Iterator for Batches<'_, See> {
 mod tests {
     use super::*;
     use crate::Error;
-    use crate::data::{Mix, Pass};
     use crate::data::{Affine, ColorJitter, Crop, CutMix, Cutout, Fill, Flip, Mixup, RandAugment};
+    use crate::data::{Mix, Pass};
     use proptest::prelude::*;
     use tch::{Device, Kind};
 

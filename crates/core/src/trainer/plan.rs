@@ -26,7 +26,14 @@ impl Plan {
     }
 
     pub(super) fn cursor(&self, setup: &Setup, step: u64) -> Cursor {
-        Cursor { seed: setup.settings.seed, step, rank: setup.rank, world: setup.world, batch: self.batch_size, pass: Pass::DropRest }
+        Cursor {
+            seed: setup.settings.seed,
+            step,
+            rank: setup.rank,
+            world: setup.world,
+            batch: self.batch_size,
+            pass: Pass::DropRest,
+        }
     }
 
     pub(super) fn prefix(&self, split: &str) -> String {

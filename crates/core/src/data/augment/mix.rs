@@ -149,10 +149,13 @@ mod tests {
     fn shares_and_boxes_follow_beta() {
         let (mut shares, mut sides, mut centres) = (Vec::new(), Vec::new(), [0.0; 2]);
         for step in 0..10_000 {
-            let Plan::Blend(share) = (Mixup { alpha: 1.0 }).draw(&mut rng(5, step, 0, "mixup")) else { panic!("mixup blends") };
+            let Plan::Blend(share) = (Mixup { alpha: 1.0 }).draw(&mut rng(5, step, 0, "mixup")) else {
+                panic!("mixup blends")
+            };
             shares.push(share);
             // In a picture so large that whole pixels do not matter.
-            let Plan::Paste(area) = (CutMix { alpha: 1.0 }).draw(&mut rng(5, step, 0, "cutmix"), [1 << 20, 1 << 20]) else {
+            let Plan::Paste(area) = (CutMix { alpha: 1.0 }).draw(&mut rng(5, step, 0, "cutmix"), [1 << 20, 1 << 20])
+            else {
                 panic!("cutmix pastes")
             };
             let Area { rows, columns } = area;

@@ -83,7 +83,9 @@ impl Pipeline {
         }
         let place = match list.iter().position(|one| matches!(one, Augment::Centre(_))) {
             Some(_) if normaliser.is_none() => {
-                return Err(user!("augment: `centre` has no numbers to centre by, because nothing centres these pictures; remove it"));
+                return Err(user!(
+                    "augment: `centre` has no numbers to centre by, because nothing centres these pictures; remove it"
+                ));
             }
             Some(place) => place,
             None => {

@@ -3,8 +3,8 @@
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
-use crate::data::augment::random_part;
 use crate::data::Filter;
+use crate::data::augment::random_part;
 use crate::random::below;
 use crate::{Result, user};
 
