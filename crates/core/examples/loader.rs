@@ -9,7 +9,7 @@ use std::time::Instant;
 use clap::Parser;
 use repro::config::{CheckpointConfig, Compute, DataConfig, EvalConfig, Every, Length, Log, Precision, Settings};
 use repro::data::{
-    Augment, Cursor, Filter, Flip, Form, JPEG_DECODER, Normalise, Pictures, Source, TestView, TrainView, View,
+    Augment, Cursor, Filter, Flip, Form, JPEG_DECODER, Normalise, Pass, Pictures, Source, TestView, TrainView, View,
 };
 use repro::setup::Setup;
 use repro::{Error, Result};
@@ -83,7 +83,7 @@ fn run(args: &Args) -> Result<serde_json::Value> {
         test: TestView::ResizeCrop { resize: args.edge * 8 / 7, filter, edge: None },
     };
     let normalise = Normalise::Channels { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] };
-    let augment = [Augment::Flip(Flip {})];
+    let augment = [Augment::Flip(Flip { p: 0.5 })];
     let form =
         Form { edge: args.edge, classes: args.classes, augment: &augment, normalise: &normalise, view: Some(&view) };
     let begun = Instant::now();
@@ -94,7 +94,14 @@ fn run(args: &Args) -> Result<serde_json::Value> {
     for epoch in 0..args.epochs {
         let before = used();
         let clock = Instant::now();
-        let from = Cursor { seed: 1, step: epoch * (data.len() / args.batch), rank: 0, world: 1, batch: args.batch };
+        let from = Cursor {
+            seed: 1,
+            step: epoch * (data.len() / args.batch),
+            rank: 0,
+            world: 1,
+            batch: args.batch,
+            pass: Pass::DropRest,
+        };
         for images in data.batches(from).take(steps as usize) {
             sum += images?.image.f_double_value(&[0, 0, 0, 0])?;
         }

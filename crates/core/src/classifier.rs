@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 use crate::answer::{Answer, Look};
 use crate::cli::Forward;
 use crate::data::Split;
-use crate::data::{Cursor, Images, Mix, Normalise, Normaliser, Pictures, Source};
+use crate::data::{Cursor, Images, Mix, Normalise, Normaliser, Pass, Pictures, Source};
 use crate::metrics::Predictions;
 use crate::nn::Mode;
 use crate::setup::Setup;
@@ -115,7 +115,7 @@ pub fn look(data: &Pictures, setup: &Setup) -> Result<Look> {
     let batch = LOOK.min(data.len());
     // An even number, so that mixup has its pairs.
     let batch = batch - batch % 2;
-    let cursor = Cursor { seed: setup.settings.seed, step: 0, rank: 0, world: 1, batch };
+    let cursor = Cursor { seed: setup.settings.seed, step: 0, rank: 0, world: 1, batch, pass: Pass::DropRest };
     let shown = data.batches(cursor).next().ok_or_else(|| Error::Failed("no training pictures".into()))??;
     let labels: Vec<i64> = Vec::try_from(shown.label.to_device(Device::Cpu))?;
     let names = data.classes();

@@ -143,7 +143,8 @@ fn search(net: &BoostedLenet4, learner: usize, data: &Resident, at: &Step) -> Re
             }
             let images = data.set.select(&Tensor::f_from_slice(samples)?.f_to_device(data.set.device())?);
             let epoch = FIRST_DRAW + draw * MEMBERS as u64 + learner as u64;
-            let images = data.pipeline.apply(images, Draws { seed, epoch, step: at.index, samples })?;
+            let samples: Vec<(u64, i64)> = samples.iter().map(|sample| (epoch, *sample)).collect();
+            let images = data.pipeline.view(&images, Draws { seed, step: at.index, salt: "", samples: &samples })?;
             let first = answers(net, 0, &images.image);
             let reference = if learner == 1 { images.label.shallow_clone() } else { answers(net, 1, &images.image) };
             let hard = pick(&images, &first.ne_tensor(&reference).nonzero().view([-1]));
@@ -156,7 +157,7 @@ fn search(net: &BoostedLenet4, learner: usize, data: &Resident, at: &Step) -> Re
 
 #[cfg(test)]
 mod tests {
-    use repro::data::{Cursor, Source};
+    use repro::data::{Cursor, Pass, Source};
     use repro::setup::Setup;
     use repro::trainer::Recipe;
     use tch::{Device, Kind};
@@ -203,7 +204,7 @@ mod tests {
         tch::manual_seed(4);
         let net = BoostedLenet4::new(&store.root(), Init::Lecun, 10);
         let batch = || {
-            let cursor = Cursor { seed: 1, step: 0, rank: 0, world: 1, batch: 64 };
+            let cursor = Cursor { seed: 1, step: 0, rank: 0, world: 1, batch: 64, pass: Pass::DropRest };
             data.batches(cursor).next().unwrap().unwrap()
         };
         let count = |t: Tensor| t.sum(Kind::Int64).int64_value(&[]);

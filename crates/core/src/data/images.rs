@@ -21,6 +21,12 @@ pub struct Images {
 }
 
 impl Images {
+    /// The same on the same memory.
+    pub fn shallow_clone(&self) -> Self {
+        let mix = self.mix.as_ref().map(|mix| Mix { label: mix.label.shallow_clone(), share: mix.share });
+        Self { image: self.image.shallow_clone(), label: self.label.shallow_clone(), mix }
+    }
+
     /// `n` of them from place `start` on.
     pub fn part(&self, start: i64, n: i64) -> Self {
         let mix = self.mix.as_ref().map(|mix| Mix { label: mix.label.narrow(0, start, n), share: mix.share });

@@ -6,23 +6,29 @@ mod idx;
 mod images;
 mod load;
 mod normalise;
+mod pair;
 mod pictures;
 mod resident;
 mod root;
 mod stream;
 mod synthetic;
+mod views;
 
 pub use crate::config::DataConfig;
 pub use augment::{
-    Affine, Augment, ColorJitter, Crop, CutMix, Cutout, Draws, Fill, Flip, Mixup, PcaNoise, Pipeline, RandAugment,
-    ten_crop,
+    Affine, Augment, Blur, Centre, ColorJitter, Crop, CutMix, Cutout, Draws, Fill, Filter, Flip, Grey, Mixup, PcaNoise,
+    Pipeline, RandAugment, RandomResizedCrop, ten_crop,
 };
 pub use images::{ImageSet, Images, Mix, Splits, overlap};
 pub use load::load;
 pub use normalise::{Normalise, Normaliser};
+pub use pair::{Counted, Pair};
 pub use pictures::{Form, Part, Pictures};
 pub use resident::Resident;
-pub use stream::{Filter, JPEG_DECODER, Packed, Stream, TestView, TrainView, View, pack};
+pub use stream::{JPEG_DECODER, Packed, Stream, TestView, TrainView, View, pack};
+pub use views::Views;
+
+use std::ops::Range;
 
 use crate::setup::Setup;
 use crate::{Result, user};
@@ -49,25 +55,40 @@ pub struct Cursor {
     pub world: u64,
     /// Examples a step over all processes.
     pub batch: u64,
+    /// How one epoch ends and the next begins.
+    pub pass: Pass,
+}
+
+/// How a source goes from epoch to epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// Every epoch starts with a step: its last partial batch is dropped.
+    DropRest,
+    /// Round and round, nothing dropped: of n examples, place p of the run is place p mod n of epoch p / n. A step may reach from one epoch
+    /// into the next, and a batch be larger than the set.
+    Endless,
 }
 
 impl Cursor {
     /// The share of this process in the batches of its stage, from a step on.
     pub fn of(setup: &Setup, step: u64) -> Self {
         let Setup { ref settings, rank, world, .. } = *setup;
-        Self { seed: settings.seed, step, rank, world, batch: settings.batch_size }
+        Self { seed: settings.seed, step, rank, world, batch: settings.batch_size, pass: Pass::DropRest }
     }
 
     /// Whether a set of `len` examples can be iterated so.
     ///
     /// # Errors
-    /// A batch that is empty, larger than the set, or not divisible by the number of processes.
+    /// A set or a batch that is empty, a batch that is larger than a set whose rest is dropped, or not divisible by the number of processes.
     pub fn check(&self, len: u64) -> Result<()> {
-        let Self { rank, world, batch, .. } = *self;
+        let Self { rank, world, batch, pass, .. } = *self;
+        if len == 0 {
+            return Err(user!("the training set is empty; choose one with examples"));
+        }
         if batch == 0 {
             return Err(user!("batch_size is 0; choose at least 1"));
         }
-        if batch > len {
+        if batch > len && pass == Pass::DropRest {
             return Err(user!(
                 "batch_size {batch} is larger than the training set of {len} examples; choose at most {len}"
             ));
@@ -86,6 +107,30 @@ impl Cursor {
     /// Steps in an epoch over `len` examples: the last partial batch is dropped.
     pub fn steps_per_epoch(&self, len: u64) -> u64 {
         len.checked_div(self.batch).unwrap_or(0)
+    }
+
+    /// Where the share of this process in the batch of step `self.step` lies in a set of `len` examples: one or more epochs, each with the
+    /// places in its order. It is a contiguous slice of the global batch.
+    fn places(&self, len: u64) -> Vec<(u64, Range<usize>)> {
+        let Self { step, rank, world, batch, pass, .. } = *self;
+        let share = batch / world;
+        let run = |epoch, start: u64, end: u64| (epoch, start as usize..end as usize);
+        match pass {
+            Pass::DropRest => {
+                let steps = self.steps_per_epoch(len);
+                let start = step % steps * batch + rank * share;
+                vec![run(step / steps, start, start + share)]
+            }
+            Pass::Endless => {
+                let (start, end) = (step * batch + rank * share, step * batch + (rank + 1) * share);
+                let epochs = start / len..=(end - 1) / len;
+                epochs
+                    .map(|epoch| {
+                        run(epoch, start.max(epoch * len) - epoch * len, end.min((epoch + 1) * len) - epoch * len)
+                    })
+                    .collect()
+            }
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Centring of pictures, the last thing before a network sees them.
+//! Centring of pictures.
 
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
@@ -92,6 +92,25 @@ impl Normaliser {
     /// One that subtracts `mean`, `[1, C, H, W]` or `[1, C, 1, 1]`, and divides by `std` if it is given.
     pub fn given(mean: Tensor, std: Option<Tensor>) -> Self {
         Self { mean: Some(mean), std }
+    }
+
+    /// The same on the same memory.
+    pub(super) fn shallow_clone(&self) -> Self {
+        let shared = |numbers: &Option<Tensor>| numbers.as_ref().map(Tensor::shallow_clone);
+        Self { mean: shared(&self.mean), std: shared(&self.std) }
+    }
+
+    /// Whether it does nothing.
+    pub(super) fn is_none(&self) -> bool {
+        self.mean.is_none() && self.std.is_none()
+    }
+
+    /// Height and width of a mean picture; `None` where the mean is the same everywhere.
+    pub(super) fn mean_size(&self) -> Option<[i64; 2]> {
+        match self.mean.as_ref()?.size()[..] {
+            [_, _, height, width] if height > 1 || width > 1 => Some([height, width]),
+            _ => None,
+        }
     }
 
     /// What is subtracted and what is divided by, for the file that a trained network is kept in.

@@ -48,10 +48,7 @@ impl Source for Resident {
     }
 
     fn batches(&self, from: Cursor) -> Box<dyn Iterator<Item = Result<Images>> + '_> {
-        match from.check(self.len()) {
-            Ok(()) => Box::new(Batches { source: self, at: from, order: None }),
-            Err(error) => Box::new(std::iter::once(Err(error))),
-        }
+        self.seen(from, |images, draws| self.pipeline.view(&images, draws))
     }
 
     /// SHA-256 in hexadecimal over the hashes of training and test split, and of what was held out if anything was, as text.
@@ -64,11 +61,33 @@ impl Source for Resident {
     }
 }
 
+impl Resident {
+    /// Another list for the training pictures, centred as they are.
+    pub(super) fn pipeline_of(&self, list: Vec<Augment>) -> Result<Pipeline> {
+        let list = Augment::settle_all(list, &self.set)?;
+        Pipeline::new(list, self.pipeline.normaliser().shallow_clone(), self.set.shape())
+    }
+
+    /// What `see` makes of the pictures, in [0, 1], of step after step.
+    pub(super) fn seen<'a, T: 'a>(
+        &'a self,
+        from: Cursor,
+        see: impl Fn(Images, Draws) -> Result<T> + 'a,
+    ) -> Box<dyn Iterator<Item = Result<T>> + 'a> {
+        match from.check(self.len()) {
+            Ok(()) => Box::new(Batches { set: &self.set, see, at: from, orders: Vec::new() }),
+            Err(error) => Box::new(std::iter::once(Err(error))),
+        }
+    }
+}
+
 /// The endless iteration.
-struct Batches<'a> {
-    source: &'a Resident,
+struct Batches<'a, See> {
+    set: &'a ImageSet,
+    see: See,
     at: Cursor,
-    order: Option<Order>,
+    /// Those of the epochs that the last step saw.
+    orders: Vec<Order>,
 }
 
 /// The order of one epoch, on the host and on the device.
@@ -78,38 +97,40 @@ struct Order {
     index: Tensor,
 }
 
-impl Batches<'_> {
-    /// The share of this process in the batch of step `self.at.step`: a contiguous slice of the global batch.
-    fn batch(&mut self) -> Result<Images> {
-        let set = &self.source.set;
-        let Cursor { seed, step, rank, world, batch } = self.at;
-        let steps = self.at.steps_per_epoch(set.len());
-        let epoch = step / steps;
-        let order = match self.order.take() {
-            Some(order) if order.epoch == epoch => order,
-            _ => {
-                let samples = order(seed, epoch, set.len());
-                let index = Tensor::f_from_slice(&samples)?.f_to_device(set.device())?;
-                Order { epoch, samples, index }
-            }
-        };
-        let share = batch / world;
-        let start = (step % steps) * batch + rank * share;
-        let samples = &order.samples[start as usize..(start + share) as usize];
-        let images = set.select(&order.index.f_narrow(0, start as i64, share as i64)?);
-        let images = self.source.pipeline.apply(images, Draws { seed, epoch, step, samples })?;
-        self.order = Some(order);
-        Ok(images)
+impl<T, See: Fn(Images, Draws) -> Result<T>> Batches<'_, See> {
+    /// The share of this process in the batch of step `self.at.step`.
+    fn batch(&mut self) -> Result<T> {
+        let (set, Cursor { seed, step, .. }) = (self.set, self.at);
+        let places = self.at.places(set.len());
+        self.orders.retain(|order| places.iter().any(|(epoch, _)| *epoch == order.epoch));
+        let (mut samples, mut parts) = (Vec::new(), Vec::with_capacity(places.len()));
+        for (epoch, places) in places {
+            let known = self.orders.iter().position(|order| order.epoch == epoch);
+            let at = match known {
+                Some(at) => at,
+                None => {
+                    let samples = order(seed, epoch, set.len());
+                    let index = Tensor::f_from_slice(&samples)?.f_to_device(set.device())?;
+                    self.orders.push(Order { epoch, samples, index });
+                    self.orders.len() - 1
+                }
+            };
+            let order = &self.orders[at];
+            parts.push(order.index.f_narrow(0, places.start as i64, places.len() as i64)?);
+            samples.extend(order.samples[places].iter().map(|sample| (epoch, *sample)));
+        }
+        let images = set.select(&Tensor::f_cat(&parts, 0)?);
+        (self.see)(images, Draws { seed, step, salt: "", samples: &samples })
     }
 }
 
-impl Iterator for Batches<'_> {
-    type Item = Result<Images>;
+impl<T, See: Fn(Images, Draws) -> Result<T>> Iterator for Batches<'_, See> {
+    type Item = Result<T>;
 
-    fn next(&mut self) -> Option<Result<Images>> {
-        let images = self.batch();
+    fn next(&mut self) -> Option<Result<T>> {
+        let batch = self.batch();
         self.at.step += 1;
-        Some(images)
+        Some(batch)
     }
 }
 
@@ -117,8 +138,8 @@ impl Iterator for Batches<'_> {
 mod tests {
     use super::*;
     use crate::Error;
-    use crate::data::Mix;
     use crate::data::{Affine, ColorJitter, Crop, CutMix, Cutout, Fill, Flip, Mixup, RandAugment};
+    use crate::data::{Mix, Pass};
     use proptest::prelude::*;
     use tch::{Device, Kind};
 
@@ -145,17 +166,17 @@ mod tests {
 
     fn single_augmentations() -> Vec<Augment> {
         vec![
-            Augment::ColorJitter(ColorJitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1 }),
-            Augment::RandAugment(RandAugment { ops: 2, magnitude: 15, bins: 31 }),
-            Augment::Affine(Affine { rotate: 20.0, scale: 0.2, squeeze: 0.1, shear: 10.0, shift: 1.0 }),
+            Augment::ColorJitter(ColorJitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, p: 1.0 }),
+            Augment::RandAugment(RandAugment { ops: 2, magnitude: 15, bins: 31, p: 1.0 }),
+            Augment::Affine(Affine { rotate: 20.0, scale: 0.2, squeeze: 0.1, shear: 10.0, shift: 1.0, p: 1.0 }),
             Augment::Crop(Crop { pad: 1, fill: Fill::Zero, size: None }),
-            Augment::Flip(Flip {}),
+            Augment::Flip(Flip { p: 0.5 }),
             Augment::Cutout(Cutout { size: 2, p: 1.0 }),
         ]
     }
 
     fn cursor(seed: u64, step: u64) -> Cursor {
-        Cursor { seed, step, rank: 0, world: 1, batch: BATCH }
+        Cursor { seed, step, rank: 0, world: 1, batch: BATCH, pass: Pass::DropRest }
     }
 
     fn take(source: &Resident, from: Cursor, steps: usize) -> Vec<Images> {
@@ -197,7 +218,7 @@ mod tests {
                 label: Tensor::zeros([1], (Kind::Int64, Device::Cpu)),
                 mix: None,
             };
-            source.pipeline.apply(images, Draws { seed, epoch, step: 0, samples: &[4] }).unwrap().image
+            source.pipeline.view(&images, Draws { seed, step: 0, salt: "", samples: &[(epoch, 4)] }).unwrap().image
         };
         assert_eq!(apply(1, 0), apply(1, 0));
         assert_ne!(apply(1, 0), apply(2, 0));
@@ -247,7 +268,7 @@ mod tests {
             (9, 0, 2, "multiple of 2"),
             (8, 2, 2, "process 2 of 2"),
         ] {
-            let mut batches = source.batches(Cursor { seed: 1, step: 0, rank, world, batch });
+            let mut batches = source.batches(Cursor { seed: 1, step: 0, rank, world, batch, pass: Pass::DropRest });
             match batches.next() {
                 Some(Err(Error::User(text))) => assert!(text.contains(word), "{text}"),
                 other => panic!("{word}: {other:?}"),

@@ -4,7 +4,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 use tch::Tensor;
 
-use super::{demand, upload};
+use super::{always, demand, upload};
 use crate::Result;
 use crate::random::uniform;
 
@@ -24,6 +24,9 @@ pub struct Affine {
     pub shear: f64,
     /// Pixels, of x and of y independently.
     pub shift: f64,
+    /// The share of the pictures that are distorted, above 0 and at most 1; all if it is left away.
+    #[serde(default = "always")]
+    pub p: f64,
 }
 
 /// The drawn distortion of one picture. Meaning and units as in [`Affine`], angles in radians.
@@ -235,7 +238,7 @@ mod tests {
 
     #[test]
     fn draws_are_uniform_and_unrelated() {
-        let limits = Affine { rotate: 10.0, scale: 0.1, squeeze: 0.2, shear: 15.0, shift: 2.0 };
+        let limits = Affine { rotate: 10.0, scale: 0.1, squeeze: 0.2, shear: 15.0, shift: 2.0, p: 1.0 };
         let n = 10_000;
         let draws: Vec<[f64; 6]> = (0..n)
             .map(|sample| {
@@ -264,7 +267,7 @@ mod tests {
 
     #[test]
     fn one_range_does_not_move_the_others() {
-        let all = Affine { rotate: 10.0, scale: 0.1, squeeze: 0.2, shear: 15.0, shift: 2.0 };
+        let all = Affine { rotate: 10.0, scale: 0.1, squeeze: 0.2, shear: 15.0, shift: 2.0, p: 1.0 };
         let upright = Affine { rotate: 0.0, ..all.clone() };
         let (a, b) = (all.draw(&mut rng(1, 2, 3, "affine")), upright.draw(&mut rng(1, 2, 3, "affine")));
         assert_eq!((a.scale, a.squeeze, a.shear, a.shift), (b.scale, b.squeeze, b.shear, b.shift));

@@ -1,10 +1,10 @@
-//! Brightness, contrast, saturation and hue, as torchvision's tensor path reckons them.
+//! Brightness, contrast, saturation, hue and their absence, as torchvision's tensor path reckons them.
 
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 use tch::Tensor;
 
-use super::{demand, grouped, upload};
+use super::{always, demand, grouped, upload};
 use crate::random::{permutation, uniform};
 use crate::{Result, user};
 
@@ -21,6 +21,17 @@ pub struct ColorJitter {
     pub saturation: f64,
     /// h from 0 to 0.5: a turn on the circle of hues, uniform in [−h, h] of a full turn.
     pub hue: f64,
+    /// The share of the pictures that are changed, above 0 and at most 1; all if it is left away.
+    #[serde(default = "always")]
+    pub p: f64,
+}
+
+/// torchvision's `RandomGrayscale`: all three channels become the grey of the picture. In YAML: `{kind: grey, p: 0.2}`.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+pub struct Grey {
+    /// The share of the pictures that lose their colours, above 0 and at most 1; all if it is left away.
+    #[serde(default = "always")]
+    pub p: f64,
 }
 
 /// One change of a picture.
@@ -69,6 +80,15 @@ impl ColorJitter {
             on(self.hue, Change::Hue(hue)),
         ];
         [0, 1, 2, 3].map(|place| changes[order[place] as usize])
+    }
+}
+
+impl Grey {
+    pub(super) fn check(&self, [channels, ..]: [i64; 3]) -> Result<()> {
+        match channels {
+            3 => Ok(()),
+            _ => Err(user!("augment: `grey` is for RGB pictures, not those of {channels} channels; remove it")),
+        }
     }
 }
 
@@ -151,14 +171,23 @@ pub(super) fn saturation(image: &Tensor, factors: &[f64], levels: Levels) -> Res
     blend(image, &grey(image, levels)?, factors, levels)
 }
 
-/// `[N, 1, H, W]` with the weights that torchvision rounds ITU-R 601 to.
+/// `[N, 1, H, W]` of grey and RGB pictures.
 fn grey(image: &Tensor, levels: Levels) -> Result<Tensor> {
-    let [r, g, b] = match image.size()[1] {
-        1 => return Ok(image.shallow_clone()),
-        _ => channels(image)?,
-    };
-    let sum = r.f_mul_scalar(0.2989)?.f_add_(&g.f_mul_scalar(0.587)?)?.f_add_(&b.f_mul_scalar(0.114)?)?;
-    levels.fit(sum)
+    match image.size()[1] {
+        1 => Ok(image.shallow_clone()),
+        _ => levels.fit(luma(image)?),
+    }
+}
+
+/// `[N, 1, H, W]` of RGB pictures, with the weights that torchvision rounds ITU-R 601 to.
+fn luma(image: &Tensor) -> Result<Tensor> {
+    let [r, g, b] = channels(image)?;
+    Ok(r.f_mul_scalar(0.2989)?.f_add_(&g.f_mul_scalar(0.587)?)?.f_add_(&b.f_mul_scalar(0.114)?)?)
+}
+
+/// RGB pictures whose channels are their grey.
+pub(super) fn desaturated(image: &Tensor) -> Result<Tensor> {
+    Ok(luma(image)?.f_expand_as(image)?)
 }
 
 fn channels(image: &Tensor) -> Result<[Tensor; 3]> {
@@ -196,7 +225,7 @@ mod tests {
 
     #[test]
     fn orders_and_factors_are_uniform() {
-        let jitter = ColorJitter { brightness: 0.4, contrast: 0.5, saturation: 1.5, hue: 0.1 };
+        let jitter = ColorJitter { brightness: 0.4, contrast: 0.5, saturation: 1.5, hue: 0.1, p: 1.0 };
         let n = 10_000;
         let (mut orders, mut factors) = (BTreeMap::new(), [const { Vec::new() }; 4]);
         for sample in 0..n {
@@ -226,7 +255,7 @@ mod tests {
 
     #[test]
     fn what_is_off_moves_no_other_number() {
-        let all = ColorJitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1 };
+        let all = ColorJitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, p: 1.0 };
         let less = ColorJitter { brightness: 0.0, saturation: 0.0, ..all.clone() };
         let (all, less) = [all, less].map(|jitter| jitter.draw(&mut rng(1, 2, 3, "color_jitter"))).into();
         for (a, b) in all.into_iter().zip(less) {

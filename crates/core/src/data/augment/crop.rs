@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::{demand, upload};
 use crate::Result;
-use crate::random::below;
+use crate::random::{below, uniform};
 
 /// Padding around the picture, then a square from a uniform place. In YAML: `{kind: crop, pad: 4, fill: reflect}`, `{kind: crop, pad: 0, size: 24}`.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
@@ -24,16 +24,24 @@ pub struct Crop {
 #[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Fill {
-    /// Zeros, which after centring are the mean.
+    /// Zeros: black before centring, the mean after it.
     #[default]
     Zero,
     /// The picture mirrored at its border, whose pixels are not repeated: 2 1 | 0 1 2 | 1 0.
     Reflect,
 }
 
-/// Left and right exchanged with probability one half. In YAML: `{kind: flip}`.
+/// Left and right exchanged. In YAML: `{kind: flip}`.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
-pub struct Flip {}
+pub struct Flip {
+    /// The share of the pictures that are mirrored, above 0 and at most 1; one half if it is left away.
+    #[serde(default = "half")]
+    pub p: f64,
+}
+
+fn half() -> f64 {
+    0.5
+}
 
 /// What one picture shows: the padded picture from this corner on, then mirrored or not.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -66,9 +74,13 @@ impl Crop {
 }
 
 impl Flip {
+    pub(super) fn check(&self) -> Result<()> {
+        demand(self.p > 0.0 && self.p <= 1.0, "flip.p", self.p, "a number above 0 and at most 1")
+    }
+
     /// Whether a picture is mirrored.
     pub(in crate::data) fn draw(&self, rng: &mut ChaCha8Rng) -> bool {
-        below(rng, 2) == 1
+        uniform(rng, 0.0, 1.0) >= 1.0 - self.p
     }
 }
 
@@ -170,7 +182,7 @@ mod tests {
         for sample in 0..10_000 {
             let [row, column] = crop.draw(&mut rng(5, 0, sample, "crop"), [8, 8]);
             places[(row * 5 + column) as usize] += 1;
-            flips += i64::from(Flip {}.draw(&mut rng(5, 0, sample, "flip")));
+            flips += i64::from(Flip { p: 0.5 }.draw(&mut rng(5, 0, sample, "flip")));
         }
         // Expected 400 with a standard deviation of 20, and 5000 with one of 50.
         assert!(places.iter().all(|count| (count - 400).abs() < 90), "{places:?}");

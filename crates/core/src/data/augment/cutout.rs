@@ -4,11 +4,11 @@ use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
-use super::{demand, upload};
+use super::{always, demand, upload};
 use crate::Result;
 use crate::random::{below, uniform};
 
-/// A square of zeros, which after centring are the mean (arXiv:1708.04552): its centre is uniform over the picture, so that it may
+/// A square of zeros, black before centring and the mean after it (arXiv:1708.04552): its centre is uniform over the picture, so that it may
 /// reach over the border. In YAML: `{kind: cutout, size: 16}`.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 pub struct Cutout {
@@ -17,10 +17,6 @@ pub struct Cutout {
     /// The share of the pictures that get one, above 0 and at most 1; all if it is left away.
     #[serde(default = "always")]
     pub p: f64,
-}
-
-fn always() -> f64 {
-    1.0
 }
 
 /// Rows and columns `from..to` of a picture.

@@ -1,9 +1,11 @@
 //! Pictures blended of two.
 
+use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 use tch::Tensor;
 
 use super::cutout::{Area, mask};
+use super::pipeline::{Entry, salted};
 use super::{Augment, Draws, demand};
 use crate::data::{Images, Mix};
 use crate::random::{below, beta, rng};
@@ -22,14 +24,14 @@ pub struct Mixup {
 /// uniform, both once for each step; what counts in the loss is the area that is left of it within the picture. Partners as in
 /// [`Mixup`]. In YAML: `{kind: cutmix, alpha: 1}`.
 ///
-/// With mixup in the list as well, each step takes one of the two, with probability one half each.
+/// Of several mixtures in the list each step takes one, all alike likely.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 pub struct CutMix {
     /// α, above 0, as in mixup.
     pub alpha: f64,
 }
 
-/// How the pictures of one step are mixed. It is drawn from the seed and the step alone, so it is the same in all processes.
+/// How the pictures of one step are mixed. It is drawn from the seed, the step and the view alone, so it is the same in all processes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Plan {
     /// The share of each picture itself.
@@ -43,36 +45,37 @@ pub(super) fn check_alpha(key: &str, alpha: f64) -> Result<()> {
 }
 
 impl Mixup {
-    pub(super) fn draw(&self, seed: u64, step: u64) -> Plan {
-        Plan::Blend(beta(&mut rng(seed, step, 0, "mixup"), self.alpha, self.alpha))
+    pub(super) fn draw(&self, rng: &mut ChaCha8Rng) -> Plan {
+        Plan::Blend(beta(rng, self.alpha, self.alpha))
     }
 }
 
 impl CutMix {
     /// λ, then row and column of the centre.
-    pub(super) fn draw(&self, seed: u64, step: u64, [height, width]: [i64; 2]) -> Plan {
-        let stream = &mut rng(seed, step, 0, "cutmix");
-        let edge = (1.0 - beta(stream, self.alpha, self.alpha)).sqrt();
-        let centre = [height, width].map(|size| below(stream, size as u64) as i64);
+    pub(super) fn draw(&self, rng: &mut ChaCha8Rng, [height, width]: [i64; 2]) -> Plan {
+        let edge = (1.0 - beta(rng, self.alpha, self.alpha)).sqrt();
+        let centre = [height, width].map(|size| below(rng, size as u64) as i64);
         // Half the box to each side of the centre, in whole pixels, as its authors' program has it.
         let size = [height, width].map(|size| (edge * size as f64) as i64 / 2 * 2);
         Plan::Paste(Area::around(centre, size, [height, width]))
     }
 }
 
-/// What the list's mixup and cutmix do to a batch.
-pub(super) fn apply(list: &[Augment], images: Images, Draws { seed, step, samples, .. }: Draws) -> Result<Images> {
+/// What one of a list of mixtures does to a batch.
+pub(super) fn apply(list: &[Entry], images: Images, Draws { seed, step, salt, samples }: Draws) -> Result<Images> {
     let (_, _, h, w) = images.image.size4()?;
-    let place = if list.len() > 1 { below(&mut rng(seed, step, 0, "mix"), list.len() as u64) as usize } else { 0 };
-    let plan = match list.get(place) {
-        Some(Augment::Mixup(mixup)) => mixup.draw(seed, step),
-        Some(Augment::CutMix(cutmix)) => cutmix.draw(seed, step, [h, w]),
+    let stream = |name: &str| rng(seed, step, 0, &salted(name, salt));
+    let place = if list.len() > 1 { below(&mut stream("mix"), list.len() as u64) as usize } else { 0 };
+    let Some(Entry { augment, stream: name }) = list.get(place) else { return Ok(images) };
+    let plan = match augment {
+        Augment::Mixup(mixup) => mixup.draw(&mut stream(name)),
+        Augment::CutMix(cutmix) => cutmix.draw(&mut stream(name), [h, w]),
         _ => return Ok(images),
     };
     if samples.len() % 2 != 0 {
         return Err(user!(
             "augment: `{}` mixes pairs, but each process has {} pictures in a step; choose a batch_size that gives each an even number",
-            list[place].operation(),
+            augment.operation(),
             samples.len()
         ));
     }
@@ -101,6 +104,7 @@ fn partners(x: &Tensor) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pipeline::entries;
     use super::*;
     use tch::{Device, Kind};
 
@@ -145,10 +149,13 @@ mod tests {
     fn shares_and_boxes_follow_beta() {
         let (mut shares, mut sides, mut centres) = (Vec::new(), Vec::new(), [0.0; 2]);
         for step in 0..10_000 {
-            let Plan::Blend(share) = (Mixup { alpha: 1.0 }).draw(5, step) else { panic!("mixup blends") };
+            let Plan::Blend(share) = (Mixup { alpha: 1.0 }).draw(&mut rng(5, step, 0, "mixup")) else {
+                panic!("mixup blends")
+            };
             shares.push(share);
             // In a picture so large that whole pixels do not matter.
-            let Plan::Paste(area) = (CutMix { alpha: 1.0 }).draw(5, step, [1 << 20, 1 << 20]) else {
+            let Plan::Paste(area) = (CutMix { alpha: 1.0 }).draw(&mut rng(5, step, 0, "cutmix"), [1 << 20, 1 << 20])
+            else {
                 panic!("cutmix pastes")
             };
             let Area { rows, columns } = area;
@@ -178,10 +185,10 @@ mod tests {
 
     #[test]
     fn with_both_each_step_takes_one() {
-        let list = [Augment::Mixup(Mixup { alpha: 1.0 }), Augment::CutMix(CutMix { alpha: 1.0 })];
+        let list = entries(vec![Augment::Mixup(Mixup { alpha: 1.0 }), Augment::CutMix(CutMix { alpha: 1.0 })]);
         let mut pasted = 0;
         for step in 0..400 {
-            let draws = Draws { seed: 2, epoch: 0, step, samples: &[0, 1] };
+            let draws = Draws { seed: 2, step, salt: "", samples: &[(0, 0), (0, 1)] };
             let image = apply(&list, images(2), draws).unwrap().image;
             // Of the first picture, 0 to 47, a box is whole numbers.
             pasted += i64::from(image.get(0).equal(&image.get(0).round()));
@@ -192,8 +199,8 @@ mod tests {
 
     #[test]
     fn an_odd_share_is_refused_and_nothing_to_mix_changes_nothing() {
-        let draws = Draws { seed: 2, epoch: 0, step: 0, samples: &[0, 1, 2] };
-        match apply(&[Augment::Mixup(Mixup { alpha: 1.0 })], images(3), draws) {
+        let draws = Draws { seed: 2, step: 0, salt: "", samples: &[(0, 0), (0, 1), (0, 2)] };
+        match apply(&entries(vec![Augment::Mixup(Mixup { alpha: 1.0 })]), images(3), draws) {
             Err(crate::Error::User(text)) => assert!(text.contains("`mixup`") && text.contains("3 pictures"), "{text}"),
             other => panic!("{other:?}"),
         }

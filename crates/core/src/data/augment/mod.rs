@@ -1,41 +1,64 @@
 //! Augmentation of a batch on its device. The parameters of each picture are drawn on the host from its own stream, so that they depend
 //! neither on the rest of the batch nor on the number of processes; those of mixup and cutmix from the stream of the step.
 //!
-//! In YAML `augment:` is a list of blocks in the order in which they act: colours (`color_jitter`, `rand_augment`, `pca_noise`), then, after
-//! centring, places (`affine`, `crop`, `flip`, `cutout`), then mixtures of two pictures (`mixup`, `cutmix`). The keys of each kind are the
-//! fields of its struct.
+//! In YAML `augment:` is a list of blocks, which act in the order in which they are written:
+//!
+//! ```yaml
+//! augment:
+//!   - {kind: random_resized_crop, scale: [0.2, 1], ratio: [0.75, 1.3333], filter: bilinear}
+//!   - {kind: flip}
+//!   - {kind: color_jitter, brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, p: 0.8}
+//!   - {kind: grey, p: 0.2}
+//!   - {kind: centre}
+//!   - {kind: cutout, size: 16}
+//! ```
+//!
+//! - `centre` is the place of `normalise`. Places (`affine`, `crop`, `random_resized_crop`, `flip`, `cutout`) may stand on either side: what
+//!   they bring in is zero, which is black before it and the mean after it.
+//! - Colours (`color_jitter`, `rand_augment`, `pca_noise`, `grey`, `blur`) are those of pixels in [0, 1] and stand before it. Without the
+//!   word pictures are centred right after the last colours, or first if there are none.
+//! - Mixtures of two pictures (`mixup`, `cutmix`) come last; of several each step takes one.
+//! - A kind may stand more than once; each time it draws anew: the second `crop` from the stream `crop#2`, the third from `crop#3`.
+//! - `p` is the share of the pictures that are changed; all if it is left away, but half of them by `flip`.
+//!
+//! The keys of each kind are the fields of its struct.
 
 mod affine;
+mod blur;
 mod colour;
 mod crop;
 mod cutout;
 mod equalize;
 mod mix;
 mod pca;
+mod pipeline;
 mod rand_augment;
+mod resized_crop;
 mod ten_crop;
 #[cfg(test)]
 mod tests;
 
 use std::fmt::Display;
 
-use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 use tch::{Device, Tensor, kind};
 
 pub use affine::Affine;
-pub use colour::ColorJitter;
+pub use blur::Blur;
+pub use colour::{ColorJitter, Grey};
 pub use crop::{Crop, Fill, Flip};
 pub use cutout::Cutout;
 pub use mix::{CutMix, Mixup};
 pub use pca::PcaNoise;
+pub use pipeline::{Draws, Pipeline};
 pub use rand_augment::RandAugment;
+pub use resized_crop::{Filter, RandomResizedCrop};
 pub use ten_crop::ten_crop;
 
-use self::crop::{Window, windows};
-use super::normalise::Normaliser;
-use super::{ImageSet, Images};
-use crate::random::rng;
+pub(super) use pipeline::salted;
+pub(super) use resized_crop::random_part;
+
+use super::ImageSet;
 use crate::{Result, user};
 
 /// One kind of augmentation. In YAML a list of blocks: `- {kind: affine, rotate: 10, …}`, `- {kind: crop, pad: 4}`, `- {kind: flip}`.
@@ -48,10 +71,18 @@ pub enum Augment {
     RandAugment(RandAugment),
     /// Noise along the principal components of the colours.
     PcaNoise(PcaNoise),
+    /// Colours taken away.
+    Grey(Grey),
+    /// Gaussian blur.
+    Blur(Blur),
+    /// The place of centring, if it is not right after the colours.
+    Centre(Centre),
     /// Planar distortion.
     Affine(Affine),
     /// Padding, then a crop.
     Crop(Crop),
+    /// A part of random area and shape, resized.
+    RandomResizedCrop(RandomResizedCrop),
     /// A mirror image, left and right exchanged.
     Flip(Flip),
     /// A square of zeros.
@@ -63,144 +94,73 @@ pub enum Augment {
     CutMix(CutMix),
 }
 
-/// What a kind acts on. A list is in this order, so that its reader sees what happens to a picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    /// Colours in [0, 1], before centring.
-    Colour,
-    /// Places of pixels, after centring, so that the zeros that come in are the mean.
-    Space,
-    /// Pairs of pictures and their labels.
-    Mix,
-}
-
-/// What is done to the pictures of each training batch: colours, centring, places, mixtures.
-#[derive(Debug)]
-pub struct Pipeline {
-    list: Vec<Augment>,
-    normaliser: Normaliser,
-}
-
-/// Where the randomness of a batch comes from.
-#[derive(Debug, Clone, Copy)]
-pub struct Draws<'a> {
-    /// The run's seed.
-    pub seed: u64,
-    /// The epoch that the batch belongs to.
-    pub epoch: u64,
-    /// The training step, counted from the start of the run.
-    pub step: u64,
-    /// The place of each picture in the set.
-    pub samples: &'a [i64],
-}
-
-impl Draws<'_> {
-    /// What `draw` makes of the stream of `operation` on each picture.
-    fn each<T>(&self, operation: &str, mut draw: impl FnMut(&mut ChaCha8Rng) -> T) -> Vec<T> {
-        let stream = |sample: &i64| rng(self.seed, self.epoch, *sample as u64, operation);
-        self.samples.iter().map(|sample| draw(&mut stream(sample))).collect()
-    }
-}
-
-impl Pipeline {
-    /// For pictures `[C, H, W]`.
-    ///
-    /// # Errors
-    /// What [`Augment::check_all`] finds; `pca_noise` without numbers (see [`Augment::settle_all`]).
-    pub fn new(list: Vec<Augment>, normaliser: Normaliser, shape: [i64; 3]) -> Result<Self> {
-        Augment::check_all(&list, shape)?;
-        if list.iter().any(|one| matches!(one, Augment::PcaNoise(PcaNoise { values: None, .. }))) {
-            return Err(pca::unsettled());
-        }
-        Ok(Self { list, normaliser })
-    }
-
-    /// Augments and centres pictures in [0, 1].
-    ///
-    /// # Errors
-    /// An odd number of pictures to mix in pairs; libtorch's.
-    pub fn apply(&self, mut images: Images, draws: Draws) -> Result<Images> {
-        for augment in &self.list[..self.until(Phase::Colour)] {
-            images.image = augment.apply(&images.image, draws)?;
-        }
-        images.image = self.normaliser.apply(&images.image)?;
-        self.apply_centred(images, draws)
-    }
-
-    /// What [`Self::apply`] does after centring.
-    pub(super) fn apply_centred(&self, mut images: Images, draws: Draws) -> Result<Images> {
-        let (colour, mix) = (self.until(Phase::Colour), self.until(Phase::Space));
-        let mut space = &self.list[colour..mix];
-        while let Some((augment, after)) = space.split_first() {
-            (images.image, space) = match space {
-                // In one pass, not two.
-                [Augment::Crop(crop), Augment::Flip(flip), after @ ..] => {
-                    (crop_and_flip(&images.image, Some(crop), Some(flip), draws)?, after)
-                }
-                _ => (augment.apply(&images.image, draws)?, after),
-            };
-        }
-        mix::apply(&self.list[mix..], images, draws)
-    }
-
-    /// Whether colours are changed, which is done before centring.
-    pub(super) fn has_colours(&self) -> bool {
-        self.until(Phase::Colour) > 0
-    }
-
-    fn until(&self, phase: Phase) -> usize {
-        self.list.partition_point(|augment| augment.phase() <= phase)
-    }
-
-    /// Centring alone, as evaluation has it.
-    pub fn normaliser(&self) -> &Normaliser {
-        &self.normaliser
-    }
-}
+/// Pixels in [0, 1] become centred here. In YAML: `{kind: centre}`.
+#[derive(Debug, Clone, Deserialize, PartialEq)]
+pub struct Centre {}
 
 impl Augment {
-    /// Refuses what cannot act on pictures `[C, H, W]`, a kind that stands twice (both would draw the same numbers), and a list that is not
-    /// in the order in which its kinds act.
+    /// Refuses what cannot act on pictures `[C, H, W]`, alone or at its place in the list.
     ///
     /// # Errors
-    /// Names the parameter and its range.
-    pub fn check_all(list: &[Augment], mut shape: [i64; 3]) -> Result<()> {
+    /// Names the parameter and its range, or the kinds that cannot follow each other.
+    pub fn check_all(list: &[Augment], [channels, mut height, mut width]: [i64; 3]) -> Result<()> {
         for (place, augment) in list.iter().enumerate() {
-            let kind = augment.operation();
-            if list[..place].iter().any(|other| other.operation() == kind) {
-                return Err(user!("augment: `{kind}` stands twice; keep one"));
-            }
-            if let Some(later) = list[..place].iter().find(|other| other.phase() > augment.phase()) {
+            let (kind, before) = (augment.operation(), &list[..place]);
+            if let Some(mixture) = before.iter().find(|other| other.mixes() && !augment.mixes()) {
                 return Err(user!(
-                    "augment: `{kind}` acts before `{}`; put it before that in the list",
-                    later.operation()
+                    "augment: `{kind}` stands after `{}`, which mixes pictures that are finished; put it before",
+                    mixture.operation()
                 ));
             }
-            match augment {
-                Augment::ColorJitter(jitter) => jitter.check(shape)?,
-                Augment::RandAugment(list) => list.check(shape)?,
-                Augment::PcaNoise(noise) => noise.check(shape)?,
-                Augment::Affine(affine) => affine.check(shape)?,
-                Augment::Crop(crop) => {
-                    crop.check(shape)?;
-                    [shape[1], shape[2]] = crop.cut([shape[1], shape[2]]);
+            if before.iter().any(|other| matches!(other, Augment::Centre(_))) {
+                match augment {
+                    Augment::Centre(_) => return Err(user!("augment: `centre` stands twice; keep one")),
+                    _ if augment.colours() => {
+                        return Err(user!(
+                            "augment: `{kind}` changes colours in [0, 1], so it cannot stand after `centre`; put it before"
+                        ));
+                    }
+                    _ => {}
                 }
-                Augment::Flip(Flip {}) => {}
-                Augment::Cutout(cutout) => cutout.check(shape)?,
-                Augment::Mixup(Mixup { alpha }) => mix::check_alpha("mixup.alpha", *alpha)?,
-                Augment::CutMix(CutMix { alpha }) => mix::check_alpha("cutmix.alpha", *alpha)?,
             }
+            augment.check([channels, height, width])?;
+            let p = augment.p();
+            demand(p > 0.0 && p <= 1.0, &format!("{kind}.p"), p, "a number above 0 and at most 1")?;
+            [height, width] = augment.size_after([height, width]);
         }
         Ok(())
     }
 
+    fn check(&self, shape: [i64; 3]) -> Result<()> {
+        match self {
+            Augment::ColorJitter(jitter) => jitter.check(shape),
+            Augment::RandAugment(list) => list.check(shape),
+            Augment::PcaNoise(noise) => noise.check(shape),
+            Augment::Grey(grey) => grey.check(shape),
+            Augment::Blur(blur) => blur.check(shape),
+            Augment::Affine(affine) => affine.check(shape),
+            Augment::Crop(crop) => crop.check(shape),
+            Augment::RandomResizedCrop(crop) => crop.check(),
+            Augment::Flip(flip) => flip.check(),
+            Augment::Cutout(cutout) => cutout.check(shape),
+            Augment::Mixup(Mixup { alpha }) => mix::check_alpha("mixup.alpha", *alpha),
+            Augment::CutMix(CutMix { alpha }) => mix::check_alpha("cutmix.alpha", *alpha),
+            Augment::Centre(Centre {}) => Ok(()),
+        }
+    }
+
     /// Edge of training pictures that were squares of `edge` pixels.
     pub fn edge_after(list: &[Augment], edge: i64) -> i64 {
-        let cut = |edge, augment: &Augment| match augment {
-            Augment::Crop(crop) => crop.cut([edge; 2])[0],
-            _ => edge,
-        };
-        list.iter().fold(edge, cut)
+        list.iter().fold(edge, |edge, augment| augment.size_after([edge; 2])[0])
+    }
+
+    /// Height and width of what were pictures of this height and width.
+    fn size_after(&self, picture: [i64; 2]) -> [i64; 2] {
+        match self {
+            Augment::Crop(crop) => crop.cut(picture),
+            Augment::RandomResizedCrop(crop) => crop.cut(picture),
+            _ => picture,
+        }
     }
 
     /// The list with what its kinds take from the training set: the colour statistics of `pca_noise` where none are given.
@@ -218,19 +178,50 @@ impl Augment {
 
     /// Whether it blends pictures and their labels, so that a loss must take [`Images::mix`].
     pub fn mixes(&self) -> bool {
-        self.phase() == Phase::Mix
+        matches!(self, Augment::Mixup(_) | Augment::CutMix(_))
+    }
+
+    /// Whether it changes colours, which it must find in [0, 1].
+    fn colours(&self) -> bool {
+        matches!(
+            self,
+            Augment::ColorJitter(_)
+                | Augment::RandAugment(_)
+                | Augment::PcaNoise(_)
+                | Augment::Grey(_)
+                | Augment::Blur(_)
+        )
+    }
+
+    /// Whether what a pixel becomes depends on where it stands.
+    fn moves(&self) -> bool {
+        match self {
+            Augment::Affine(_) | Augment::Crop(_) | Augment::RandomResizedCrop(_) | Augment::Flip(_) => true,
+            Augment::Cutout(_) | Augment::RandAugment(_) | Augment::Blur(_) => true,
+            Augment::ColorJitter(_) | Augment::PcaNoise(_) | Augment::Grey(_) | Augment::Centre(_) => false,
+            Augment::Mixup(_) | Augment::CutMix(_) => false,
+        }
+    }
+
+    /// The share of the pictures that are changed; 1 for a kind that is always there, or draws by itself whether it is.
+    fn p(&self) -> f64 {
+        match self {
+            Augment::ColorJitter(ColorJitter { p, .. }) | Augment::RandAugment(RandAugment { p, .. }) => *p,
+            Augment::Grey(Grey { p }) | Augment::Blur(Blur { p, .. }) | Augment::Affine(Affine { p, .. }) => *p,
+            _ => 1.0,
+        }
     }
 
     /// Takes the flip out of the list if nothing else in it moves pixels: then it may be done before the colours just as well.
-    pub(super) fn take_lone_flip(list: &mut Vec<Augment>) -> bool {
-        let moves = |augment: &Augment| augment.phase() == Phase::Space || matches!(augment, Augment::RandAugment(_));
-        let mut moving = list.iter().enumerate().filter(|(_, augment)| moves(augment));
+    fn take_lone_flip(list: &mut Vec<Augment>) -> Option<Flip> {
+        let mut moving = list.iter().enumerate().filter(|(_, augment)| augment.moves());
         match (moving.next(), moving.next()) {
-            (Some((place, Augment::Flip(_))), None) => {
+            (Some((place, Augment::Flip(flip))), None) => {
+                let flip = flip.clone();
                 list.remove(place);
-                true
+                Some(flip)
             }
-            _ => false,
+            _ => None,
         }
     }
 
@@ -240,65 +231,28 @@ impl Augment {
             Augment::ColorJitter(_) => "color_jitter",
             Augment::RandAugment(_) => "rand_augment",
             Augment::PcaNoise(_) => "pca_noise",
+            Augment::Grey(_) => "grey",
+            Augment::Blur(_) => "blur",
+            Augment::Centre(_) => "centre",
             Augment::Affine(_) => "affine",
             Augment::Crop(_) => "crop",
+            Augment::RandomResizedCrop(_) => "random_resized_crop",
             Augment::Flip(_) => "flip",
             Augment::Cutout(_) => "cutout",
             Augment::Mixup(_) => "mixup",
             Augment::CutMix(_) => "cutmix",
         }
     }
-
-    fn phase(&self) -> Phase {
-        match self {
-            Augment::ColorJitter(_) | Augment::RandAugment(_) | Augment::PcaNoise(_) => Phase::Colour,
-            Augment::Affine(_) | Augment::Crop(_) | Augment::Flip(_) | Augment::Cutout(_) => Phase::Space,
-            Augment::Mixup(_) | Augment::CutMix(_) => Phase::Mix,
-        }
-    }
-
-    /// Augments `image`, `[N, C, H, W]`, float32, each picture by itself.
-    fn apply(&self, image: &Tensor, draws: Draws) -> Result<Tensor> {
-        let (_, _, h, w) = image.size4()?;
-        let name = self.operation();
-        match self {
-            Augment::ColorJitter(jitter) => colour::jitter(image, &draws.each(name, |rng| jitter.draw(rng))),
-            Augment::RandAugment(list) => list.apply(image, &draws.each(name, |rng| list.draw(rng))),
-            Augment::PcaNoise(noise) => {
-                let shifts: Result<Vec<_>> = draws.each(name, |rng| noise.draw(rng)).into_iter().collect();
-                pca::add(image, &shifts?)
-            }
-            Augment::Affine(affine) => affine::distort(image, &draws.each(name, |rng| affine.draw(rng))),
-            Augment::Crop(crop) => crop_and_flip(image, Some(crop), None, draws),
-            Augment::Flip(flip) => crop_and_flip(image, None, Some(flip), draws),
-            Augment::Cutout(cutout) => cutout::cut(image, &draws.each(name, |rng| cutout.draw(rng, [h, w]))),
-            // Of pairs; see mix::apply.
-            Augment::Mixup(_) | Augment::CutMix(_) => Ok(image.shallow_clone()),
-        }
-    }
-}
-
-/// Crops, then mirrors, each picture as it is drawn.
-fn crop_and_flip(image: &Tensor, crop: Option<&Crop>, flip: Option<&Flip>, draws: Draws) -> Result<Tensor> {
-    let (_, _, h, w) = image.size4()?;
-    let mut plans = vec![Window { row: 0, column: 0, mirrored: false }; draws.samples.len()];
-    if let Some(crop) = crop {
-        for (plan, corner) in plans.iter_mut().zip(draws.each("crop", |rng| crop.draw(rng, [h, w]))) {
-            [plan.row, plan.column] = corner;
-        }
-    }
-    if let Some(flip) = flip {
-        for (plan, mirrored) in plans.iter_mut().zip(draws.each("flip", |rng| flip.draw(rng))) {
-            plan.mirrored = mirrored;
-        }
-    }
-    let (pad, fill) = crop.map_or((0, Fill::Zero), |crop| (crop.pad as i64, crop.fill));
-    windows(image, pad, fill, crop.map_or([h, w], |crop| crop.cut([h, w])), &plans)
 }
 
 /// Refuses the value of a parameter unless it `fits`; `key` is `kind.name`.
 fn demand(fits: bool, key: &str, value: impl Display, range: &str) -> Result<()> {
     if fits { Ok(()) } else { Err(user!("augment: `{key}` is {value}; choose {range}")) }
+}
+
+/// A share that is left away.
+fn always() -> f64 {
+    1.0
 }
 
 /// Host numbers on `device`, without waiting for it: they are copied out of the slice before this returns.

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 use super::affine::{Reading, normalised, read};
 use super::colour::{Levels, brightness, contrast, one_or_three, saturation};
 use super::equalize::{autocontrast, equalize, posterize, sharpness, solarize};
-use super::{demand, grouped};
+use super::{always, demand, grouped};
 use crate::Result;
 use crate::random::below;
 
@@ -23,6 +23,9 @@ pub struct RandAugment {
     /// Marks on the scale of magnitudes, at least 2; 31 if it is left away.
     #[serde(default = "thirty_one")]
     pub bins: u64,
+    /// The share of the pictures that are changed, above 0 and at most 1; all if it is left away.
+    #[serde(default = "always")]
+    pub p: f64,
 }
 
 fn thirty_one() -> u64 {
@@ -202,7 +205,7 @@ mod tests {
 
     #[test]
     fn operations_and_signs_are_uniform_and_unrelated() {
-        let augment = RandAugment { ops: 2, magnitude: 9, bins: 31 };
+        let augment = RandAugment { ops: 2, magnitude: 9, bins: 31, p: 1.0 };
         let (mut pairs, mut negative) = ([[0_i64; 14]; 14], [0_i64; 14]);
         for sample in 0..10_000 {
             let plan = augment.draw(&mut rng(5, 0, sample, "rand_augment"));
@@ -220,7 +223,7 @@ mod tests {
 
     #[test]
     fn pixels_are_rounded_to_bytes() {
-        let augment = RandAugment { ops: 1, magnitude: 0, bins: 31 };
+        let augment = RandAugment { ops: 1, magnitude: 0, bins: 31, p: 1.0 };
         let image = Tensor::from_slice(&[0.4999_f32, 0.2, 1.7, -0.3]).view([1, 1, 2, 2]);
         let found = augment.apply(&image, &[vec![(Operation::Identity, false)]]).unwrap();
         assert_eq!(found, Tensor::from_slice(&[127_f32, 51.0, 255.0, 0.0]).view([1, 1, 2, 2]) / 255.0);

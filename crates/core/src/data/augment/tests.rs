@@ -4,25 +4,33 @@ mod slow;
 mod torchvision;
 
 use super::*;
-use crate::data::Mix;
-use crate::random::below;
+use crate::data::normalise::Normaliser;
+use crate::data::{Images, Mix};
+use crate::random::{below, rng};
 use proptest::prelude::*;
 use tch::Kind;
 
 fn affine() -> Affine {
-    Affine { rotate: 10.0, scale: 0.1, squeeze: 0.2, shear: 15.0, shift: 2.0 }
+    Affine { rotate: 10.0, scale: 0.1, squeeze: 0.2, shear: 15.0, shift: 2.0, p: 1.0 }
 }
 
-/// One of each kind, in order.
+fn resized_crop() -> RandomResizedCrop {
+    RandomResizedCrop { scale: [0.2, 1.0], ratio: [0.75, 1.25], filter: Filter::Bicubic, size: None }
+}
+
+/// One of each kind but `centre`.
 fn all() -> Vec<Augment> {
     let half = [0.5; 3];
     vec![
-        Augment::ColorJitter(ColorJitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1 }),
-        Augment::RandAugment(RandAugment { ops: 2, magnitude: 9, bins: 31 }),
+        Augment::ColorJitter(ColorJitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, p: 1.0 }),
+        Augment::RandAugment(RandAugment { ops: 2, magnitude: 9, bins: 31, p: 1.0 }),
         Augment::PcaNoise(PcaNoise { std: 0.1, values: Some(half), vectors: Some([[0.6, 0.8, 0.0]; 3]) }),
+        Augment::Grey(Grey { p: 0.5 }),
+        Augment::Blur(Blur { kernel: 5, sigma: [0.1, 2.0], p: 0.5 }),
+        Augment::RandomResizedCrop(resized_crop()),
         Augment::Affine(affine()),
         Augment::Crop(Crop { pad: 2, fill: Fill::Reflect, size: None }),
-        Augment::Flip(Flip {}),
+        Augment::Flip(Flip { p: 0.5 }),
         Augment::Cutout(Cutout { size: 4, p: 0.5 }),
         Augment::Mixup(Mixup { alpha: 0.2 }),
         Augment::CutMix(CutMix { alpha: 1.0 }),
@@ -43,6 +51,9 @@ augment:
   - {kind: color_jitter, brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1}
   - {kind: rand_augment, ops: 2, magnitude: 9, bins: 31}
   - {kind: pca_noise, std: 0.1, values: [0.5, 0.5, 0.5], vectors: [[0.6, 0.8, 0], [0.6, 0.8, 0], [0.6, 0.8, 0]]}
+  - {kind: grey, p: 0.5}
+  - {kind: blur, kernel: 5, sigma: [0.1, 2], p: 0.5}
+  - {kind: random_resized_crop, scale: [0.2, 1], ratio: [0.75, 1.25], filter: bicubic}
   - {kind: affine, rotate: 10, scale: 0.1, squeeze: 0.2, shear: 15, shift: 2}
   - {kind: crop, pad: 2, fill: reflect}
   - {kind: flip}
@@ -67,17 +78,19 @@ fn read(config: &str) -> Result<Vec<Augment>> {
 fn a_list_is_read_from_yaml() {
     assert_eq!(read(CONFIG).unwrap(), all());
     let mut expected = all();
-    expected[1] = Augment::RandAugment(RandAugment { ops: 2, magnitude: 9, bins: 31 });
+    expected[1] = Augment::RandAugment(RandAugment { ops: 2, magnitude: 9, bins: 31, p: 1.0 });
     expected[2] = Augment::PcaNoise(PcaNoise { std: 0.1, values: None, vectors: None });
-    expected[4] = Augment::Crop(Crop { pad: 2, fill: Fill::Zero, size: None });
-    expected[6] = Augment::Cutout(Cutout { size: 4, p: 1.0 });
+    expected[3] = Augment::Grey(Grey { p: 1.0 });
+    expected[4] = Augment::Blur(Blur { kernel: 5, sigma: [0.1, 2.0], p: 1.0 });
+    expected[7] = Augment::Crop(Crop { pad: 2, fill: Fill::Zero, size: None });
+    expected[9] = Augment::Cutout(Cutout { size: 4, p: 1.0 });
     let (from, to) = CONFIG.split_once(", values").unwrap();
     let short = format!("{from}}}{}", &to[to.find('\n').unwrap()..]);
     let short = [", bins: 31", ", fill: reflect", ", p: 0.5"].iter().fold(short, |text, key| text.replace(key, ""));
     assert_eq!(read(&short).unwrap(), expected);
     for (from, to, words) in [
         ("fill: reflect", "fill: mirror", "zero, reflect"),
-        ("size: 4", "edge: 4", "augment[6].size: missing"),
+        ("size: 4", "edge: 4", "augment[9].size: missing"),
         ("[[0.6, 0.8, 0], ", "[", "must be a list of 3 values"),
         ("hue: 0.1", "hues: 0.1", "did you mean hue?"),
     ] {
@@ -97,13 +110,35 @@ fn what_cannot_act_is_refused() {
     let refused = |one: Augment, word: &str| refused_in([3, 28, 32], &[one], word);
     Augment::check_all(&all(), [3, 28, 32]).unwrap();
 
-    refused_in([1, 28, 28], &[Augment::Flip(Flip {}), Augment::Flip(Flip {})], "`flip` stands twice");
-    let list = all();
-    for (later, earlier) in [(3, 0), (4, 2), (6, 1), (7, 6), (8, 0)] {
-        let words = format!("`{}` acts before `{}`", list[earlier].operation(), list[later].operation());
-        refused_in([3, 28, 28], &[list[later].clone(), list[earlier].clone()], &words);
+    let (list, centre) = (all(), || Augment::Centre(Centre {}));
+    refused_in([3, 28, 28], &[centre(), Augment::Flip(Flip { p: 0.5 }), centre()], "`centre` stands twice");
+    for colour in 0..5 {
+        let words = format!("`{}` changes colours in [0, 1]", list[colour].operation());
+        refused_in([3, 28, 28], &[centre(), list[colour].clone()], &words);
     }
-    for (place, words) in [(0, "not those of 2 channels"), (1, "not those of 2 channels"), (2, "is for RGB pictures")] {
+    for (mixture, one) in [(10, centre()), (11, list[8].clone()), (10, list[0].clone())] {
+        let words = format!("`{}` stands after `{}`", one.operation(), list[mixture].operation());
+        refused_in([3, 28, 28], &[list[mixture].clone(), one], &words);
+    }
+    refused(Augment::Flip(Flip { p: 0.0 }), "`flip.p` is 0");
+    refused(Augment::Grey(Grey { p: 1.5 }), "`grey.p` is 1.5; choose a number above 0 and at most 1");
+    refused(Augment::Blur(Blur { kernel: 4, sigma: [0.1, 2.0], p: 1.0 }), "`blur.kernel` is 4; choose an odd number");
+    refused(Augment::Blur(Blur { kernel: 57, sigma: [0.1, 2.0], p: 1.0 }), "`blur.kernel` is 57");
+    refused(Augment::Blur(Blur { kernel: 5, sigma: [0.0, 2.0], p: 1.0 }), "`blur.sigma` is [0, 2]");
+    let crop = |change: fn(&mut RandomResizedCrop)| {
+        let mut crop = resized_crop();
+        change(&mut crop);
+        Augment::RandomResizedCrop(crop)
+    };
+    refused(crop(|crop| crop.scale = [0.5, 1.5]), "`random_resized_crop.scale` is [0.5, 1.5]");
+    refused(crop(|crop| crop.ratio = [2.0, 1.0]), "`random_resized_crop.ratio` is [2, 1]");
+    refused(crop(|crop| crop.size = Some(0)), "`random_resized_crop.size` is 0");
+    for (place, words) in [
+        (0, "not those of 2 channels"),
+        (1, "not those of 2 channels"),
+        (2, "is for RGB pictures"),
+        (3, "is for RGB pictures"),
+    ] {
         refused_in([2, 28, 28], &list[place..=place], words);
     }
 
@@ -118,7 +153,7 @@ fn what_cannot_act_is_refused() {
     refused(Augment::Cutout(Cutout { size: 65, p: 1.0 }), "`cutout.size` is 65");
     refused(Augment::Cutout(Cutout { size: 4, p: 0.0 }), "`cutout.p` is 0; choose a number above 0 and at most 1");
 
-    let jitter = ColorJitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1 };
+    let jitter = ColorJitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, p: 1.0 };
     refused(
         Augment::ColorJitter(ColorJitter { brightness: -0.1, ..jitter.clone() }),
         "`color_jitter.brightness` is -0.1",
@@ -130,7 +165,7 @@ fn what_cannot_act_is_refused() {
         "`color_jitter.hue` is 0.6; choose a number from 0 to 0.5",
     );
 
-    let rand = RandAugment { ops: 2, magnitude: 9, bins: 31 };
+    let rand = RandAugment { ops: 2, magnitude: 9, bins: 31, p: 1.0 };
     refused(
         Augment::RandAugment(RandAugment { ops: 0, ..rand.clone() }),
         "`rand_augment.ops` is 0; choose a whole number from 1 to 14",
@@ -179,15 +214,15 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(30))]
     #[test]
     fn a_picture_does_not_depend_on_the_rest_of_its_batch(seed: u64, epoch: u64, order in Just((0..9_i64).collect::<Vec<_>>()).prop_shuffle(), left in 1..9_usize) {
-        let alone: Vec<Augment> = all().into_iter().filter(|one| one.phase() < Phase::Mix).collect();
+        let alone: Vec<Augment> = all().into_iter().filter(|one| !one.mixes()).collect();
         let pipeline = Pipeline::new(alone, Normaliser::given(Tensor::from(0.5_f32).view([1, 1, 1, 1]), None), [3, 12, 14]).unwrap();
-        let samples = [40, 41, 7, 0, 99, 3, 12, 5, 1_000];
-        let whole = pipeline.apply(pictures(9), Draws { seed, epoch, step: 0, samples: &samples }).unwrap();
+        let samples = [40, 41, 7, 0, 99, 3, 12, 5, 1_000].map(|sample| (epoch, sample));
+        let whole = pipeline.view(&pictures(9), Draws { seed, step: 0, salt: "a", samples: &samples }).unwrap();
         let places = &order[..left];
         let index = Tensor::from_slice(places);
         let part = Images { image: pictures(9).image.index_select(0, &index), label: index.shallow_clone(), mix: None };
-        let samples: Vec<i64> = places.iter().map(|place| samples[*place as usize]).collect();
-        let part = pipeline.apply(part, Draws { seed, epoch, step: 5, samples: &samples }).unwrap();
+        let samples: Vec<(u64, i64)> = places.iter().map(|place| samples[*place as usize]).collect();
+        let part = pipeline.view(&part, Draws { seed, step: 5, salt: "a", samples: &samples }).unwrap();
         prop_assert_eq!(part.image, whole.image.index_select(0, &index));
         prop_assert_eq!(part.label, index);
     }
@@ -199,10 +234,10 @@ fn layout_in_memory_changes_nothing() {
     for augment in all() {
         let pipeline = Pipeline::new(vec![augment.clone()], Normaliser::none(), [3, 12, 14]).unwrap();
         for seed in 0..150 {
-            let draws = Draws { seed, epoch: 0, step: 0, samples: &[5, 8] };
-            let usual = pipeline.apply(pictures(2), draws).unwrap();
+            let draws = Draws { seed, step: 0, salt: "", samples: &[(0, 5), (0, 8)] };
+            let usual = pipeline.view(&pictures(2), draws).unwrap();
             let image = torch_ext::channels_last(&pictures(2).image).unwrap();
-            let found = pipeline.apply(Images { image, ..pictures(2) }, draws).unwrap();
+            let found = pipeline.view(&Images { image, ..pictures(2) }, draws).unwrap();
             let apart = (found.image - usual.image).abs().max().double_value(&[]);
             assert!(apart < 1e-6, "{augment:?}, seed {seed}: {apart}");
         }
@@ -214,25 +249,26 @@ fn every_kind_changes_pictures() {
     let set = || pictures(8);
     for augment in all() {
         let pipeline = Pipeline::new(vec![augment.clone()], Normaliser::none(), [3, 12, 14]).unwrap();
-        let draws = |seed| Draws { seed, epoch: 0, step: 0, samples: &[0, 1, 2, 3, 4, 5, 6, 7] };
-        let one = pipeline.apply(set(), draws(1)).unwrap();
+        let samples: Vec<(u64, i64)> = (0..8).map(|sample| (0, sample)).collect();
+        let draws = |seed| Draws { seed, step: 0, salt: "", samples: &samples };
+        let one = pipeline.view(&set(), draws(1)).unwrap();
         assert_ne!(one.image, set().image, "{augment:?}");
-        assert_ne!(one.image, pipeline.apply(set(), draws(2)).unwrap().image, "{augment:?}");
+        assert_ne!(one.image, pipeline.view(&set(), draws(2)).unwrap().image, "{augment:?}");
         assert_eq!(one.image.size(), set().image.size());
-        assert_eq!((one.image.kind(), one.mix.is_some()), (Kind::Float, augment.phase() == Phase::Mix));
+        assert_eq!((one.image.kind(), one.mix.is_some()), (Kind::Float, augment.mixes()));
     }
 }
 
 #[test]
 fn mixtures_come_after_everything_else() {
-    let samples = [3, 9, 4, 1];
-    let draws = Draws { seed: 3, epoch: 2, step: 9, samples: &samples };
+    let samples = [(2, 3), (2, 9), (2, 4), (2, 1)];
+    let draws = Draws { seed: 3, step: 9, salt: "", samples: &samples };
     let run = |list: Vec<Augment>| {
         let mean = Normaliser::given(Tensor::from(0.5_f32).view([1, 1, 1, 1]), None);
-        Pipeline::new(list, mean, [3, 12, 14]).unwrap().apply(pictures(4), draws).unwrap()
+        Pipeline::new(list, mean, [3, 12, 14]).unwrap().view(&pictures(4), draws).unwrap()
     };
     let mut list = all();
-    list.truncate(7);
+    list.retain(|one| !one.mixes());
     let before = run(list.clone());
     list.push(Augment::Mixup(Mixup { alpha: 1.0 }));
     let after = run(list);
@@ -250,12 +286,12 @@ fn a_crop_and_the_flip_after_it_are_one_after_the_other() {
         label: Tensor::zeros([4], (Kind::Int64, Device::Cpu)),
         mix: None,
     };
-    let samples = [7, 0, 31, 5];
-    let draws = Draws { seed: 3, epoch: 2, step: 9, samples: &samples };
-    let list = vec![Augment::Crop(Crop { pad: 2, fill: Fill::Zero, size: None }), Augment::Flip(Flip {})];
-    let found = Pipeline::new(list, Normaliser::none(), [3, 8, 8]).unwrap().apply(images(), draws).unwrap().image;
+    let samples = [(2, 7), (2, 0), (2, 31), (2, 5)];
+    let draws = Draws { seed: 3, step: 9, salt: "", samples: &samples };
+    let list = vec![Augment::Crop(Crop { pad: 2, fill: Fill::Zero, size: None }), Augment::Flip(Flip { p: 0.5 })];
+    let found = Pipeline::new(list, Normaliser::none(), [3, 8, 8]).unwrap().view(&images(), draws).unwrap().image;
     let padded = images().image.constant_pad_nd([2; 4]);
-    for (i, sample) in samples.into_iter().enumerate() {
+    for (i, (_, sample)) in samples.into_iter().enumerate() {
         let stream = &mut rng(3, 2, sample as u64, "crop");
         let (row, column) = (below(stream, 5) as i64, below(stream, 5) as i64);
         let mut expected = padded.get(i as i64).narrow(1, row, 8).narrow(2, column, 8);
@@ -263,5 +299,81 @@ fn a_crop_and_the_flip_after_it_are_one_after_the_other() {
             expected = expected.flip([2]);
         }
         assert_eq!(found.get(i as i64), expected);
+    }
+}
+
+/// Half of what is seen is subtracted, so that black becomes -0.5 and the mean 0.
+fn half() -> Normaliser {
+    Normaliser::given(Tensor::from(0.5_f32).view([1, 1, 1, 1]), None)
+}
+
+fn seen(list: Vec<Augment>, draws: Draws) -> Tensor {
+    Pipeline::new(list, half(), [3, 12, 14]).unwrap().view(&pictures(4), draws).unwrap().image
+}
+
+#[test]
+fn a_list_acts_as_it_is_written() {
+    let samples = [(2, 3), (2, 9), (0, 4), (2, 1)];
+    let draws = Draws { seed: 3, step: 9, salt: "", samples: &samples };
+    let (crop, flip) = (Crop { pad: 2, fill: Fill::Zero, size: None }, Flip { p: 0.5 });
+    let (crop, flip, centre) = (Augment::Crop(crop), Augment::Flip(flip), Augment::Centre(Centre {}));
+    let (grey, jitter) = (Augment::Grey(Grey { p: 0.5 }), all()[0].clone());
+    // Where centring stands that nobody wrote: after the last colours.
+    for (short, long) in [
+        (vec![], vec![centre.clone()]),
+        (vec![crop.clone(), flip.clone()], vec![centre.clone(), crop.clone(), flip.clone()]),
+        (
+            vec![jitter.clone(), grey.clone(), flip.clone()],
+            vec![jitter.clone(), grey.clone(), centre.clone(), flip.clone()],
+        ),
+        (vec![crop.clone(), grey.clone(), flip.clone()], vec![crop.clone(), grey, centre.clone(), flip.clone()]),
+    ] {
+        assert_eq!(seen(short, draws), seen(long, draws));
+    }
+    // Black before it, the mean after it.
+    let (black, mean) = (seen(vec![crop.clone(), centre.clone()], draws), seen(vec![centre, crop.clone()], draws));
+    let outside = mean.eq(0.0).logical_and(&black.eq(-0.5));
+    assert!(bool::try_from(outside.any()).unwrap());
+    assert_eq!(black.masked_fill(&outside, 0.0), mean);
+    // Twice is one after the other, with other draws.
+    let twice = seen(vec![crop.clone(), crop.clone()], draws);
+    let once = seen(vec![crop.clone()], draws);
+    assert_ne!(twice, once);
+    let streams: Vec<String> =
+        pipeline::entries(vec![crop.clone(), flip, crop.clone(), crop]).into_iter().map(|entry| entry.stream).collect();
+    assert_eq!(streams, ["crop", "flip", "crop#2", "crop#3"]);
+}
+
+#[test]
+fn a_share_of_the_pictures_is_changed_and_views_differ() {
+    let list = || vec![Augment::Grey(Grey { p: 0.3 })];
+    let pipeline = Pipeline::new(list(), Normaliser::none(), [3, 1, 1]).unwrap();
+    let n = 10_000;
+    let image = Tensor::from_slice(&[0.9_f32, 0.1, 0.4]).view([1, 3, 1, 1]).expand([n, -1, -1, -1], false);
+    let images = Images { image, label: Tensor::zeros([n], (Kind::Int64, Device::Cpu)), mix: None };
+    let samples: Vec<(u64, i64)> = (0..n).map(|sample| (0, sample)).collect();
+    let grey = |salt| {
+        let found = pipeline.view(&images, Draws { seed: 5, step: 0, salt, samples: &samples }).unwrap().image;
+        found.select(1, 0).eq_tensor(&found.select(1, 1)).view(-1)
+    };
+    let count = |which: &Tensor| i64::try_from(which.sum(Kind::Int64)).unwrap();
+    let (plain, weak) = (grey(""), grey("weak"));
+    // Expected 3000 with a standard deviation of 46, and 900 with one of 29 in both.
+    assert!((count(&plain) - 3000).abs() < 190 && (count(&weak) - 3000).abs() < 190);
+    assert!((count(&plain.logical_and(&weak)) - 900).abs() < 120);
+    assert_eq!(plain, grey(""));
+}
+
+#[test]
+fn centring_needs_something_to_centre_by() {
+    match Pipeline::new(vec![Augment::Centre(Centre {})], Normaliser::none(), [1, 28, 28]) {
+        Err(crate::Error::User(text)) => assert!(text.contains("`centre` has no numbers"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    let mean = Normaliser::given(Tensor::zeros([1, 3, 8, 8], (Kind::Float, Device::Cpu)), None);
+    let large = RandomResizedCrop { size: Some(9), ..resized_crop() };
+    match Pipeline::new(vec![Augment::RandomResizedCrop(large), Augment::Centre(Centre {})], mean, [3, 8, 8]) {
+        Err(crate::Error::User(text)) => assert!(text.contains("put `centre` before"), "{text}"),
+        other => panic!("{other:?}"),
     }
 }

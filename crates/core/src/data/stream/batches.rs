@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 use super::Stream;
-use super::loader::{CHUNK, Done, Loader, Reader, Task, chunks};
-use crate::data::{Cursor, Draws, Images, Normalise};
+use super::loader::{CHUNK, Done, Drawn, Loader, Reader, Task, chunks};
+use crate::data::{Cursor, Draws, Flip, Images, Normalise, Pipeline};
 use crate::random::order;
 use crate::{Result, user};
 
@@ -38,25 +38,40 @@ pub(super) struct Batches<'a> {
     loader: Loader<'a>,
     /// Places of a batch.
     most: usize,
-    training: Option<Cursor>,
+    training: Option<Training<'a>>,
     /// An error was the last thing that came.
     ended: bool,
 }
 
+/// The step that is next, and the views of its pictures.
+struct Training<'a> {
+    at: Cursor,
+    /// Salt and pipeline of each.
+    views: Vec<(&'a str, &'a Pipeline)>,
+}
+
 /// The iteration, or the error that keeps it from starting.
-pub(super) fn boxed<'a>(batches: Result<Batches<'a>>) -> Box<dyn Iterator<Item = Result<Images>> + 'a> {
+pub(super) fn boxed<'a>(batches: Result<Batches<'a>>) -> Box<dyn Iterator<Item = Result<Vec<Images>>> + 'a> {
     match batches {
         Ok(batches) => Box::new(batches),
         Err(error) => Box::new(std::iter::once(Err(error))),
     }
 }
 
+/// Of one view that one.
+pub(super) fn only<'a>(
+    batches: Box<dyn Iterator<Item = Result<Vec<Images>>> + 'a>,
+) -> Box<dyn Iterator<Item = Result<Images>> + 'a> {
+    Box::new(batches.map(|views| views.map(|mut views| views.swap_remove(0))))
+}
+
 impl<'a> Batches<'a> {
-    /// Training batches without end.
-    pub(super) fn from(stream: &'a Stream, at: Cursor) -> Result<Self> {
+    /// Training batches without end, in a view for each salt and pipeline.
+    pub(super) fn training(stream: &'a Stream, at: Cursor, views: Vec<(&'a str, &'a Pipeline)>) -> Result<Self> {
         let share = (at.batch / at.world) as usize;
-        let tasks = Training { at, len: stream.train.index.len(), order: None };
-        Self::start(stream, &stream.train, share, Box::new(tasks.flatten()), Some(at))
+        let drawn = views.iter().map(|(salt, pipeline)| ((*salt).to_string(), pipeline.early_flip().cloned()));
+        let tasks = Tasks { at, views: drawn.collect(), len: stream.train.index.len(), orders: Vec::new() };
+        Self::start(stream, &stream.train, share, Box::new(tasks.flatten()), Some(Training { at, views }))
     }
 
     /// The pictures of `reader` at these places once.
@@ -75,25 +90,32 @@ impl<'a> Batches<'a> {
         reader: &'a Arc<Reader>,
         most: usize,
         tasks: Box<dyn Iterator<Item = Task> + 'a>,
-        training: Option<Cursor>,
+        training: Option<Training<'a>>,
     ) -> Result<Self> {
         let ahead = AHEAD * most.div_ceil(CHUNK) + stream.workers;
         let loader = Loader::start(reader, stream.workers, ahead, tasks)?;
         Ok(Self { stream, reader, loader, most, training, ended: false })
     }
 
-    /// The next batch; `None` after the last.
-    fn batch(&mut self) -> Result<Option<Images>> {
+    /// Whether view `place` is of pictures that are centred as they are copied.
+    fn centred(&self, place: usize) -> bool {
+        self.training.as_ref().is_none_or(|training| training.views[place].1.centres_first())
+    }
+
+    /// The next batch, in each of its views; `None` after the last.
+    fn batch(&mut self) -> Result<Option<Vec<Images>>> {
         let Self { stream, reader, .. } = *self;
-        let table = if self.training.is_some() { &stream.tables.0 } else { &stream.tables.1 };
-        let mut filling = Filling::new(reader, self.most, stream.device)?;
+        let views = self.training.as_ref().map_or(1, |training| training.views.len());
+        let table = |centred| if centred { &stream.tables.centred } else { &stream.tables.unit };
+        let tables: Vec<&Table> = (0..views).map(|place| table(self.centred(place))).collect();
+        let mut filling = Filling::new(reader, self.most, views, stream.device)?;
         while let Some(done) = self.loader.next() {
             let done = done?;
             let fate = if self.training.is_some() { "replaced by the next" } else { "left out" };
             for (sample, reason) in &done.bad {
                 stream.bad.add(reader.index.told(*sample), fate, reason)?;
             }
-            filling.add(&done, reader, table)?;
+            filling.add(&done, reader, &tables)?;
             self.loader.recycle(done.squares);
             // Where all pictures of a batch were left out, the next takes its place.
             if done.last && (self.training.is_some() || !filling.samples.is_empty()) {
@@ -104,33 +126,37 @@ impl<'a> Batches<'a> {
         match &mut self.training {
             None if filling.samples.is_empty() => Ok(None),
             None => {
-                let (mut images, _) = filling.images(reader, stream.device)?;
+                let (mut views, _) = filling.images(reader, stream.device)?;
                 if stream.device != Device::Cpu {
-                    images.image = stream.pipeline.normaliser().apply(&images.image)?;
+                    for images in &mut views {
+                        images.image = stream.pipeline.normaliser().apply(&images.image)?;
+                    }
                 }
-                Ok(Some(images))
+                Ok(Some(views))
             }
             Some(_) if !full => Err(user!("no picture of the training set can be read; mend it, or choose another")),
-            Some(at) => {
+            Some(Training { at, views }) => {
                 let (images, samples) = filling.images(reader, stream.device)?;
                 let Cursor { seed, step, .. } = *at;
                 at.step += 1;
-                let epoch = step / at.steps_per_epoch(reader.index.len());
-                let draws = Draws { seed, epoch, step, samples: &samples };
-                if stream.device == Device::Cpu && !stream.pipeline.has_colours() {
-                    stream.pipeline.apply_centred(images, draws).map(Some)
-                } else {
-                    stream.pipeline.apply(images, draws).map(Some)
-                }
+                let view = |(images, (salt, pipeline)): (&Images, &(&str, &Pipeline))| {
+                    let draws = Draws { seed, step, salt, samples: &samples };
+                    if stream.device == Device::Cpu && pipeline.centres_first() {
+                        pipeline.view_centred(images, draws)
+                    } else {
+                        pipeline.view(images, draws)
+                    }
+                };
+                images.iter().zip(&*views).map(view).collect::<Result<_>>().map(Some)
             }
         }
     }
 }
 
 impl Iterator for Batches<'_> {
-    type Item = Result<Images>;
+    type Item = Result<Vec<Images>>;
 
-    fn next(&mut self) -> Option<Result<Images>> {
+    fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
             return None;
         }
@@ -142,77 +168,101 @@ impl Iterator for Batches<'_> {
 
 /// A batch that squares are poured into.
 struct Filling {
-    /// `[N, H, W, 3]` on the host: float32 for the CPU; bytes for other devices, in memory that is copied from without waiting.
-    squares: Tensor,
-    samples: Vec<i64>,
+    /// For each view `[N, H, W, 3]` on the host: float32 for the CPU; bytes for other devices, in memory that is copied from without waiting.
+    views: Vec<Tensor>,
+    /// Epoch and number of each picture.
+    samples: Vec<(u64, i64)>,
 }
 
 impl Filling {
-    fn new(reader: &Reader, most: usize, device: Device) -> Result<Self> {
+    fn new(reader: &Reader, most: usize, views: usize, device: Device) -> Result<Self> {
         let (edge, kind) = (i64::from(reader.edge), if device == Device::Cpu { Kind::Float } else { Kind::Uint8 });
-        let mut squares = Tensor::f_empty([most as i64, edge, edge, 3], (kind, Device::Cpu))?;
-        if device.is_cuda() {
-            squares = squares.f_pin_memory(device)?;
-        }
-        Ok(Self { squares, samples: Vec::with_capacity(most) })
+        let empty = |_| -> Result<Tensor> {
+            let squares = Tensor::f_empty([most as i64, edge, edge, 3], (kind, Device::Cpu))?;
+            Ok(if device.is_cuda() { squares.f_pin_memory(device)? } else { squares })
+        };
+        Ok(Self { views: (0..views).map(empty).collect::<Result<_>>()?, samples: Vec::with_capacity(most) })
     }
 
-    fn add(&mut self, done: &Done, reader: &Reader, table: &Table) -> Result<()> {
+    fn add(&mut self, done: &Done, reader: &Reader, tables: &[&Table]) -> Result<()> {
         let (at, n, edge) = (self.samples.len(), done.samples.len(), i64::from(reader.edge));
-        let bytes = &done.squares[..n * reader.square_bytes()];
-        if self.squares.kind() == Kind::Float {
-            torch_ext::look_up_pixels(bytes, &table.0, &self.squares, at)?;
-        } else if n > 0 {
-            let bytes = Tensor::f_from_data_size(bytes, &[n as i64, edge, edge, 3], Kind::Uint8)?;
-            self.squares.f_narrow(0, at as i64, n as i64)?.f_copy_(&bytes)?;
+        let blocks = done.squares.chunks_exact(done.places * reader.square_bytes());
+        for ((squares, table), block) in self.views.iter().zip(tables).zip(blocks) {
+            let bytes = &block[..n * reader.square_bytes()];
+            if squares.kind() == Kind::Float {
+                torch_ext::look_up_pixels(bytes, &table.0, squares, at)?;
+            } else if n > 0 {
+                let bytes = Tensor::f_from_data_size(bytes, &[n as i64, edge, edge, 3], Kind::Uint8)?;
+                squares.f_narrow(0, at as i64, n as i64)?.f_copy_(&bytes)?;
+            }
         }
-        self.samples.extend(&done.samples);
+        self.samples.extend(done.samples.iter().map(|sample| (done.epoch, *sample)));
         Ok(())
     }
 
-    /// The pictures on the device (on others than the CPU in [0, 1]), channels last in memory, and their numbers.
-    fn images(self, reader: &Reader, device: Device) -> Result<(Images, Vec<i64>)> {
+    /// The pictures of each view on the device (on others than the CPU in [0, 1]), channels last in memory, and their epochs and numbers.
+    fn images(self, reader: &Reader, device: Device) -> Result<(Vec<Images>, Vec<(u64, i64)>)> {
         let n = self.samples.len() as i64;
-        let mut image = self.squares.f_narrow(0, 0, n)?.f_permute([0, 3, 1, 2])?;
-        let labels: Vec<i64> = self.samples.iter().map(|sample| reader.index.label(*sample)).collect();
+        let labels: Vec<i64> = self.samples.iter().map(|(_, sample)| reader.index.label(*sample)).collect();
         let mut label = Tensor::f_from_slice(&labels)?;
+        if device.is_cuda() {
+            label = label.f_pin_memory(device)?;
+        }
         if device != Device::Cpu {
-            image =
-                image.f_to_device_(device, Kind::Uint8, true, false)?.f_to_kind(Kind::Float)?.f_div_scalar_(255.0)?;
-            if device.is_cuda() {
-                label = label.f_pin_memory(device)?;
-            }
             label = label.f_to_device_(device, Kind::Int64, true, false)?;
         }
-        Ok((Images { image, label, mix: None }, self.samples))
+        let view = |squares: &Tensor| -> Result<Images> {
+            let mut image = squares.f_narrow(0, 0, n)?.f_permute([0, 3, 1, 2])?;
+            if device != Device::Cpu {
+                let bytes = image.f_to_device_(device, Kind::Uint8, true, false)?;
+                image = bytes.f_to_kind(Kind::Float)?.f_div_scalar_(255.0)?;
+            }
+            Ok(Images { image, label: label.shallow_clone(), mix: None })
+        };
+        Ok((self.views.iter().map(view).collect::<Result<_>>()?, self.samples))
     }
 }
 
 /// The tasks of step after step.
-struct Training {
+struct Tasks {
     at: Cursor,
+    /// As [`Drawn::views`].
+    views: Arc<[(String, Option<Flip>)]>,
     len: u64,
-    /// The order of an epoch.
-    order: Option<(u64, Arc<[i64]>)>,
+    /// Those of the epochs that the last step saw.
+    orders: Vec<(u64, Arc<[i64]>)>,
 }
 
-impl Iterator for Training {
+impl Tasks {
+    /// The order of an epoch.
+    fn order(&mut self, epoch: u64) -> Arc<[i64]> {
+        if let Some((_, order)) = self.orders.iter().find(|(of, _)| *of == epoch) {
+            return order.clone();
+        }
+        let order: Arc<[i64]> = order(self.at.seed, epoch, self.len).into();
+        self.orders.push((epoch, order.clone()));
+        order
+    }
+}
+
+impl Iterator for Tasks {
     type Item = Vec<Task>;
 
-    /// The share of this process in the batch of the next step: a contiguous slice of the global batch.
+    /// The share of this process in the batch of the next step.
     fn next(&mut self) -> Option<Vec<Task>> {
-        let Cursor { seed, step, rank, world, batch } = self.at;
-        let steps = self.at.steps_per_epoch(self.len);
-        let epoch = step / steps;
-        let order = match self.order.take() {
-            Some((of, order)) if of == epoch => order,
-            _ => order(seed, epoch, self.len).into(),
-        };
-        self.order = Some((epoch, order.clone()));
+        let places = self.at.places(self.len);
+        self.orders.retain(|(of, _)| places.iter().any(|(epoch, _)| epoch == of));
+        let mut tasks = Vec::new();
+        for (epoch, range) in places {
+            let (order, seed) = (self.order(epoch), self.at.seed);
+            let draws = Drawn { seed, epoch, views: self.views.clone() };
+            let task = |(places, _)| Task { order: order.clone(), places, draws: Some(draws.clone()), last: false };
+            tasks.extend(chunks(range.start, range.end).map(task));
+        }
+        if let Some(task) = tasks.last_mut() {
+            task.last = true;
+        }
         self.at.step += 1;
-        let share = (batch / world) as usize;
-        let start = (step % steps * batch + rank * batch / world) as usize;
-        let task = |(places, last)| Task { order: order.clone(), places, draws: Some((seed, epoch)), last };
-        Some(chunks(start, start + share).map(task).collect())
+        Some(tasks)
     }
 }

@@ -12,8 +12,11 @@ use png::{ColorType, Transformations};
 
 use super::bad::Reason;
 use super::jpeg::{Jpeg, frame};
-use super::view::{Cut, Filter};
+use super::view::Cut;
+use crate::data::Filter;
 
+/// Bytes of a pixel.
+pub(super) const CHANNELS: usize = 3;
 /// Most pixels of a picture that is decoded: 178,956,970, from where Pillow takes it for an attack, too.
 pub(super) const MOST_PIXELS: u64 = (1 << 30) / 6;
 /// Most pixels of a resized picture.
@@ -48,26 +51,28 @@ impl Scratch {
         self.file.capacity() + self.pixels.capacity() + self.whole.capacity() + self.resizer.size_of_internal_buffers()
     }
 
-    /// Decodes [`Self::file`] and fills `square`, `edge` × `edge` × 3 bytes, with what `cut` chooses for the picture's (width, height).
-    pub(super) fn square(
+    /// Decodes [`Self::file`] and fills each of `squares`, `edge` × `edge` × 3 bytes, with what `cut` chooses for its place among them and
+    /// the picture's (width, height), mirrored or not.
+    pub(super) fn squares<'a>(
         &mut self,
-        square: &mut [u8],
+        squares: impl Iterator<Item = &'a mut [u8]>,
         edge: u32,
         filter: Filter,
-        cut: impl FnOnce([u32; 2]) -> Cut,
+        mut cut: impl FnMut(usize, [u32; 2]) -> (Cut, bool),
     ) -> Result<(), Reason> {
         let pixels = pixels_of(&self.file)?;
         let guard = (pixels >= LARGE).then(|| LARGE_ONE.lock().unwrap_or_else(|dead| dead.into_inner()));
         let picture = decode(&self.file, &mut self.jpeg, &mut self.pixels)?;
-        let done = resize(
-            (&mut self.resizer, &mut self.whole),
-            &self.pixels,
-            &picture,
-            square,
-            edge,
-            filter,
-            cut(picture.size),
-        );
+        let mut fill = |(place, square): (usize, &mut [u8])| {
+            let (cut, mirrored) = cut(place, picture.size);
+            let buffers = (&mut self.resizer, &mut self.whole);
+            resize(buffers, &self.pixels, &picture, square, edge, filter, cut)?;
+            if mirrored {
+                mirror(square, edge as usize);
+            }
+            Ok(())
+        };
+        let done = squares.enumerate().try_for_each(&mut fill);
         if guard.is_some() {
             self.pixels = Vec::new();
             self.file = Vec::new();
@@ -75,6 +80,14 @@ impl Scratch {
             self.resizer.reset_internal_buffers();
         }
         done
+    }
+}
+
+/// Exchanges left and right.
+fn mirror(square: &mut [u8], edge: usize) {
+    for row in square.chunks_exact_mut(edge * CHANNELS) {
+        let (pixels, _) = row.as_chunks_mut::<CHANNELS>();
+        pixels.reverse();
     }
 }
 

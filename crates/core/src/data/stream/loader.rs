@@ -12,17 +12,16 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::decode::Scratch;
+use super::decode::{CHANNELS, Scratch};
 use super::index::{Index, Shards};
 use super::view::{TestView, TrainView};
 use crate::data::Flip;
+use crate::data::augment::salted;
 use crate::random::rng;
 use crate::{Error, Result};
 
 /// Pictures of a task.
 pub(super) const CHUNK: usize = 8;
-/// Bytes of a pixel.
-const CHANNELS: usize = 3;
 
 /// Squares out of the pictures of a split.
 #[derive(Debug)]
@@ -38,10 +37,19 @@ pub(super) struct Reader {
 /// How pictures are cut.
 #[derive(Debug)]
 pub(super) enum Cutting {
-    /// By chance; mirrored by chance, too, if so wished, with the draws of `augment`'s flip.
-    Train { view: TrainView, flip: bool },
+    /// By chance.
+    Train(TrainView),
     /// Without chance.
     Test(TestView),
+}
+
+/// What the squares of training pictures are drawn from.
+#[derive(Debug, Clone)]
+pub(super) struct Drawn {
+    pub(super) seed: u64,
+    pub(super) epoch: u64,
+    /// For each view of a picture the salt of its draws, and the flip, if it is done here.
+    pub(super) views: Arc<[(String, Option<Flip>)]>,
 }
 
 /// A few pictures to read, one after the other in an order.
@@ -51,8 +59,8 @@ pub(super) struct Task {
     pub(super) order: Arc<[i64]>,
     /// The first place in it, and how many.
     pub(super) places: (usize, usize),
-    /// Seed and epoch of the draws; a picture that is bad is replaced then by the next in the order that is not, and left out otherwise.
-    pub(super) draws: Option<(u64, u64)>,
+    /// In training; a picture that is bad is replaced then by the next in the order that is not, and left out otherwise.
+    pub(super) draws: Option<Drawn>,
     /// Whether a batch ends with it.
     pub(super) last: bool,
 }
@@ -81,9 +89,13 @@ pub(super) fn chunks(start: usize, end: usize) -> impl Iterator<Item = ((usize, 
 /// What became of a task.
 #[derive(Debug)]
 pub(super) struct Done {
-    /// The squares, `edge` × `edge` × 3 bytes each, at the start; the rest is old.
+    /// For each view a block of [`Self::places`] squares, `edge` × `edge` × 3 bytes each; those beyond the samples are old.
     pub(super) squares: Vec<u8>,
-    /// The number of each.
+    /// Squares in a block.
+    pub(super) places: usize,
+    /// The epoch that the pictures are seen in; 0 without one.
+    pub(super) epoch: u64,
+    /// The number of each picture.
     pub(super) samples: Vec<i64>,
     /// Pictures that are bad, and why.
     pub(super) bad: Vec<(i64, String)>,
@@ -103,32 +115,33 @@ impl Reader {
         (self.edge * self.edge) as usize * CHANNELS
     }
 
-    /// Fills `square` with picture `sample`.
+    /// Fills each of `squares` with a view of picture `sample`, which is decoded once.
     ///
     /// # Errors
     /// Why the picture is bad.
-    pub(super) fn read(
+    pub(super) fn read<'a>(
         &self,
         sample: i64,
-        draws: Option<(u64, u64)>,
+        draws: Option<&Drawn>,
         worker: &mut Worker,
-        square: &mut [u8],
+        squares: impl Iterator<Item = &'a mut [u8]>,
     ) -> Result<(), String> {
         self.index.read(sample, &mut worker.shards, &mut worker.scratch.file)?;
         match (&self.view, draws) {
-            (Cutting::Train { view, flip }, Some((seed, epoch))) => {
-                let mut draw = rng(seed, epoch, sample as u64, "view");
-                let cut = |size| view.cut(size, self.edge, &mut draw);
-                worker.scratch.square(square, self.edge, view.filter(), cut)?;
-                if *flip && (Flip {}).draw(&mut rng(seed, epoch, sample as u64, "flip")) {
-                    mirror(square, self.edge as usize);
-                }
-                Ok(())
+            (Cutting::Train(view), Some(Drawn { seed, epoch, views })) => {
+                let stream = |name, salt: &str| rng(*seed, *epoch, sample as u64, &salted(name, salt));
+                let cut = |place: usize, size| {
+                    let (salt, flip) = &views[place];
+                    let mirrored = flip.as_ref().is_some_and(|flip| flip.draw(&mut stream("flip", salt)));
+                    (view.cut(size, self.edge, &mut stream("view", salt)), mirrored)
+                };
+                worker.scratch.squares(squares, self.edge, view.filter(), cut)
             }
             (Cutting::Test(view), _) => {
-                worker.scratch.square(square, self.edge, view.filter(), |size| view.cut(size, self.edge))
+                let cut = |_, size| (view.cut(size, self.edge), false);
+                worker.scratch.squares(squares, self.edge, view.filter(), cut)
             }
-            (Cutting::Train { .. }, None) => unreachable!("a training picture without a seed"),
+            (Cutting::Train(_), None) => unreachable!("a training picture without a seed"),
         }
     }
 
@@ -136,7 +149,8 @@ impl Reader {
     fn work(&self, task: &Task, worker: &mut Worker, mut squares: Vec<u8>, at: &AtomicI64, stop: &AtomicBool) -> Done {
         let size = self.square_bytes();
         let (first, count) = task.places;
-        squares.resize(count * size, 0);
+        let (views, epoch) = task.draws.as_ref().map_or((1, 0), |draws| (draws.views.len(), draws.epoch));
+        squares.resize(views * count * size, 0);
         let (mut samples, mut bad) = (Vec::with_capacity(count), Vec::new());
         'places: for place in first..first + count {
             for next in 0..task.order.len() {
@@ -148,8 +162,9 @@ impl Reader {
                     continue;
                 }
                 at.store(sample, Ordering::Relaxed);
-                let square = &mut squares[samples.len() * size..(samples.len() + 1) * size];
-                match self.read(sample, task.draws, worker, square) {
+                let own = samples.len() * size..(samples.len() + 1) * size;
+                let own = squares.chunks_exact_mut(count * size).map(|block| &mut block[own.clone()]);
+                match self.read(sample, task.draws.as_ref(), worker, own) {
                     Ok(()) => {
                         samples.push(sample);
                         break;
@@ -165,15 +180,7 @@ impl Reader {
                 }
             }
         }
-        Done { squares, samples, bad, last: task.last }
-    }
-}
-
-/// Exchanges left and right.
-fn mirror(square: &mut [u8], edge: usize) {
-    for row in square.chunks_exact_mut(edge * CHANNELS) {
-        let (pixels, _) = row.as_chunks_mut::<CHANNELS>();
-        pixels.reverse();
+        Done { squares, places: count, epoch, samples, bad, last: task.last }
     }
 }
 

@@ -29,7 +29,7 @@ use tch::{Device, Kind, Tensor};
 
 pub use jpeg::JPEG_DECODER;
 pub use pack::{Packed, pack};
-pub use view::{Filter, TestView, TrainView, View};
+pub use view::{TestView, TrainView, View};
 
 use self::bad::Bad;
 use self::batches::{Batches, Table};
@@ -63,11 +63,18 @@ pub struct Stream {
     test: Arc<Reader>,
     classes: Vec<String>,
     pipeline: Pipeline,
-    /// What bytes become on their way to `pipeline`, and to evaluation.
-    tables: (Table, Table),
+    tables: Tables,
     bad: Bad,
     workers: usize,
     device: Device,
+}
+
+/// What bytes become on the CPU.
+#[derive(Debug)]
+struct Tables {
+    /// Numbers in [0, 1], where centring is not the first thing that is done.
+    unit: Table,
+    centred: Table,
 }
 
 impl Stream {
@@ -122,22 +129,18 @@ impl Stream {
 
         let normaliser = form.normalise.of(None, 3, device)?;
         let centred = Table::new(Some(form.normalise))?;
-        let mut augment = form.augment.to_vec();
-        Augment::check_all(&augment, [3, form.edge, form.edge])?;
-        let flip = Augment::take_lone_flip(&mut augment);
-        let pipeline = Pipeline::new(augment, normaliser, [3, form.edge, form.edge])?;
-        let to_train = if pipeline.has_colours() { Table::new(None)? } else { centred.clone() };
+        let pipeline = Pipeline::of_squares(form.augment.to_vec(), normaliser, [3, form.edge, form.edge])?;
         let max_bad = config.max_bad.unwrap_or(0);
         let test_edge = view.test_edge(form.edge);
         let reader = |index, view, edge| Arc::new(Reader { index, view, edge: edge as u32, max_bad });
         let still = |index| reader(index, Cutting::Test(view.test.clone()), test_edge);
         Ok(Self {
-            train: reader(train, Cutting::Train { view: view.train.clone(), flip }, form.edge),
+            train: reader(train, Cutting::Train(view.train.clone()), form.edge),
             validation: validation.map(still),
             test: still(test),
             classes: called(name, classes),
             pipeline,
-            tables: (to_train, centred),
+            tables: Tables { unit: Table::new(None)?, centred },
             bad: Bad::new(max_bad),
             workers: config.workers.map_or_else(cores, |n| n as usize),
             device,
@@ -158,7 +161,7 @@ impl Stream {
         range: Range<u64>,
         batch: i64,
     ) -> Box<dyn Iterator<Item = Result<Images>> + '_> {
-        batches::boxed(Batches::in_order(self, self.part(split), range, batch.max(1) as usize))
+        batches::only(batches::boxed(Batches::in_order(self, self.part(split), range, batch.max(1) as usize)))
     }
 
     pub(super) fn split_len(&self, split: Split) -> u64 {
@@ -180,12 +183,27 @@ impl Stream {
         let mut squares = vec![0; samples.len() * size];
         let mut worker = Worker::default();
         for (sample, square) in samples.iter().zip(squares.chunks_exact_mut(size)) {
-            let read = reader.read(*sample, None, &mut worker, square);
+            let read = reader.read(*sample, None, &mut worker, std::iter::once(square));
             read.map_err(|reason| user!("{}: {reason}", reader.index.told(*sample)))?;
         }
         let bytes = Tensor::f_from_data_size(&squares, &[samples.len() as i64, edge, edge, 3], Kind::Uint8)?;
         let unit = bytes.f_permute([0, 3, 1, 2])?.f_to_device(self.device)?.f_to_kind(Kind::Float)?;
         Ok(unit.f_div_scalar(255.0)?)
+    }
+
+    /// Another list for the training pictures, centred as they are.
+    pub(super) fn pipeline_of(&self, list: Vec<Augment>) -> Result<Pipeline> {
+        let edge = i64::from(self.train.edge);
+        Pipeline::of_squares(list, self.pipeline.normaliser().shallow_clone(), [3, edge, edge])
+    }
+
+    /// The training batches of this process in a view for each salt and pipeline, of which there is at least one.
+    pub(super) fn seen<'a>(
+        &'a self,
+        from: Cursor,
+        views: Vec<(&'a str, &'a Pipeline)>,
+    ) -> Box<dyn Iterator<Item = Result<Vec<Images>>> + 'a> {
+        batches::boxed(from.check(self.len()).and_then(|()| Batches::training(self, from, views)))
     }
 
     pub(super) fn test_edge(&self) -> i64 {
@@ -257,7 +275,7 @@ impl Source for Stream {
     }
 
     fn batches(&self, from: Cursor) -> Box<dyn Iterator<Item = Result<Images>> + '_> {
-        batches::boxed(from.check(self.len()).and_then(|()| Batches::from(self, from)))
+        batches::only(self.seen(from, vec![("", &self.pipeline)]))
     }
 
     /// SHA-256 in hexadecimal over the listing of all splits: for each picture the lines split, path below the root, size in bytes, label.

@@ -3,13 +3,13 @@
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
-use crate::random::{below, uniform};
+use crate::data::Filter;
+use crate::data::augment::random_part;
+use crate::random::below;
 use crate::{Result, user};
 
 /// Largest length that pictures are resized to, in pixels.
 const MOST: i64 = 4096;
-/// What torchvision's RandomResizedCrop tries before it takes the middle.
-const TRIES: usize = 10;
 
 /// The squares that are trained and tested on.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
@@ -62,16 +62,6 @@ pub enum TestView {
         /// Edge of the square. `None`: the network's.
         edge: Option<i64>,
     },
-}
-
-/// How pixels are blended when a picture is resized; where it shrinks, the filter widens with it (Pillow's way, `antialias=True`).
-#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum Filter {
-    /// A triangle.
-    Bilinear,
-    /// Keys' cubic with a = −1/2.
-    Bicubic,
 }
 
 /// Which part of a picture fills which part of a square.
@@ -215,31 +205,4 @@ impl Cut {
 fn resized([width, height]: [u32; 2], shorter: u64) -> [u64; 2] {
     let (w, h) = (u64::from(width), u64::from(height));
     if w <= h { [shorter, shorter * h / w] } else { [shorter * w / h, shorter] }
-}
-
-/// Left, top, width and height of RandomResizedCrop's part. Each try draws the share of the area and the logarithm of the ratio; one that
-/// fits, then top and left.
-fn random_part([width, height]: [u32; 2], scale: [f64; 2], ratio: [f64; 2], rng: &mut ChaCha8Rng) -> [u32; 4] {
-    let (w, h) = (f64::from(width), f64::from(height));
-    let fits = |length: f64, most: f64| 0.0 < length && length <= most;
-    for _ in 0..TRIES {
-        let area = w * h * uniform(rng, scale[0], scale[1]);
-        let shape = uniform(rng, ratio[0].ln(), ratio[1].ln()).exp();
-        let (wide, high) = ((area * shape).sqrt().round_ties_even(), (area / shape).sqrt().round_ties_even());
-        if fits(wide, w) && fits(high, h) {
-            let top = below(rng, u64::from(height) - high as u64 + 1);
-            let left = below(rng, u64::from(width) - wide as u64 + 1);
-            return [left as u32, top as u32, wide as u32, high as u32];
-        }
-    }
-    let shape = w / h;
-    let (wide, high) = if shape < ratio[0] {
-        (w, (w / ratio[0]).round_ties_even())
-    } else if shape > ratio[1] {
-        ((h * ratio[1]).round_ties_even(), h)
-    } else {
-        (w, h)
-    };
-    let (wide, high) = (wide.clamp(1.0, w) as u32, high.clamp(1.0, h) as u32);
-    [(width - wide) / 2, (height - high) / 2, wide, high]
 }

@@ -212,7 +212,7 @@ fn the_operations_of_rand_augment_are_their_definitions() {
                 Operation::Solarize => 255.0 * (1.0 - m),
                 _ => sign * 0.9 * m,
             };
-            let step = RandAugment { ops: 1, magnitude, bins: 31 }.step(operation, negative, [17, 21]).unwrap();
+            let step = RandAugment { ops: 1, magnitude, bins: 31, p: 1.0 }.step(operation, negative, [17, 21]).unwrap();
             let found = take(&images, &[step; 2]).unwrap();
             let mut sure = 0;
             for i in 0..2 {
@@ -233,6 +233,7 @@ fn the_operations_of_rand_augment_are_their_definitions() {
 #[test]
 fn pictures_of_two_pixels_are_not_sharpened() {
     let image = Tensor::arange(12, (Kind::Float, Device::Cpu)).view([1, 1, 2, 6]);
-    let step = RandAugment { ops: 1, magnitude: 30, bins: 31 }.step(Operation::Sharpness, false, [2, 6]).unwrap();
+    let step =
+        RandAugment { ops: 1, magnitude: 30, bins: 31, p: 1.0 }.step(Operation::Sharpness, false, [2, 6]).unwrap();
     assert_eq!(take(&image, &[step]).unwrap(), image);
 }

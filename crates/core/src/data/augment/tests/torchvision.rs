@@ -21,7 +21,7 @@ fn the_operations_of_rand_augment_are_torchvisions_to_the_bit() {
     let pictures = fixture["picture"].to_kind(Kind::Float);
     for operation in OPERATIONS {
         let step = |magnitude, negative| {
-            RandAugment { ops: 1, magnitude, bins: 31 }.step(operation, negative, [18, 20]).unwrap()
+            RandAugment { ops: 1, magnitude, bins: 31, p: 1.0 }.step(operation, negative, [18, 20]).unwrap()
         };
         let signed = |magnitudes: &[u64]| -> Vec<(i64, Step)> {
             magnitudes.iter().flat_map(|m| [(0, step(*m, false)), (0, step(*m, true))]).collect()

@@ -65,7 +65,7 @@ fn the_next_in_the_order_takes_the_place_of_a_bad_one() {
         let sample = (0..19).map(|next| order[(place + next) % 19]).find(|sample| !bad(*sample)).unwrap();
         good += i64::from(sample == order[place]);
         let mut square = vec![0; stream.train.square_bytes()];
-        stream.train.read(sample, Some((3, 0)), &mut Worker::default(), &mut square).unwrap();
+        stream.train.read(sample, Some(&drawn(0)), &mut Worker::default(), std::iter::once(&mut square[..])).unwrap();
         let unit = Tensor::from_data_size(&square, &[1, EDGE, EDGE, 3], Kind::Uint8)
             .permute([0, 3, 1, 2])
             .to_kind(Kind::Float)

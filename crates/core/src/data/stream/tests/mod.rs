@@ -12,9 +12,10 @@ use image::{ImageFormat, RgbImage};
 use tch::{Device, Tensor};
 use tempfile::TempDir;
 
+use super::loader::Drawn;
 use super::*;
 use crate::config::{CheckpointConfig, Compute, DataConfig, EvalConfig, Every, Length, Log, Precision, Settings};
-use crate::data::{Flip, Normalise, Pictures};
+use crate::data::{Filter, Flip, Normalise, Pass, Pictures};
 
 /// Edge of the squares.
 const EDGE: i64 = 16;
@@ -59,7 +60,7 @@ pub(super) fn view() -> View {
 
 /// The stream over a set, with flips.
 pub(super) fn open(data: DataConfig, classes: i64) -> Result<Stream> {
-    open_with(data, classes, &view(), &[Augment::Flip(Flip {})])
+    open_with(data, classes, &view(), &[Augment::Flip(Flip { p: 0.5 })])
 }
 
 pub(super) fn open_with(data: DataConfig, classes: i64, view: &View, augment: &[Augment]) -> Result<Stream> {
@@ -107,7 +108,12 @@ pub(super) fn folder() -> TempDir {
 }
 
 pub(super) fn cursor(step: u64, batch: u64) -> Cursor {
-    Cursor { seed: 3, step, rank: 0, world: 1, batch }
+    Cursor { seed: 3, step, rank: 0, world: 1, batch, pass: Pass::DropRest }
+}
+
+/// The draws of one view with flips, at seed 3.
+pub(super) fn drawn(epoch: u64) -> Drawn {
+    Drawn { seed: 3, epoch, views: [(String::new(), Some(Flip { p: 0.5 }))].into() }
 }
 
 pub(super) fn take(stream: &Stream, from: Cursor, steps: usize) -> Vec<Images> {

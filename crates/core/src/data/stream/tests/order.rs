@@ -35,7 +35,10 @@ fn batches_are_the_order_cut_and_mirrored_by_its_draws() {
         assert!(torch_ext::is_channels_last(&images.image).unwrap());
         for (row, sample) in order.iter().enumerate() {
             let mut square = vec![0; stream.train.square_bytes()];
-            stream.train.read(*sample, Some((3, epoch)), &mut Worker::default(), &mut square).unwrap();
+            stream
+                .train
+                .read(*sample, Some(&drawn(epoch)), &mut Worker::default(), std::iter::once(&mut square[..]))
+                .unwrap();
             let bytes = Tensor::from_data_size(&square, &[1, EDGE, EDGE, 3], Kind::Uint8).permute([0, 3, 1, 2]);
             let unit = bytes.to_kind(Kind::Float) / 255.0;
             // To the bit: the table holds the numbers that the operations make.
@@ -50,18 +53,19 @@ fn a_flip_in_the_threads_is_the_flip_of_the_pipeline() {
     let flipped = open(data("folder", dir.path()), 2).unwrap();
     let cutout = Augment::Cutout(serde_json::from_str(r#"{"size": 4}"#).unwrap());
     let plain = open_with(data("folder", dir.path()), 2, &view(), &[]).unwrap();
-    assert!(matches!(flipped.train.view, Cutting::Train { flip: true, .. }));
-    let together = open_with(data("folder", dir.path()), 2, &view(), &[Augment::Flip(Flip {}), cutout]).unwrap();
-    assert!(matches!(together.train.view, Cutting::Train { flip: false, .. }));
-    let pipeline = Pipeline::new(vec![Augment::Flip(Flip {})], Normaliser::none(), [3, EDGE, EDGE]).unwrap();
+    assert!(flipped.pipeline.early_flip().is_some());
+    let together =
+        open_with(data("folder", dir.path()), 2, &view(), &[Augment::Flip(Flip { p: 0.5 }), cutout]).unwrap();
+    assert!(together.pipeline.early_flip().is_none());
+    let pipeline = Pipeline::new(vec![Augment::Flip(Flip { p: 0.5 })], Normaliser::none(), [3, EDGE, EDGE]).unwrap();
     let (ours, plain) = (take(&flipped, cursor(0, 4), 4), take(&plain, cursor(0, 4), 4));
     let order = order(3, 0, 19);
     let mut mirrored = 0;
     for (step, (ours, plain)) in ours.iter().zip(plain).enumerate() {
-        let samples = &order[4 * step..4 * step + 4];
+        let samples: Vec<(u64, i64)> = order[4 * step..4 * step + 4].iter().map(|sample| (0, *sample)).collect();
         mirrored += i64::from(!ours.image.equal(&plain.image));
-        let draws = crate::data::Draws { seed: 3, epoch: 0, step: step as u64, samples };
-        assert!(pipeline.apply(plain, draws).unwrap().image.equal(&ours.image));
+        let draws = crate::data::Draws { seed: 3, step: step as u64, salt: "", samples: &samples };
+        assert!(pipeline.view(&plain, draws).unwrap().image.equal(&ours.image));
     }
     assert!(mirrored > 0);
 }
@@ -165,7 +169,7 @@ fn moments_are_those_of_the_pixels() {
         Reader { index: stream.train.index.clone(), view: Cutting::Test(view().test), edge: EDGE as u32, max_bad: 0 };
     let mut squares = vec![0; 19 * reader.square_bytes()];
     for (sample, square) in places.iter().zip(squares.chunks_exact_mut(reader.square_bytes())) {
-        reader.read(*sample, None, &mut Worker::default(), square).unwrap();
+        reader.read(*sample, None, &mut Worker::default(), std::iter::once(square)).unwrap();
     }
     let pixels = Tensor::from_slice(&squares).view([-1, 3]).to_kind(Kind::Double) / 255.0;
     let expected =
@@ -184,7 +188,8 @@ fn buffers_are_used_again() {
     let dir = folder();
     let stream = open(data("folder", dir.path()), 2).unwrap();
     let order: Arc<[i64]> = (0..19).collect();
-    let task = |_| Task { order: order.clone(), places: (3, 8), draws: Some((1, 0)), last: true };
+    let task =
+        |_| Task { order: order.clone(), places: (3, 8), draws: Some(Drawn { seed: 1, ..drawn(0) }), last: true };
     let mut loader = Loader::start(&stream.train, 2, 5, Box::new((0..400).map(task))).unwrap();
     let mut count = 0;
     while let Some(done) = loader.next() {
