@@ -5,8 +5,10 @@ use std::path::Path;
 use tch::{Kind, Tensor};
 
 use crate::data::augment::RandAugment;
-use crate::data::augment::colour::{Change, jitter};
+use crate::data::augment::blur::blur;
+use crate::data::augment::colour::{Change, desaturated, jitter};
 use crate::data::augment::rand_augment::{OPERATIONS, Operation, Step, take};
+use crate::data::augment::resized_crop::{Filter, resize};
 use crate::weights::Named;
 
 fn fixture() -> Named {
@@ -60,4 +62,35 @@ fn color_jitter_is_torchvisions() {
     check("hue", &[-0.5, -0.13, 0.31].map(|x| alone(Change::Hue(x))));
     let mixed = [Change::Brightness(1.3), Change::Contrast(0.7), Change::Saturation(1.6), Change::Hue(-0.2)];
     check("order", &[[3, 1, 0, 2], [2, 0, 3, 1]].map(|order| order.map(|place: usize| mixed[place])));
+}
+
+/// Every number is within two units in the last place of 1.
+fn close(found: &Tensor, expected: &Tensor, name: &str) {
+    assert_eq!(found.size(), expected.size(), "{name}");
+    let gap = (found - expected).abs().max().double_value(&[]);
+    assert!(gap < 2.5e-7, "{name}: {gap}");
+}
+
+#[test]
+fn parts_are_resized_as_torchvision_does_it() {
+    let fixture = fixture();
+    let parts = [[2, 1, 5, 4], [0, 0, 11, 9], [7, 3, 1, 6]];
+    for (filter, name) in [(Filter::Bilinear, "bilinear"), (Filter::Bicubic, "bicubic")] {
+        // Reduced, in between and enlarged.
+        for edge in [4, 9, 16] {
+            let found = resize(&fixture["crop.image"], &parts, [edge, edge], filter).unwrap();
+            let name = format!("crop.{name}.{edge}");
+            close(&found, &fixture[&name], &name);
+        }
+    }
+}
+
+#[test]
+fn grey_and_blur_are_torchvisions() {
+    let fixture = fixture();
+    let image = &fixture["crop.image"];
+    close(&desaturated(image).unwrap(), &fixture["grey"], "grey");
+    for kernel in [3, 7] {
+        close(&blur(image, kernel, &[0.1, 0.8, 2.0]).unwrap(), &fixture[&format!("blur.{kernel}")], "blur");
+    }
 }
