@@ -142,7 +142,7 @@ fn section_4_2(row: &str, network: &str, quarter: u64, validation: Option<u64>) 
     assert_eq!((paper.model.name.as_str(), paper.model.num_classes), (network, 10), "{row}");
     assert_eq!(paper.normalise, Normalise::PixelMean { scale: None }, "{row}");
     let crop = Augment::Crop(Crop { pad: 4, fill: Fill::Zero, size: None });
-    assert_eq!(paper.augment, [crop, Augment::Flip(Flip {})], "{row}");
+    assert_eq!(paper.augment, [crop, Augment::Flip(Flip { p: 0.5 })], "{row}");
     assert!(paper.label_smoothing.is_none() && paper.sam.is_none() && paper.ema.is_none(), "{row}");
     // "We further explore" 110 layers: a rate of 0.01 until the training error is below 80 %, "about 400 iterations".
     let slow = ["resnet110", "resnet1202"].iter().any(|deep| network.ends_with(deep));
@@ -237,7 +237,7 @@ fn sharpness_aware_rows_differ_in_nothing_else() {
         assert_eq!(other.settings.data, plain.settings.data);
     }
     let crop = Augment::Crop(Crop { pad: 4, fill: Fill::Reflect, size: None });
-    assert_eq!(plain.paper.augment, [crop, Augment::Flip(Flip {})]);
+    assert_eq!(plain.paper.augment, [crop, Augment::Flip(Flip { p: 0.5 })]);
 }
 
 /// Figure 1: one network, "no regularization of any kind", each line with its own rate; centred raw RGB values (§2).
@@ -268,7 +268,7 @@ fn the_networks_of_section_3_3() {
             assert_eq!((settings.batch_size, settings.data.name.as_str()), (128, "cifar10"));
             assert_eq!((settings.data.limit_train, settings.data.validation), (None, None));
             let crop = Augment::Crop(Crop { pad: 0, fill: Fill::Zero, size: Some(24) });
-            assert_eq!(paper.augment, [crop, Augment::Flip(Flip {})]);
+            assert_eq!(paper.augment, [crop, Augment::Flip(Flip { p: 0.5 })]);
             assert_eq!(paper.test.crops, alexnet::config::Crops::Ten);
             assert_eq!(paper.normalise, Normalise::PixelMean { scale: Some(255.0) });
             assert_eq!(paper.optim, sgd(0.001, 0.004));
