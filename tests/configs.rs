@@ -1,5 +1,6 @@
 //! Every experiment that ships parses, names its paper, and takes a step.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -46,18 +47,61 @@ fn every_paper_s_experiments_are_here() {
     assert_eq!(names, PAPERS);
 }
 
+/// Parameters of a network from which on it takes no step here: with gradients and momentum it would fill a small machine's memory.
+const LARGE: u64 = 100_000_000;
+/// What makes a paper's large networks small, for the step alone: (paper, overrides). All else of the YAML stays as it is.
+const TWINS: [(&str, &[&str]); 0] = [];
+
+/// The part of a YAML that says which network it is.
+fn network(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap();
+    let lines = text.lines().skip_while(|l| !l.starts_with("model:"));
+    lines.take_while(|l| l.starts_with("model:") || l.starts_with(' ')).collect::<Vec<_>>().join("\n")
+}
+
+/// Parameters of an experiment's network, as `summary` counts them.
+fn parameters(paper: &str, folder: &Path, words: &[&str]) -> u64 {
+    let said = succeed(program(paper, folder, [&["summary", "--json"], words].concat()));
+    let rows: serde_json::Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    rows.as_array().unwrap().iter().map(|row| row["parameters"].as_u64().unwrap()).sum()
+}
+
 #[test]
 fn every_experiment_takes_a_step() {
     let dir = tempfile::tempdir().unwrap();
     photos(&dir.path().join("photos"));
+    // Many experiments share a network: each is counted once.
+    let mut counted = HashMap::new();
     for (paper, file) in all() {
         let config = file.display().to_string();
-        let words = [vec!["--config", &config, "--dry-run", "--device", "cpu", "-q"], cheap(paper, &file)].concat();
+        let mut given = [vec!["--config", &config], cheap(paper, &file)].concat();
+        let size = counted.entry((paper, network(&file))).or_insert_with(|| parameters(paper, dir.path(), &given));
+        if *size > LARGE {
+            let twin = TWINS.iter().find(|(of, _)| *of == paper);
+            given.extend(twin.unwrap_or_else(|| panic!("{config} is large: name a small twin in TWINS")).1);
+            assert!(parameters(paper, dir.path(), &given) <= LARGE, "{config}: its twin is large, too");
+        }
+        let words = [given, vec!["--dry-run", "--device", "cpu", "-q"]].concat();
         let output = run(program(paper, dir.path(), words));
         assert!(output.status.success(), "{}:\n{}", file.display(), text(&output.stderr));
         assert!(text(&output.stdout).contains("test/error"), "{}", file.display());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "a dry run leaves nothing behind");
     }
+}
+
+/// All papers' reference outputs, as CONTRIBUTING limits them: a clone stays small.
+#[test]
+fn reference_outputs_stay_within_5_megabytes() {
+    fn bytes(folder: &Path, within: bool) -> u64 {
+        let size = |path: PathBuf| match path.is_dir() {
+            true => bytes(&path, within || path.ends_with("fixtures")),
+            false if within => fs::metadata(&path).unwrap().len(),
+            false => 0,
+        };
+        fs::read_dir(folder).unwrap().map(|entry| size(entry.unwrap().path())).sum()
+    }
+    let found = bytes(&root().join("crates"), false);
+    assert!((500_000..=5_000_000).contains(&found), "{found} bytes in the folders `fixtures` below crates/");
 }
 
 #[test]
