@@ -33,6 +33,26 @@ std::shared_ptr<::gloo::transport::Device> device(const std::string& host) {
   return ProcessGroupGloo::createDefaultDevice();
 }
 
+// Refuses an exchange for which the processes have brought tensors of different number, shapes or kinds. Gloo ends the process
+// (std::terminate) where the sizes differ, and mixes what does not belong together where only their sum is the same. So each first
+// tells a hash (FNV-1a) of what it has, which is of one size whatever comes.
+void check_alike(ProcessGroupGloo& gloo, at::TensorList tensors, const char* what) {
+  uint64_t hash = 0xcbf29ce484222325;
+  auto add = [&](int64_t number) {
+    for (int k = 0; k < 8; ++k) hash = (hash ^ ((static_cast<uint64_t>(number) >> 8 * k) & 0xff)) * 0x100000001b3;
+  };
+  for (const at::Tensor& tensor : tensors) {
+    add(static_cast<int64_t>(tensor.scalar_type()));
+    add(tensor.dim());
+    for (int64_t size : tensor.sizes()) add(size);
+  }
+  List mine{at::full({1}, static_cast<int64_t>(hash), at::kLong)};
+  std::vector<List> all{at::empty({gloo.getSize(), 1}, at::kLong).unbind(0)};
+  gloo.allgather(all, mine)->wait();
+  for (const at::Tensor& other : all[0])
+    TORCH_CHECK(other.equal(mine[0]), what, " differ in number, shape or kind from those of another process; start all alike");
+}
+
 // The rows of all processes, one behind the other. Backward: the gradients of all processes' losses by this process's rows.
 struct Gather : torch::autograd::Function<Gather> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& rows, c10::intrusive_ptr<ProcessGroupGloo> gloo) {
@@ -85,6 +105,7 @@ void ext_group_free(Group* group) {
 int ext_group_average_grads(Group* group, const List* params) {
   return attempt([&] {
     at::NoGradGuard no_grad;
+    check_alike(*group->gloo, *params, "parameters");
     if (params->empty()) return;
     // One exchange of everything: its latency counts once, however many parameters there are. A process whose loss did not reach a parameter
     // sends zeros; behind the gradients stands how many it had, so that one that no process has stays undefined.
@@ -148,6 +169,7 @@ at::Tensor* ext_group_all_gather(Group* group, const at::Tensor* tensor) {
 at::Tensor* ext_group_gather(Group* group, const at::Tensor* rows) {
   at::Tensor* result = nullptr;
   attempt([&] {
+    check_alike(*group->gloo, *rows, "rows to gather");
     TORCH_CHECK(rows->dim() > 0 && rows->size(0) > 0, "what is gathered has no rows");
     result = new at::Tensor(Gather::apply(*rows, group->gloo));
   });

@@ -109,7 +109,7 @@ impl ProcessGroup {
     /// Replaces each gradient by its mean over the processes, in one exchange. Where a parameter has a gradient in some processes only, it is
     /// zero in the others; where it has none in any, it stays without.
     /// # Errors
-    /// A process left or did not answer in time; parameters of several kinds, gradients of another shape than theirs.
+    /// A process left or did not answer in time; parameters unlike those of another process or of several kinds, gradients of another shape than theirs.
     pub fn average_grads(&self, params: &TensorList) -> Result<()> {
         // SAFETY: a live group and a live list.
         ffi::check(unsafe { ffi::ext_group_average_grads(self.group.as_ptr(), params.list.as_ptr()) })
@@ -126,7 +126,7 @@ impl ProcessGroup {
     /// `[n, …]` on each process → `[world·n, …]` on all, by rank; n is the same everywhere. Differentiable: backward gives each process the sum
     /// of the gradients that the losses of all processes have by its rows, so all must take part in it.
     /// # Errors
-    /// A process left or did not answer in time; no rows.
+    /// A process left or did not answer in time; rows unlike those of another process; no rows.
     pub fn gather(&self, rows: &Tensor) -> Result<Tensor> {
         // SAFETY: a live group and a live tensor.
         ffi::tensor(unsafe { ffi::ext_group_gather(self.group.as_ptr(), rows.as_ptr()) })
@@ -199,6 +199,21 @@ mod tests {
             group.average_grads(&TensorList::new(&[&a, &b, &c]).unwrap()).unwrap();
             assert_eq!((numbers(&a.grad()), numbers(&b.grad())), (vec![2.0; 2], vec![3.0; 3]));
             assert!(!c.grad().defined());
+        });
+    }
+
+    #[test]
+    fn unlike_shapes_are_an_error_in_all_processes() {
+        two(|group| {
+            let unlike = [[2, 3], [3, 2]][group.rank() as usize];
+            let params = unlike.map(|n| Tensor::ones([n], F64).set_requires_grad(true));
+            params.iter().map(|param| param.sum(Kind::Double)).sum::<Tensor>().backward();
+            for some in [&params[..], &params[..1]] {
+                let error = group.average_grads(&TensorList::new(some).unwrap()).unwrap_err();
+                assert!(error.to_string().contains("another process"), "{error}");
+            }
+            assert!(group.gather(&params[0]).is_err());
+            assert_eq!(numbers(&group.gather(&Tensor::ones([1], F64)).unwrap()), [1.0; 2]);
         });
     }
 

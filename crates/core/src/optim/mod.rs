@@ -84,14 +84,15 @@ impl OptimConfig {
     /// The parameters of a store by the paper's rule ([`Params::new`]), their rates scaled by `optim.lr_scale`.
     ///
     /// # Errors
-    /// A factor that is no positive number; a key below which there is no parameter.
+    /// A factor below 0; a key below which nothing is trained.
     pub fn params(&self, store: &VarStore, rule: impl Fn(&str, &Tensor) -> Option<Group>) -> Result<Params> {
         let scale = match self {
             OptimConfig::Sgd(config) => &config.lr_scale,
             OptimConfig::Adamw(config) => &config.lr_scale,
             OptimConfig::Lars(config) => &config.lr_scale,
         };
-        let names: Vec<String> = store.variables().into_keys().collect();
+        let trained = store.variables().into_iter().filter(|(_, tensor)| tensor.requires_grad());
+        let names: Vec<String> = trained.map(|(name, _)| name).collect();
         check_prefixes("optim.lr_scale", scale.keys().map(String::as_str), names.iter().map(String::as_str))?;
         for (prefix, factor) in scale {
             in_range(&format!("lr_scale.{prefix}"), *factor, 0.0.., "at least 0; `freeze` leaves a part as it is")?;
@@ -99,7 +100,13 @@ impl OptimConfig {
         Params::new(store, |name, tensor| {
             let fits = scale.iter().filter(|(prefix, _)| below_prefix(name, prefix));
             let factor = fits.max_by_key(|(prefix, _)| prefix.len()).map_or(1.0, |(_, factor)| *factor);
-            rule(name, tensor).map(|group| Group { lr_scale: group.lr_scale * factor, ..group })
+            // Biases and norms neither adapt nor decay under LARS (SimCLR, MAE): it stalls with them.
+            let lars = matches!(self, OptimConfig::Lars(_)) && tensor.dim() < 2;
+            rule(name, tensor).map(|group| Group {
+                lr_scale: group.lr_scale * factor,
+                adapt: group.adapt && !lars,
+                weight_decay: if lars { 0.0 } else { group.weight_decay },
+            })
         })
     }
 
