@@ -168,3 +168,44 @@ impl Taps {
         Self { first: start as usize + first as usize, weights: weights.into_iter().map(|w| w / sum).collect() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::rng;
+
+    #[test]
+    fn parts_have_uniform_areas_shapes_and_places() {
+        // So large that whole pixels do not matter; shares and shapes that always fit.
+        let crop = RandomResizedCrop { scale: [0.1, 0.5], ratio: [0.5, 2.0], filter: Filter::Bilinear, size: None };
+        let edge = 1 << 20;
+        let mut drawn = [const { Vec::new() }; 4];
+        for sample in 0..10_000 {
+            let part = crop.draw(&mut rng(5, 0, sample, "random_resized_crop"), [edge, edge]);
+            let [left, top, width, height] = part.map(f64::from);
+            let edge = edge as f64;
+            drawn[0].push((width * height / (edge * edge) - 0.1) / 0.4);
+            drawn[1].push(((width / height).log2() + 1.0) / 2.0);
+            drawn[2].push(left / (edge - width));
+            drawn[3].push(top / (edge - height));
+        }
+        for (which, mut values) in drawn.into_iter().enumerate() {
+            values.sort_by(f64::total_cmp);
+            let gap = |(k, x): (usize, &f64)| ((k as f64 + 0.5) / 1e4 - x).abs();
+            // Kolmogorov and Smirnov: exceeded once in a thousand uniform samples.
+            let largest = values.iter().enumerate().map(gap).fold(0.0, f64::max);
+            assert!(largest < 1.95 / 100.0, "{which}: {largest}");
+        }
+    }
+
+    #[test]
+    fn the_whole_picture_at_its_own_size_is_itself() {
+        let image = Tensor::rand([2, 3, 7, 5], (tch::Kind::Float, tch::Device::Cpu));
+        for filter in [Filter::Bilinear, Filter::Bicubic] {
+            assert_eq!(resize(&image, &[[0, 0, 5, 7]; 2], [7, 5], filter).unwrap(), image);
+            let whole = RandomResizedCrop { scale: [1.0, 1.0], ratio: [0.01, 0.02], filter, size: None };
+            // No try fits: the middle, of the nearest shape.
+            assert_eq!(whole.draw(&mut rng(1, 0, 0, "x"), [50, 100]), [49, 0, 1, 50]);
+        }
+    }
+}

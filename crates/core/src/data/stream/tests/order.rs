@@ -1,6 +1,7 @@
 //! Batches are a pure function of seed, epoch and files.
 
 use super::*;
+use crate::data::{Centre, Views};
 use crate::random::order;
 
 #[test]
@@ -198,4 +199,37 @@ fn buffers_are_used_again() {
     }
     assert_eq!(count, 400);
     assert!(loader.buffers <= 5, "{}", loader.buffers);
+}
+
+#[test]
+fn views_of_a_photo_are_cut_anew_from_the_same_pictures() {
+    let dir = folder();
+    let flip = [Augment::Flip(Flip { p: 0.5 })];
+    let jitter: Augment = serde_json::from_str(
+        r#"{"color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}}"#,
+    )
+    .unwrap();
+    let strong = [jitter, Augment::Centre(Centre {}), flip[0].clone()];
+    let stream = || open(data("folder", dir.path()), 2).unwrap();
+    let views = Views::new(Pictures::Stream(stream()), &[("", &flip), ("weak", &flip), ("strong", &strong)]).unwrap();
+    for pass in [Pass::DropRest, Pass::Endless] {
+        let at = |step| Cursor { pass, ..cursor(step, 6) };
+        let from = |at, n: usize| views.batches(at).take(n).collect::<Result<Vec<_>>>().unwrap();
+        let (all, late, plain) = (from(at(0), 8), from(at(5), 3), take(&stream(), at(0), 8));
+        let halves = [0, 1].map(|rank| from(Cursor { rank, world: 2, ..at(0) }, 8));
+        for (step, whole) in all.iter().enumerate() {
+            assert!(whole[0].image.equal(&plain[step].image) && whole[0].label.equal(&plain[step].label));
+            assert!(!whole[1].image.equal(&whole[0].image) && !whole[2].image.equal(&whole[1].image));
+            assert!(step < 5 || same(whole, &late[step - 5]));
+            for (view, images) in whole.iter().enumerate() {
+                assert!(images.label.equal(&whole[0].label));
+                let both = [&halves[0][step][view].image, &halves[1][step][view].image];
+                assert!(Tensor::cat(&both, 0).equal(&images.image));
+            }
+        }
+    }
+    // 48 places over 19 pictures: two epochs and a half, in their orders.
+    let orders: Vec<i64> = (0..3).flat_map(|epoch| order(3, epoch, 19)).map(|sample| i64::from(sample >= 11)).collect();
+    let seen = take(&stream(), Cursor { pass: Pass::Endless, ..cursor(0, 24) }, 2);
+    assert_eq!(seen.iter().flat_map(labels).collect::<Vec<i64>>(), orders[..48]);
 }
