@@ -64,11 +64,12 @@ fn color_jitter_is_torchvisions() {
     check("order", &[[3, 1, 0, 2], [2, 0, 3, 1]].map(|order| order.map(|place: usize| mixed[place])));
 }
 
-/// Every number is within two units in the last place of 1.
+/// Both sides round sums of up to 49 products of numbers up to 1 in float32, each in an order of its own (a blur is two lines here, one square
+/// there): 2⁻²⁴ for each of them on each side is the most that they can differ by.
 fn close(found: &Tensor, expected: &Tensor, name: &str) {
     assert_eq!(found.size(), expected.size(), "{name}");
     let gap = (found - expected).abs().max().double_value(&[]);
-    assert!(gap < 2.5e-7, "{name}: {gap}");
+    assert!(gap <= 2.0 * 49.0 / f64::from(1 << 24), "{name}: {gap}");
 }
 
 #[test]
