@@ -292,8 +292,13 @@ impl Run {
         });
         // What came up in an earlier sitting holds for the whole run, and so do the stages that are done.
         let before = read_result(folder_of_books).ok();
+        // One whose weights are gone is to be ended again, from its last checkpoint.
+        let kept = |stage: &String| {
+            let later = start.stages.first().filter(|first| *first != stage).map(|_| stage.as_str());
+            folder_of_books.join(weights::file_name(later, false)).is_file()
+        };
         let done: BTreeMap<_, _> =
-            before.iter().flat_map(|b| b.stages.clone()).filter(|(_, stage)| stage.done).collect();
+            before.iter().flat_map(|b| b.stages.clone()).filter(|(name, stage)| stage.done && kept(name)).collect();
         let metrics = before.iter().flat_map(|b| b.metrics.clone());
         let metrics = metrics.filter(|(name, _)| done.contains_key(&stage_of(name, &start.stages))).collect();
         let init = match (before.as_ref().and_then(|b| b.init.clone()), start.init) {
