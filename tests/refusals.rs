@@ -155,7 +155,10 @@ fn weights_that_do_not_fit() {
     let eval = |path: &str| [vec!["eval".to_string()], smoke(&["--weights", path])].concat();
     refused(eval(&file.display().to_string()), &["w.safetensors"]);
     refused(eval("missing.safetensors"), &["missing.safetensors"]);
-    refused(eval(&dir.path().display().to_string()), &["no finished run"]);
+    fs::remove_file(&file).unwrap();
+    refused(eval(&dir.path().display().to_string()), &["the folder is empty"]);
+    fs::write(dir.path().join("config.yaml"), b"").unwrap();
+    refused(eval(&dir.path().display().to_string()), &["this run is not finished"]);
 }
 
 #[test]

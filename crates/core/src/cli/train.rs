@@ -245,10 +245,11 @@ fn one<C>(app: &App<C>, args: &TrainArgs, experiment: &Experiment<C>, folder: &F
                 _ => init.as_ref().filter(|_| place == first).map(|(state, _)| weights::below(state, "")),
             };
             let mut plan = (stage.plan)(&experiment.paper, &experiment.settings);
+            let setup = setup.for_stage(&stage.name, place > 0, plan.length, plan.batch_size);
+            // After that: a schedule is checked against the length that it is made for.
             if args.dry_run {
                 plan.length = plan.length.map(|_| config::Length::Steps(1));
             }
-            let setup = setup.for_stage(&stage.name, place > 0, plan.length, plan.batch_size);
             let state = (stage.train)(&experiment.paper, &setup, &plan, state.as_ref(), &mut run)?;
             given.insert(&names[place], state);
         }

@@ -78,7 +78,7 @@ impl Lars {
                 let both = ours.f_gt(0.0)?.f_logical_and(&theirs.f_gt(0.0)?)?;
                 // Where a norm is 0 the quotient is no number, and not taken.
                 let ratio = (ours * self.trust).f_div(&theirs)?;
-                rate = rate * ratio.f_where_self(&both, &Tensor::f_ones([], (kind, tensor.device()))?)?;
+                rate *= ratio.f_where_self(&both, &Tensor::f_ones([], (kind, tensor.device()))?)?;
             }
             let _ = velocity.f_mul_scalar_(self.momentum)?.f_addcmul_(&gradient, &rate)?;
             let _ = tensor.f_sub_(velocity)?;
@@ -157,7 +157,7 @@ mod tests {
                 let (p, q) = (ours.norm().double_value(&[]), g.norm().double_value(&[]));
                 let trust = if adapt && p > 0.0 && q > 0.0 { 0.001 * p / q } else { 1.0 };
                 v = v * 0.9 + g * (lr * 0.5 * trust);
-                ours = ours - &v;
+                ours -= &v;
                 let gap = (&w - &ours).abs().max().double_value(&[]);
                 assert!(gap < 1e-14, "{adapt} {step}: {gap}");
             }

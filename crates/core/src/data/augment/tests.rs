@@ -112,9 +112,9 @@ fn what_cannot_act_is_refused() {
 
     let (list, centre) = (all(), || Augment::Centre(Centre {}));
     refused_in([3, 28, 28], &[centre(), Augment::Flip(Flip { p: 0.5 }), centre()], "`centre` stands twice");
-    for colour in 0..5 {
-        let words = format!("`{}` changes colours in [0, 1]", list[colour].operation());
-        refused_in([3, 28, 28], &[centre(), list[colour].clone()], &words);
+    for colour in &list[..5] {
+        let words = format!("`{}` changes colours in [0, 1]", colour.operation());
+        refused_in([3, 28, 28], &[centre(), colour.clone()], &words);
     }
     for (mixture, one) in [(10, centre()), (11, list[8].clone()), (10, list[0].clone())] {
         let words = format!("`{}` stands after `{}`", one.operation(), list[mixture].operation());

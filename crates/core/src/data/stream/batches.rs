@@ -18,6 +18,9 @@ const AHEAD: usize = 2;
 #[derive(Debug, Clone)]
 pub(super) struct Table(Box<[[f32; 256]; 3]>);
 
+/// The epoch and the place in the set of each picture.
+type Samples = Vec<(u64, i64)>;
+
 impl Table {
     /// [0, 1], centred by `normalise`: the very numbers that libtorch's operations make.
     pub(super) fn new(normalise: Option<&Normalise>) -> Result<Self> {
@@ -201,7 +204,7 @@ impl Filling {
     }
 
     /// The pictures of each view on the device (on others than the CPU in [0, 1]), channels last in memory, and their epochs and numbers.
-    fn images(self, reader: &Reader, device: Device) -> Result<(Vec<Images>, Vec<(u64, i64)>)> {
+    fn images(self, reader: &Reader, device: Device) -> Result<(Vec<Images>, Samples)> {
         let n = self.samples.len() as i64;
         let labels: Vec<i64> = self.samples.iter().map(|(_, sample)| reader.index.label(*sample)).collect();
         let mut label = Tensor::f_from_slice(&labels)?;
