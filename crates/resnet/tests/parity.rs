@@ -194,7 +194,7 @@ fn taps_are_torchvision_s_module_outputs() {
             let pass = || Ok(tch::no_grad(|| net.forward(&image, mode).logits));
             let (logits, mut taps) = record::tap(&["*".into()], pass).unwrap();
             // The reference has no module of that name.
-            taps.remove("stem").unwrap();
+            let _ = taps.remove("stem").unwrap();
             let twin = &twins[&format!("{name}.{mode:?}").to_lowercase()];
             assert_samples_close(name, &taps, twin, DOUBLE);
             assert!(taps["fc"].equal(&logits));
