@@ -151,8 +151,8 @@ fn classify(map: Tensor, fc: &Linear) -> Output {
 
 #[derive(Debug)]
 enum Block {
-    Basic(BasicBlock),
-    Bottleneck(Bottleneck),
+    Basic(Box<BasicBlock>),
+    Bottleneck(Box<Bottleneck>),
 }
 
 impl Block {
@@ -190,8 +190,8 @@ impl Resnet {
                 let path = path / format!("layer{}", stage + 1) / place;
                 let stride = if stage > 0 && place == 0 { 2 } else { 1 };
                 stages.push(match bottleneck {
-                    None => Block::Basic(BasicBlock::new(&path, Kind::B, input, width, stride)),
-                    Some(at) => Block::Bottleneck(Bottleneck::new(&path, at, input, width, stride)),
+                    None => Block::Basic(Box::new(BasicBlock::new(&path, Kind::B, input, width, stride))),
+                    Some(at) => Block::Bottleneck(Box::new(Bottleneck::new(&path, at, input, width, stride))),
                 });
                 input = if bottleneck.is_some() { width * Bottleneck::EXPANSION } else { width };
             }
