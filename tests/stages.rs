@@ -171,7 +171,7 @@ fn weights_that_a_run_began_with_stay_those_when_it_goes_on() {
         &["train", "probe", "--config", "toy.yaml", "--init", "whole", "--out", "cut", "probe.length=600 steps"],
     ));
     let folder = dir.path().join("cut");
-    wait_until("a checkpoint", || newest(&folder) > "probe-000000010".to_string());
+    wait_until("a checkpoint", || newest(&folder).as_str() > "probe-000000010");
     child.kill().unwrap();
     child.wait().unwrap();
     let before = result(&folder)["init"].clone();
