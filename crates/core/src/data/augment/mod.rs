@@ -176,7 +176,7 @@ impl Augment {
         Ok(list)
     }
 
-    /// Whether it blends pictures and their labels, so that a loss must take [`Images::mix`].
+    /// Whether it blends pictures and their labels, so that a loss must take [`crate::data::Images::mix`].
     pub fn mixes(&self) -> bool {
         matches!(self, Augment::Mixup(_) | Augment::CutMix(_))
     }
