@@ -105,8 +105,9 @@ fn predict_names_classes_and_draws_where_it_looked() {
 #[test]
 fn a_list_acts_as_it_is_written_and_colours_after_centring_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let words =
-        ["augment=[{kind: flip}, {kind: centre}, {kind: color_jitter, brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1}]"];
+    let words = [
+        "augment=[{kind: flip}, {kind: centre}, {kind: color_jitter, brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1}]",
+    ];
     let output = run(resnet(dir.path(), "train", &words));
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("color_jitter"), "{}", text(&output.stderr));

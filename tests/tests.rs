@@ -7,6 +7,7 @@ mod downloads;
 mod facts;
 mod faults;
 mod full_disk;
+mod gpu;
 mod mutated;
 mod photos;
 mod pictures;

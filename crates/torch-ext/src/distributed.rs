@@ -154,7 +154,7 @@ impl ProcessGroup {
 mod tests {
     use super::*;
     use std::net::TcpListener;
-    use std::thread;
+    use std::process::{Command, Stdio};
     use tch::{Device, Kind};
 
     const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
@@ -163,20 +163,30 @@ mod tests {
         Vec::try_from(tensor.detach().contiguous().view(-1)).unwrap()
     }
 
-    /// Runs `body` as two members of one group, each on a thread of its own.
-    fn two(body: fn(ProcessGroup)) {
+    /// Runs `body` of the test called `name` in two processes of one group: this test twice more. Threads will not do, since libtorch's record
+    /// of exchanges (FlightRecorder) takes it that a process belongs to one group.
+    fn two(name: &str, body: fn(ProcessGroup)) {
+        const MEMBER: &str = "REPRO_TEST_MEMBER";
+        if std::env::var_os(MEMBER).is_some() {
+            return body(ProcessGroup::from_env().unwrap().unwrap());
+        }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let member = |rank| {
-            let place = Place { host: "127.0.0.1".to_string(), port, rank, world: 2, agent_prefix: None };
-            thread::spawn(move || body(ProcessGroup::join(&place).unwrap()))
+        let member = |rank: &str| {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.args(["--exact", &format!("distributed::tests::{name}")]).env(MEMBER, "").env("RANK", rank);
+            command.env("WORLD_SIZE", "2").env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
         };
-        let members = [member(0), member(1)];
-        members.into_iter().for_each(|member| member.join().unwrap());
+        for member in ["0", "1"].map(member) {
+            let output = member.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && said.contains("1 passed"), "{}\n{said}", output.status);
+        }
     }
 
     #[test]
     fn gradients_become_their_mean() {
-        two(|group| {
+        two("gradients_become_their_mean", |group| {
             let scale = group.rank() as f64 + 1.0;
             let a = Tensor::ones([3], F64).set_requires_grad(true);
             let b = crate::channels_last(&Tensor::ones([2, 3, 2, 2], F64)).unwrap().set_requires_grad(true);
@@ -192,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_gradient_that_one_process_lacks_is_zero_there() {
-        two(|group| {
+        two("a_gradient_that_one_process_lacks_is_zero_there", |group| {
             let [a, b, c] = [2, 3, 4].map(|n| Tensor::ones([n], F64).set_requires_grad(true));
             let loss = if group.rank() == 0 { (&a * 4.0).sum(Kind::Double) } else { (&b * 6.0).sum(Kind::Double) };
             loss.backward();
@@ -204,7 +214,7 @@ mod tests {
 
     #[test]
     fn unlike_shapes_are_an_error_in_all_processes() {
-        two(|group| {
+        two("unlike_shapes_are_an_error_in_all_processes", |group| {
             let unlike = [[2, 3], [3, 2]][group.rank() as usize];
             let params = unlike.map(|n| Tensor::ones([n], F64).set_requires_grad(true));
             params.iter().map(|param| param.sum(Kind::Double)).sum::<Tensor>().backward();
@@ -227,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_loss_over_gathered_rows_has_the_single_process_gradient() {
-        two(|group| {
+        two("a_loss_over_gathered_rows_has_the_single_process_gradient", |group| {
             let rows = Tensor::arange(24, F64).view([6, 4]).sin();
             let weight = || Tensor::arange(12, F64).view([4, 3]).cos().set_requires_grad(true);
             let (one, ours) = (weight(), weight());
@@ -247,7 +257,7 @@ mod tests {
 
     #[test]
     fn broadcast_gather_and_meet() {
-        two(|group| {
+        two("broadcast_gather_and_meet", |group| {
             assert_eq!(group.world(), 2);
             let rank = group.rank() as f64;
             let weight = (Tensor::ones([2, 2], F64) * (rank + 5.0)).set_requires_grad(true);
@@ -265,7 +275,7 @@ mod tests {
             assert_eq!(numbers(&all), [0.0, 0.0, 1.0, 10.0]);
             let begun = std::time::Instant::now();
             if group.rank() == 1 {
-                thread::sleep(std::time::Duration::from_millis(200));
+                std::thread::sleep(std::time::Duration::from_millis(200));
             }
             group.meet("one").unwrap();
             assert!(group.rank() == 1 || begun.elapsed().as_millis() >= 190);
