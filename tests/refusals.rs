@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use crate::program::{lenet, root, run, smoke, text};
+use crate::program::{lenet, program, root, run, smoke, text};
 
 fn refused(words: Vec<String>, parts: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
@@ -34,6 +34,10 @@ fn configuration_mistakes() {
         ("compute.device=tpu", &["tpu", "cpu"]),
         ("data.workers=2", &["workers"]),
         ("augment=[{kind: crop, pad: 0, size: 20}]", &["augment", "remove `size`"]),
+        ("augment=[{kind: centre}]", &["augment", "`centre`", "remove it"]),
+        ("optim.lr=0.1", &["optim.lr", "did you mean base_lr"]),
+        ("data.root=&x", &["data.root=&x", "quotes"]),
+        ("data.root=~/photos", &["~/photos", "$HOME"]),
         ("optim.kind=sdg", &["sdg", "sgd"]),
         ("=3", &["=3"]),
         ("length=0.001 epochs", &["length", "less than one step"]),
@@ -42,6 +46,18 @@ fn configuration_mistakes() {
     ] {
         refused(smoke(&[word]), parts);
     }
+}
+
+/// A crop decides how much is left of a picture, so it decides, too, whether a batch norm sees more than one number.
+#[test]
+fn a_crop_that_leaves_batch_norm_one_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = root().join("experiments/resnet/smoke.yaml").display().to_string();
+    let words = ["--config", &yaml, "--dry-run", "augment=[{kind: crop, pad: 0, size: 4}]", "batch_size=1"];
+    let output = run(program("resnet", dir.path(), words));
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("one number a channel") && said.contains("crop"), "{said}");
 }
 
 #[test]

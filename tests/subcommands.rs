@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::program::{lenet, root, run, smoke, succeed, text};
+use crate::program::{lenet, program, root, run, smoke, succeed, text};
 
 fn with(command: &str, words: Vec<String>) -> Vec<String> {
     [vec![command.to_string()], words].concat()
@@ -48,6 +48,37 @@ fn summary_counts_as_the_paper_does() {
     let modern =
         json(&succeed(lenet(dir.path(), ["summary", "--config", &file, "--json", "model.name=lenet5_modern"])));
     assert_eq!(modern.as_array().unwrap().iter().map(|r| r["parameters"].as_u64().unwrap()).sum::<u64>(), 61_706);
+}
+
+/// `data.validation` holds pictures out of the training set, and the curve is drawn over them, in every paper.
+#[test]
+fn what_is_held_out_is_what_the_curve_is_about() {
+    let dir = tempfile::tempdir().unwrap();
+    for paper in ["lenet", "alexnet", "resnet"] {
+        let yaml = root().join(format!("experiments/{paper}/smoke.yaml")).display().to_string();
+        let words =
+            ["--config", &yaml, "--out", paper, "-q", "length=4 steps", "eval.every=2 steps", "data.validation=300"];
+        succeed(program(paper, dir.path(), words));
+        let rows = fs::read_to_string(dir.path().join(paper).join("metrics.jsonl")).unwrap();
+        assert!(rows.contains("val/error") && !rows.contains("monitor/error"), "{paper}: {rows}");
+    }
+}
+
+/// `--json` has no number for what is none, so it is said.
+#[test]
+fn weights_that_give_no_numbers_are_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    succeed(lenet(dir.path(), smoke(&["--out", "run", "-q", "length=2 steps"])));
+    let file = dir.path().join("run/weights.safetensors");
+    let (mut weights, _) = repro::weights::read(&file).unwrap();
+    for (_, tensor) in weights.iter_mut() {
+        let _ = tensor.f_fill_(f64::NAN).unwrap();
+    }
+    let bad = dir.path().join("bad.safetensors");
+    repro::weights::write(&bad, &weights, None).unwrap();
+    let output = run(lenet(dir.path(), with("eval", smoke(&["--weights", "bad.safetensors", "--json"]))));
+    let said = text(&output.stderr);
+    assert!(said.contains("test/loss is NaN"), "{said}");
 }
 
 #[test]

@@ -218,6 +218,11 @@ pub fn validate(config: &Config, settings: &Settings) -> Findings {
         ),
     }
     found.must(
+        !config.augment.iter().any(|augment| matches!(augment, Augment::Centre(_))),
+        "augment",
+        "`centre` has no numbers to centre by: each network here scales pictures as its paper says; remove it",
+    );
+    found.must(
         !config.augment.iter().any(Augment::mixes),
         "augment",
         "mixup and cutmix blend two labels, and the losses here take one; remove them",

@@ -1,8 +1,7 @@
 //! Training and evaluation (§III.A): the one stage of this paper.
 
 use repro::config::Settings;
-use repro::data::Split;
-use repro::data::{self, Images, Resident};
+use repro::data::{self, ImageSet, Images, Resident, Split};
 use repro::metrics::Predictions;
 use repro::optim::{Ema, Group, Optimizer, Params};
 use repro::setup::Setup;
@@ -156,11 +155,15 @@ impl Recipe for Train {
         Ok(scalars)
     }
 
-    fn evaluate(&mut self, data: &Resident, _: Split, at: &Step, out: &mut Eval) -> Result<()> {
+    fn evaluate(&mut self, data: &Resident, split: Split, at: &Step, out: &mut Eval) -> Result<()> {
         if at.setup.rank > 0 {
             return Ok(());
         }
-        out.with_average(self.ema.as_ref(), |out| self.measure(data, out))
+        out.with_average(self.ema.as_ref(), |out| self.measure(data.split(split), out))
+    }
+
+    fn has_validation(data: &Resident) -> bool {
+        data.validation.is_some()
     }
 
     fn state(&self) -> Named {
@@ -175,17 +178,17 @@ impl Recipe for Train {
 }
 
 impl Train {
-    /// Classifies the test set: error, loss, confusion, worst mistakes, and what the layers make of the first picture.
-    fn measure(&self, data: &Resident, out: &mut Eval) -> Result<()> {
+    /// Classifies one split: error, loss, confusion, worst mistakes, and what the layers make of the first picture.
+    fn measure(&self, set: &ImageSet, out: &mut Eval) -> Result<()> {
         let mut predictions = Predictions::default();
-        for batch in data.test.in_order(EVALUATION_BATCH) {
+        for batch in set.in_order(EVALUATION_BATCH) {
             let outputs = self.net.outputs(&self.net.input(&batch.image));
             let losses = self.config.loss.each(&outputs, &batch.label)?;
             predictions.add(&self.net.logits(&outputs), &batch.label, Some(&losses))?;
         }
-        out.classification(&predictions.finish()?, data.test.classes(), |places| data.test.show(places))?;
+        out.classification(&predictions.finish()?, set.classes(), |places| set.show(places))?;
         out.picture("layers", || {
-            let first = data.test.select(&Tensor::f_from_slice(&[0i64])?.f_to_device(data.test.device())?);
+            let first = set.select(&Tensor::f_from_slice(&[0i64])?.f_to_device(set.device())?);
             layers(&self.net, &first.image)
         })?;
         if matches!(self.net.form, Form::Lenet5(_)) {

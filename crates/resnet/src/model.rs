@@ -119,7 +119,7 @@ impl Variant {
         }
         Err(user!(
             "a batch norm cannot learn from one number a channel: the last map of a picture of {edge} pixels has one place, and it would see one \
-             picture at a time; take more pictures or larger ones (batch_size, compute.micro_batch, model.image_size)"
+             picture at a time; take more pictures or larger ones (batch_size, compute.micro_batch, model.image_size, a crop's size)"
         ))
     }
 

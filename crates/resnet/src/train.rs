@@ -3,7 +3,7 @@
 use repro::classifier::{self, Card, error_rate, mixed_cross_entropy};
 use repro::config::Settings;
 use repro::data::Split;
-use repro::data::{Form, Images, Pictures, Source};
+use repro::data::{Augment, Form, Images, Pictures, Source};
 use repro::nn::{self as layers, Mode};
 use repro::optim::{Ema, Group, Optimizer, Params, Sam};
 use repro::setup::Setup;
@@ -53,7 +53,7 @@ impl Recipe for Train {
         let (batch, share) = (setup.settings.batch_size, setup.settings.batch_size / setup.world);
         let seen = setup.settings.compute.micro_batch.map_or(share, |micro| micro.min(share));
         let fewest = if share.is_multiple_of(seen) { seen } else { share % seen };
-        variant.check_batch(fewest as i64, edge)?;
+        variant.check_batch(fewest as i64, Augment::edge_after(&config.augment, edge))?;
         if seen < batch {
             setup.note(format!("batch norm sees {seen} pictures at a time, and not the batch of {batch}"));
         }

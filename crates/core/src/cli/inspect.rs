@@ -24,6 +24,11 @@ pub(super) fn eval<C: DeserializeOwned>(app: &App<C>, args: &EvalArgs) -> Result
     let (metrics, data_sha256) = (stage.evaluate)(&experiment.paper, &setup, &plan, &given)?;
     setup.take_notes().into_iter().for_each(note);
     let metrics = super::prefixed(metrics, later);
+    for (name, value) in metrics.iter().filter(|(_, value)| !value.is_finite()) {
+        note(format!(
+            "{name} is {value}: these weights answer with what is no number, so nothing that is measured here counts"
+        ));
+    }
     if args.common.json {
         return say_json(&serde_json::json!({
             "paper": app.paper.name, "config": config_name(&experiment.file), "metrics": metrics,

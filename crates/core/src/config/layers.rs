@@ -144,9 +144,10 @@ fn assignments(overrides: &[String], variables: impl IntoIterator<Item = (String
     for (name, text) in variables.chain(overrides) {
         match split_assignment(&text).and_then(|(key, value)| match yaml::parse_value(value) {
             Ok(value) => Ok((key.to_string(), value)),
-            Err(error) => {
-                Err(format!("cannot read the value: {}; put texts with special signs in quotes", error.message))
-            }
+            Err(error) => Err(format!(
+                "cannot read the value: {}; put a text with special signs in quotes: {key}='\"…\"'",
+                error.message
+            )),
         }) {
             Ok((key, value)) => found.push(Assignment { name, key, value }),
             Err(why) => wrong.push(format!("{name}: {why}")),

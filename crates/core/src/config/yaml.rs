@@ -28,10 +28,22 @@ pub(super) fn parse(text: &str) -> Result<(Dict, Lines), YamlError> {
     }
 }
 
-/// Reads the right side of an override, or any other value on its own.
+/// Reads the right side of an override, or any other value on its own. It is one line, which has no comment: `#` is text.
 pub(super) fn parse_value(text: &str) -> Result<Value, YamlError> {
-    if text.trim().is_empty() {
+    let plain = text.trim();
+    if plain.is_empty() {
         return Ok(Value::Empty(Tag::Default, Empty::Unit));
+    }
+    if !plain.starts_with(['[', '{', '"', '\''])
+        && (plain.starts_with('#') || plain.contains([' ', '\t']) && plain.contains('#'))
+    {
+        return Ok(Value::from(plain));
+    }
+    // In a file these are useful; here they are a path or a name of which nothing would be left.
+    if plain == "~" || plain.starts_with(['&', '!', '*']) {
+        let sign = plain.chars().next().unwrap_or_default();
+        let message = format!("`{sign}` in front has a meaning of its own in YAML (nothing is written null)");
+        return Err(YamlError { line: None, message });
     }
     value(read::<Spanned<Node>>(text)?.value, "", &mut Lines::new())
 }
@@ -327,6 +339,21 @@ mod tests {
         assert!(parse("# only a comment\n").unwrap().0.is_empty());
         assert!(parse(&"[".repeat(100_000)).is_err());
         assert!(parse_value(&"{a: ".repeat(1000)).is_err());
+    }
+
+    #[test]
+    fn a_value_on_its_own_keeps_its_hash_signs_and_knows_no_marks() {
+        for text in ["#b", "/photos #2", "a#b", "runs/x #", "/photos/#1/a"] {
+            assert_eq!(parse_value(text).unwrap().as_str(), Some(text));
+        }
+        assert_eq!(parse_value(" \"#b\" ").unwrap().as_str(), Some("#b"));
+        assert_eq!(parse_value("[\"#\", 2]").unwrap().into_array().unwrap().len(), 2);
+        for text in ["~", "&x", "*x", "!x"] {
+            let message = parse_value(text).unwrap_err().message;
+            assert!(message.contains(&format!("`{}`", &text[..1])), "{message}");
+        }
+        // A folder in the home folder is text; whether there is one is asked later.
+        assert_eq!(parse_value("~/photos").unwrap().as_str(), Some("~/photos"));
     }
 
     #[test]

@@ -4,9 +4,7 @@ use std::ops::Range;
 
 use tch::Tensor;
 
-use super::{
-    Augment, Cursor, ImageSet, Images, Normalise, Normaliser, Resident, Source, Stream, View, load, overlap, stream,
-};
+use super::{Augment, Cursor, Images, Normalise, Normaliser, Resident, Source, Stream, View, load, overlap, stream};
 use crate::data::Split;
 use crate::setup::Setup;
 use crate::{Result, user};
@@ -82,7 +80,7 @@ impl Pictures {
     pub fn part(&self, split: Split, setup: &Setup) -> Option<Part> {
         let Setup { rank, world, .. } = *setup;
         let n = match self {
-            Self::Resident(data) => of_split(data, split).len(),
+            Self::Resident(data) => data.split(split).len(),
             Self::Stream(data) => data.split_len(split),
         };
         let shared = world > 1 && n >= world && setup.settings.data.max_bad.unwrap_or(0) == 0;
@@ -102,7 +100,7 @@ impl Pictures {
         batch: i64,
     ) -> Box<dyn Iterator<Item = Result<Images>> + '_> {
         match self {
-            Self::Resident(data) => Box::new(of_split(data, split).range_in_order(range, batch).map(|mut images| {
+            Self::Resident(data) => Box::new(data.split(split).range_in_order(range, batch).map(|mut images| {
                 images.image = data.pipeline.normaliser().apply(&images.image)?;
                 Ok(images)
             })),
@@ -116,7 +114,7 @@ impl Pictures {
     /// libtorch's; a photo that can no longer be read.
     pub fn show(&self, split: Split, places: &[i64]) -> Result<Tensor> {
         match self {
-            Self::Resident(data) => of_split(data, split).show(places),
+            Self::Resident(data) => data.split(split).show(places),
             Self::Stream(data) => data.show(split, places),
         }
     }
@@ -174,14 +172,6 @@ impl Pictures {
             Self::Resident(data) => data.validation.is_some(),
             Self::Stream(data) => data.has_validation(),
         }
-    }
-}
-
-/// The split itself; of a set without validation split, the test split.
-fn of_split(data: &Resident, split: Split) -> &ImageSet {
-    match (split, &data.validation) {
-        (Split::Validation, Some(validation)) => validation,
-        _ => &data.test,
     }
 }
 

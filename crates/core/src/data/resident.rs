@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use super::augment::{Augment, Draws, Pipeline};
 use super::normalise::{Normalise, Normaliser};
-use super::{Cursor, ImageSet, Images, Source, Splits};
+use super::{Cursor, ImageSet, Images, Source, Split, Splits};
 use crate::Result;
 use crate::random::order;
 
@@ -40,6 +40,14 @@ impl Resident {
         let augment = Augment::settle_all(augment, &train)?;
         let pipeline = Pipeline::new(augment, normaliser, train.shape())?;
         Ok(Self { set: train, validation, test, pipeline })
+    }
+
+    /// What is evaluated on; of a set that holds nothing out, always the test split.
+    pub fn split(&self, split: Split) -> &ImageSet {
+        match (split, &self.validation) {
+            (Split::Validation, Some(validation)) => validation,
+            _ => &self.test,
+        }
     }
 }
 

@@ -18,7 +18,13 @@ pub(super) fn folder_of(config: &DataConfig) -> Result<PathBuf> {
 fn root(config: &DataConfig, shared: Option<PathBuf>, here: &Path) -> Result<PathBuf> {
     let name = &config.name;
     if let Some(root) = &config.root {
-        return Ok(PathBuf::from(root));
+        let path = PathBuf::from(root);
+        if path.starts_with("~") && !path.exists() {
+            return Err(user!(
+                "data.root: there is no folder {root}; a shell leaves ~ as it is in the middle of a word, write $HOME in its place"
+            ));
+        }
+        return Ok(path);
     }
     if let Some(shared) = shared.filter(|path| !path.as_os_str().is_empty()) {
         return Ok(shared.join(name));
@@ -65,6 +71,9 @@ mod tests {
         assert_eq!(here(&named("mnist"), Some("/sets")).unwrap(), Path::new("/sets/mnist"));
         let given = DataConfig { root: Some("/mine".into()), ..named("mnist") };
         assert_eq!(here(&given, Some("/sets")).unwrap(), Path::new("/mine"));
+        let home = DataConfig { root: Some("~/photos".into()), ..named("folder") };
+        let text = here(&home, None).unwrap_err().to_string();
+        assert!(text.contains("~/photos") && text.contains("$HOME"), "{text}");
         let text = here(&named("fashion_mnist"), None).unwrap_err().to_string();
         assert!(text.contains("scripts/get_data.sh fashion_mnist"), "{text}");
     }

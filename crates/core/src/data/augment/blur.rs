@@ -40,8 +40,8 @@ impl Blur {
 
 /// Blurs each picture by a kernel of `size` pixels and its own deviation.
 ///
-/// The kernel is a product of a row and a column, so that 2·`size` products a pixel are enough. They are sums of shifted pictures, not
-/// convolutions, whose last digits depend on how many pictures there are.
+/// The kernel is a product of a row and a column, so that 2·`size` products a pixel are enough. They are sums of shifted pictures: their order
+/// is written here, so that a picture comes out the same whatever stands beside it in the batch.
 pub(super) fn blur(image: &Tensor, size: u64, sigmas: &[f64]) -> Result<Tensor> {
     let radius = size as i64 / 2;
     let padded = image.f_reflection_pad2d([radius; 4])?;
