@@ -40,9 +40,9 @@ pub(super) fn parse_value(text: &str) -> Result<Value, YamlError> {
         return Ok(Value::from(plain));
     }
     // In a file these are useful; here they are a path or a name of which nothing would be left.
-    if plain == "~" || plain.starts_with(['&', '!', '*']) {
+    if plain.starts_with(['&', '!', '*']) {
         let sign = plain.chars().next().unwrap_or_default();
-        let message = format!("`{sign}` in front has a meaning of its own in YAML (nothing is written null)");
+        let message = format!("`{sign}` in front has a meaning of its own in YAML");
         return Err(YamlError { line: None, message });
     }
     value(read::<Spanned<Node>>(text)?.value, "", &mut Lines::new())
@@ -348,7 +348,7 @@ mod tests {
         }
         assert_eq!(parse_value(" \"#b\" ").unwrap().as_str(), Some("#b"));
         assert_eq!(parse_value("[\"#\", 2]").unwrap().into_array().unwrap().len(), 2);
-        for text in ["~", "&x", "*x", "!x"] {
+        for text in ["&x", "*x", "!x"] {
             let message = parse_value(text).unwrap_err().message;
             assert!(message.contains(&format!("`{}`", &text[..1])), "{message}");
         }
