@@ -37,7 +37,6 @@ fn configuration_mistakes() {
         ("augment=[{kind: centre}]", &["augment", "`centre`", "remove it"]),
         ("optim.lr=0.1", &["optim.lr", "did you mean base_lr"]),
         ("data.root=&x", &["data.root=&x", "quotes"]),
-        ("data.root=~/photos", &["~/photos", "$HOME"]),
         ("optim.kind=sdg", &["sdg", "sgd"]),
         ("=3", &["=3"]),
         ("length=0.001 epochs", &["length", "less than one step"]),
