@@ -138,10 +138,8 @@ fn resumed<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<Option
         Some(file) => load(app, file, &overrides)?,
         None => load(app, &own, &overrides)?,
     };
-    let changed: Vec<_> = config::diff(&before.resolved, &experiment.resolved)
-        .into_iter()
-        .filter(|key| config::is_hashed(key))
-        .collect();
+    let changed: Vec<_> =
+        config::diff(&before.resolved, &experiment.resolved).into_iter().filter(|key| config::is_hashed(key)).collect();
     if !changed.is_empty() {
         return Err(user!(
             "a resumed run keeps its configuration, but these keys differ: {}; start a new run for them (only these may change: {})",
