@@ -23,6 +23,7 @@ use clap::{Parser, Subcommand};
 use repro::{Error, Result, user};
 
 use crate::evidence::Added;
+use crate::experiment::Experiment;
 use crate::paper::{Paper, select};
 
 #[derive(Debug, Parser)]
@@ -58,7 +59,7 @@ enum Command {
     Todo {
         #[arg(value_name = "PAPER/TABLE")]
         table: String,
-        /// Seeds 1 to N
+        /// Seeds 1 to N; of a deterministic row seed 1 alone
         #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
         seeds: u64,
         /// A row (all its configurations) or a configuration; R.yaml is the configuration where both are called alike
@@ -117,9 +118,13 @@ fn run(root: &Path, command: Command) -> Result<()> {
             let (paper, table) = split(root, &table, "TABLE")?;
             let paper = Paper::read(root, paper)?;
             let configs = select(&paper, paper.table(table)?, row.as_deref())?;
-            // Seed by seed, so that a table that is cut short has every row.
+            // Seed by seed, so that a table that is cut short has every row. What is deterministic needs one seed.
             for seed in 1..=seeds {
-                for config in configs.iter().filter(|c| !evidence::place(root, &paper.name, &c.name, seed).exists()) {
+                let wanted = |config: &&&Experiment| {
+                    let needed = seed == 1 || !paper.is_deterministic(config);
+                    needed && !evidence::place(root, &paper.name, &config.name, seed).exists()
+                };
+                for config in configs.iter().filter(wanted) {
                     say(format!("{} {seed}", config.name));
                 }
             }
