@@ -61,11 +61,6 @@ impl Experiment {
     pub(crate) fn hash(&self, seed: u64) -> Result<String> {
         Ok(resolve(&self.file, &[format!("seed={seed}")])?.hash())
     }
-
-    /// The hash of versions before this one.
-    pub(crate) fn hash_with_claim(&self, seed: u64) -> Result<String> {
-        Ok(resolve(&self.file, &[format!("seed={seed}")])?.hash_with_claim())
-    }
 }
 
 /// `test/error` → `error`.

@@ -66,8 +66,6 @@ enum Command {
         #[arg(long, value_name = "R")]
         row: Option<String>,
     },
-    /// Move evidence of earlier versions to the hash without claim and evaluation times
-    Migrate,
     /// Print one table as Markdown
     Show {
         #[arg(value_name = "PAPER/TABLE")]
@@ -129,22 +127,6 @@ fn run(root: &Path, command: Command) -> Result<()> {
                 for config in configs.iter().filter(wanted) {
                     say(format!("{} {seed}", config.name));
                 }
-            }
-        }
-        Command::Migrate => {
-            for path in files_below(&root.join("results/runs")) {
-                let result = evidence::read(&path)?.result;
-                let experiment = Experiment::find(root, &result.paper, &result.config)?;
-                let (old, new) = (experiment.hash_with_claim(result.seed)?, experiment.hash(result.seed)?);
-                if result.config_sha256 != old {
-                    return Err(user!("{}: its hash is {:.8} and not {old:.8}", path.display(), result.config_sha256));
-                }
-                let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-                if text.matches(&old).count() != 1 {
-                    return Err(user!("{}: has the hash more than once", path.display()));
-                }
-                repro::files::write_atomic(&path, &[text.replace(&old, &new).as_bytes()])?;
-                say(format!("{}: {old:.8} to {new:.8}", path.display()));
             }
         }
         Command::Show { table } => {

@@ -81,17 +81,8 @@ impl Resolved {
     /// folder and the bad pictures that are allowed, logging, checkpointing, the wall-clock limit, how often the run is evaluated, and the
     /// `paper:` block.
     pub fn hash(&self) -> String {
-        self.hash_without(&NOT_HASHED)
-    }
-
-    /// As versions before this one had it, with the claim and the evaluation times; for moving old evidence to the new hash.
-    pub fn hash_with_claim(&self) -> String {
-        self.hash_without(&NOT_HASHED[..8])
-    }
-
-    fn hash_without(&self, keys: &[&str]) -> String {
         let mut tree = self.tree.clone();
-        for key in keys {
+        for key in NOT_HASHED {
             remove(&mut tree, key);
         }
         let json = canonical(&Value::from(tree)).to_string();
