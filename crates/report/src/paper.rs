@@ -425,7 +425,7 @@ mod tests {
                 "| Two | 50.00 % | – | no experiment | – | – | – | – | – | – |",
             ]
         );
-        assert!(page.contains("p(1 − p)/10,000") && page.contains("5 min of training for 3 runs"), "{page}");
+        assert!(page.contains("5 min of training in 3 runs"), "{page}");
         assert!(page.contains("Not counted: 1 experiment without a run"), "{page}");
     }
 
@@ -441,7 +441,7 @@ mod tests {
             render::section(&paper, paper.table("t1").unwrap()).unwrap()
         };
         let page = section();
-        assert!(page.contains("figures/toy-t1.png") && page.contains("for 1 run,"), "{page}");
+        assert!(page.contains("figures/toy-t1.png") && page.contains("in 1 run,"), "{page}");
         let plain = lines(&page);
         assert_eq!(plain.len(), 3, "{page}");
         assert!(plain[1].contains("| 2.10 % ([1 seed]") && !plain[0].contains("epochs to"), "{page}");
@@ -471,11 +471,93 @@ mod tests {
         let (x, low, high) = curve.band[3];
         // 2.1 and 2.5 %: mean 2.3, standard deviation 0.4/√2.
         assert!(x == 2.0 && (curve.points[3].1 - 2.3).abs() < 1e-9 && (high - low - 0.8 / 2f64.sqrt()).abs() < 1e-9);
-        let over_sizes = plots::of(&paper, paper.table("f3").unwrap()).unwrap();
-        assert_eq!(over_sizes.curves[0].points.len(), 1, "the other size was not run");
-        assert!((over_sizes.curves[0].points[0].1 - 2.3).abs() < 1e-9 && over_sizes.curves[0].points[0].0 == 2000.0);
+        let level = &over_epochs.levels[0];
+        assert!(level.label == "paper, One: 2.00 %" && (level.value - 2.0).abs() < 1e-12, "{level:?}");
+        assert_eq!((over_epochs.levels.len(), curve.beside.len()), (1, 0));
         assert_eq!(plots::png(&over_epochs).unwrap(), plots::png(&over_epochs).unwrap());
         assert!(plots::of(&paper, paper.table("t1").unwrap()).is_none());
+    }
+
+    #[test]
+    fn a_line_over_sizes_is_drawn_from_three_points_on() {
+        let checkout = Checkout::new();
+        checkout.replace("results/toy.yaml", "{half: 1000, one: 2000}", "{half: 1000, one: 2000, more: 3000}");
+        let drawn = || {
+            let paper = Paper::read(checkout.root(), "toy").unwrap();
+            plots::of(&paper, paper.table("f3").unwrap())
+        };
+        let run = |config: &str, error: f64| {
+            checkout.write(&format!("experiments/toy/{config}.yaml"), crate::testing::EXPERIMENT);
+            let run = checkout.changed_run(1, error, &|result| result["config"] = config.into());
+            evidence::add(checkout.root(), &run).unwrap();
+        };
+        run("half", 0.05);
+        assert!(drawn().is_none(), "two points are no line");
+        run("more", 0.01);
+        let plot = drawn().unwrap();
+        let expected = [(1000.0, 5.0), (2000.0, 2.1), (3000.0, 1.0)];
+        assert!(plot.curves[0].points.iter().zip(expected).all(|(p, e)| p.0 == e.0 && (p.1 - e.1).abs() < 1e-9));
+    }
+
+    #[test]
+    fn training_stands_beside_and_the_value_of_a_column_is_a_line() {
+        let checkout = Checkout::new();
+        let beside = "curve: monitor/error, beside: {curve: train/loss, label: training}, lines";
+        checkout.replace("results/toy.yaml", "curve: monitor/error, lines", beside);
+        let to = "    title: \"Figure 2\"\n    reach: {label: epochs to, curve: monitor/error, value: 0.05}\n";
+        checkout.replace("results/toy.yaml", "    title: \"Figure 2\"\n", to);
+        let paper = Paper::read(checkout.root(), "toy").unwrap();
+        let plot = plots::of(&paper, paper.table("f2").unwrap()).unwrap();
+        assert_eq!((plot.beside.as_str(), plot.curves[0].beside.len()), ("training", evidence::MOST_POINTS));
+        let levels: Vec<_> = plot.levels.iter().map(|level| level.label.as_str()).collect();
+        assert_eq!(levels, ["5.00 %", "paper, One: 2.00 %"]);
+    }
+
+    /// The row of `one` on the page, with a word changed in the layout.
+    fn told(errors: &[f64], row: &str, table: &str) -> String {
+        let checkout = Checkout::new();
+        std::fs::remove_file(checkout.root().join("results/runs/toy/one/seed1.json")).unwrap();
+        for (seed, error) in (1..).zip(errors) {
+            evidence::add(checkout.root(), &checkout.run(seed, *error)).unwrap();
+        }
+        checkout.replace("results/toy.yaml", "recipes: {one: plainly}", &format!("recipes: {{one: plainly}}{row}"));
+        checkout.replace("results/toy.yaml", "test_examples: 10000", &format!("test_examples: 10000{table}"));
+        let paper = Paper::read(checkout.root(), "toy").unwrap();
+        assert_eq!(paper.problems(), Vec::<String>::new());
+        render::section(&paper, paper.table("t1").unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_miss_is_explained_or_said_to_be_unexplained() {
+        let far = [0.05, 0.05, 0.05];
+        let page = told(&far, "", "");
+        assert!(page.contains("| missed by 3.00 points (allowed: 0.20 points) |"), "{page}");
+        assert!(page.contains("- [a] One: plainly: not explained yet."), "{page}");
+        let page = told(&far, ", why: {one: the pictures are too small.}", "");
+        assert!(page.contains("- [a] One: plainly: the pictures are too small."), "{page}");
+        assert!(told(&far[..1], "", "").contains("missed by 3.00 points (allowed: 0.20 points), 1 of 3 seeds |"));
+        let page = told(&[0.02, 0.02, 0.02], ", why: {one: the pictures are too small.}", "");
+        assert!(
+            page.contains("**reproduced**") && !page.contains("too small"),
+            "a reason is printed for a miss only: {page}"
+        );
+    }
+
+    #[test]
+    fn another_recipe_and_a_method_without_chance_say_so() {
+        let best = [0.01, 0.01, 0.01];
+        assert!(told(&best, "", "").contains("| **reproduced** |"));
+        assert!(told(&best, "", "\n    paper_recipe: [one]").contains("| **reproduced** |"));
+        assert!(told(&best, "", "\n    paper_recipe: []").contains("| better, other recipe |"));
+        let page = told(&[0.0201], ", deterministic: true", "");
+        assert!(page.contains("| 2.01 % ([deterministic](runs/toy/one)) | **reproduced** |"), "{page}");
+        assert!(told(&[0.0201], "", "").contains("| partial: 1 of 3 seeds |"));
+    }
+
+    #[test]
+    fn every_page_prints_the_rule() {
+        let page = Checkout::new().read("results/toy.md");
+        assert!(page.contains("t·sd/√n + 2·√(p(1 − p)/N)") && page.contains("a tenth of p"), "{page}");
     }
 
     #[test]

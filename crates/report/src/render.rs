@@ -97,7 +97,7 @@ fn row(paper: &Paper, table: &Table, line: &Line) -> Result<String> {
         Status::Missed { by, allowed } => {
             let few = !line.deterministic && spread.is_some_and(|spread| spread.n < SEEDS);
             let seeds = if few { format!(", {of_seeds}") } else { String::new() };
-            format!("missed by {} (allowed: {}){seeds}", number(by), number(allowed))
+            format!("missed by {} (allowed: {}){seeds}", gap(&table.metric, by), gap(&table.metric, allowed))
         }
     };
     let epochs = Spread::of(&line.evidence.iter().map(|e| e.result.epochs).collect::<Vec<_>>());
@@ -204,6 +204,11 @@ pub(crate) fn number(metric: &str, value: f64) -> String {
     if is_fraction(metric) { format!("{:.2} %", 100.0 * value) } else { format!("{value:.4}") }
 }
 
+/// A difference of two values: percentage points where they are in per cent.
+fn gap(metric: &str, difference: f64) -> String {
+    if is_fraction(metric) { format!("{:.2} points", 100.0 * difference) } else { number(metric, difference) }
+}
+
 /// `42 s`, `6 min`, `1 h 12 min`.
 fn duration(seconds: f64) -> String {
     match seconds.round() as u64 {
@@ -225,6 +230,7 @@ mod tests {
         assert_eq!(mean("test/error", spread), "0.92 ± 0.03 %");
         assert_eq!(mean("test/error", Spread { n: 1, ..spread }), "0.92 %");
         assert_eq!(mean("test/loss", spread), "0.0092 ± 0.0003");
+        assert_eq!((gap("test/error", 0.0189), gap("test/loss", 0.5)), ("1.89 points".into(), "0.5000".into()));
         assert_eq!(commit("f37d6aace3a19d32+changes"), "f37d6aa with changes");
         assert_eq!(commit("unknown"), "unknown");
     }

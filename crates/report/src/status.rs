@@ -57,9 +57,10 @@ The **margin** is t·sd/√n + 2·√(p(1 − p)/N): what chance explains, in ou
 rates, and where N is not known, it is the first term alone.
 
 - **reproduced**: at least 3 seeds; the mean is better than the paper, or worse by no more than the margin and by no more than a tenth of p.
+- **missed**: worse by more than the margin, or by more than a tenth of p; with fewer than 3 seeds, only the tenth counts. The reason stands \
+under the table, where it is known.
 - **better, other recipe**: at least 3 seeds; trained in another way than the paper's, and better by more than the margin and by more than \
 a tenth of p. This says nothing about the paper's own recipe.
-- **missed**: worse than that. With fewer than 3 seeds: worse by more than a tenth of p. The reason, where it is known, stands under the table.
 - **partial**: fewer than 3 seeds, and not missed.
 
 A row that is marked *deterministic* gives the same number with every seed: one run is enough, and its sd is 0. The column *seconds* is the \

@@ -211,9 +211,6 @@ impl Lines<'_> {
         for level in self.levels {
             let ends = [(range.start, level.value), (range.end, level.value)];
             chart.draw_series(LineSeries::new(ends, grey.stroke_width(1))).map_err(|error| error.to_string())?;
-            let on_the_line = TextStyle::from(font.into_font()).color(&grey).pos(Pos::new(HPos::Right, VPos::Bottom));
-            let label = Text::new(level.label.clone(), ends[1], on_the_line);
-            chart.draw_series([label]).map_err(|error| error.to_string())?;
         }
         // The lines come after all bands, so that none is veiled.
         for (index, curve) in self.curves.iter().enumerate() {
@@ -225,6 +222,15 @@ impl Lines<'_> {
                     |at: (f64, f64)| EmptyElement::at(at) + Polygon::new(outline(index, size), colour.filled());
                 chart.draw_series(marked(points).map(marker)).map_err(|error| error.to_string())?;
             }
+        }
+        // Over the lines, on a ground that keeps it readable.
+        for level in self.levels {
+            let (width, height) = (text::width(&level.label, LABEL) as i32 + 6, LABEL as i32 + 3);
+            let ground = Rectangle::new([(-width, -height), (0, -2)], WHITE.mix(0.8).filled());
+            let style = TextStyle::from(font.into_font()).color(&grey).pos(Pos::new(HPos::Right, VPos::Bottom));
+            let label =
+                EmptyElement::at((range.end, level.value)) + ground + Text::new(level.label.clone(), (-3, -2), style);
+            chart.draw_series([label]).map_err(|error| error.to_string())?;
         }
         for entry in self.legend {
             let (left, middle) = ((MARGIN + entry.x) as i32, (entry.top() + LABEL as u32 / 2 + 1) as i32);

@@ -1,8 +1,8 @@
 use std::fs;
 
 use super::check;
-use crate::pages;
 use crate::testing::Checkout;
+use crate::{evidence, pages};
 
 const EVIDENCE: &str = "results/runs/toy/one/seed1.json";
 
@@ -99,6 +99,13 @@ fn experiments_that_the_layout_does_not_know() {
         &["paper.value is 0.02", "0.03"],
     );
     finds("results/toy.yaml", "{one: plainly}", "{one: plainly, two: so}", &["recipe for two"]);
+    finds("results/toy.yaml", "{one: plainly}", "{one: plainly}, why: {two: so}", &["a reason why for two"]);
+    finds(
+        "results/toy.yaml",
+        "test_examples: 10000",
+        "test_examples: 10000\n    paper_recipe: [two]",
+        &["t1 has a paper_recipe two"],
+    );
     let checkout = Checkout::new();
     let other = |name: &str, claim: &str| {
         checkout.write(&format!("experiments/toy/{name}.yaml"), &format!("seed: 1\npaper: {claim}\n"))
@@ -112,6 +119,21 @@ fn experiments_that_the_layout_does_not_know() {
     {
         assert!(found.contains(words), "{words} in {found}");
     }
+}
+
+#[test]
+fn a_row_that_is_called_deterministic_and_is_not() {
+    let checkout = Checkout::new();
+    checkout.replace("results/toy.yaml", "{one: plainly}", "{one: plainly}, deterministic: true");
+    let add = |seed: u64, error: f64| {
+        evidence::add(checkout.root(), &checkout.run(seed, error)).unwrap();
+        check(checkout.root()).unwrap()
+    };
+    pages::write(checkout.root()).unwrap();
+    assert_eq!(check(checkout.root()).unwrap(), Vec::<String>::new());
+    assert!(add(2, 0.021).iter().all(|found| found.contains("report write")));
+    let found = add(3, 0.022);
+    assert!(found.len() == 1 && found[0].contains("one is called deterministic, but its seeds differ"), "{found:#?}");
 }
 
 #[test]
