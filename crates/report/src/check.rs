@@ -92,7 +92,7 @@ fn stale(root: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for (path, bytes) in &pages {
         if fs::read(path).ok().as_ref() != Some(bytes) {
-            found.push(format!("{}: is not what the evidence gives; run `report write`", path.display()));
+            found.push(format!("{}: differs from what the evidence gives; run `report write`", path.display()));
         }
     }
     let written = |folder: &str, ending: &str| -> Vec<PathBuf> {
@@ -101,7 +101,7 @@ fn stale(root: &Path) -> Result<Vec<String>> {
     };
     for path in [written("results", "md"), written("results/figures", "png")].concat() {
         if !pages.iter().any(|(page, _)| *page == path) {
-            found.push(format!("{}: nothing gives this page; delete it", path.display()));
+            found.push(format!("{}: no table or page is written to this file; delete it", path.display()));
         }
     }
     Ok(found)

@@ -115,7 +115,7 @@ pub(crate) fn add(root: &Path, run: &Path) -> Result<Added> {
         return match read(&path)?.result.weights_sha256 == evidence.result.weights_sha256 {
             true => Ok(Added::Already(path)),
             false => Err(user!(
-                "{} holds another run of this seed (its weights differ from those of {}); keep it, or delete it first if this run shall \
+                "{} holds another run of this seed (its weights differ from those of {}); keep it, or delete it first if this run should \
                  take its place",
                 path.display(),
                 run.display()

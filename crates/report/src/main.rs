@@ -29,7 +29,7 @@ use crate::paper::{Paper, select};
 #[derive(Debug, Parser)]
 #[command(
     version,
-    about = "Evidence in, tables out; checks that what is said agrees with what is there",
+    about = "Writes the results pages from the evidence; checks that pages, evidence, links and citations agree",
     after_help = "Exit codes: 0 done, 2 your input is wrong, 1 any other failure or a finding of `check`."
 )]
 struct Cli {
@@ -41,13 +41,13 @@ struct Cli {
 enum Command {
     /// Write results/*.md and their plots from the evidence. The default command
     Write,
-    /// Take finished runs into results/runs; never writes over evidence
+    /// Copy the results of finished runs to results/runs; existing evidence is never overwritten
     Add {
         /// Run folders
         #[arg(required = true, value_name = "RUN")]
         runs: Vec<PathBuf>,
     },
-    /// Hold tables, evidence, links and citations against what is there; lists every finding
+    /// Compare tables, evidence, links and citations with the files; list every finding
     Check,
     /// Spread over seeds, and how small a difference they can show
     Noise {

@@ -26,7 +26,7 @@ const BAR: u32 = 96;
 /// One titled row a layer, in the order given: feature maps as tiles, vectors as a strip of cells.
 ///
 /// - `layers`: name and activations of one image, `[C, H, W]` or `[C]`
-/// - `classes`: what stands under the cells of the last layer; nothing does unless it is a vector of so many
+/// - `classes`: what stands under the cells of the last layer; nothing does unless it is a vector of so many, with room for the letters
 ///
 /// Each layer has its own scale, drawn at the right of its title: blue through white to red, symmetric around 0, or white
 /// to blue where nothing is negative. Values that are not finite are black.
@@ -34,6 +34,9 @@ pub fn feature_maps(layers: &[(String, Tensor)], classes: &[String]) -> Result<R
     let mut layers = layers.iter().map(|(name, tensor)| Layer::new(name, tensor)).collect::<Result<Vec<_>>>()?;
     if let Some(last) = layers.last_mut().filter(|last| last.is_vector && last.maps.len() == classes.len()) {
         last.names = classes.to_vec();
+        if !last.names_lie() && last.pitch().0 < LABEL as u32 {
+            last.names.clear();
+        }
     }
     let height = layers.iter().map(|layer| layer.height() + MARGIN).sum::<u32>() + MARGIN;
     let mut picture = RgbImage::from_pixel(WIDTH + 2 * MARGIN, height, WHITE);
@@ -114,7 +117,7 @@ impl Layer {
         }
     }
 
-    /// Width and height of a tile, with the gap after it. A name that stands upright needs the height of a letter.
+    /// Width and height of a tile, with the gap after it.
     fn pitch(&self) -> (u32, u32) {
         (self.maps[0].width() * self.enlarge + self.gap, self.maps[0].height() * self.enlarge + self.gap)
     }
@@ -234,6 +237,9 @@ mod tests {
         let (digits, words) = (of(&["0", "1", "2"]), of(&["trouser", "pullover", "ankle boot"]));
         assert_eq!(digits.height() - plain.height(), LABEL as u32 + 3);
         assert_eq!(words.height() - plain.height(), text::width("ankle boot", LABEL) + 4);
+        let many: Vec<_> = (0..120).map(|class| format!("class {class}")).collect();
+        let wide = || vec![layer(&[1.0; 120], &[120])];
+        assert_eq!(feature_maps(&wide(), &many).unwrap(), feature_maps(&wide(), &[]).unwrap(), "no room for letters");
         // Ink under each cell.
         for picture in [&digits, &words] {
             for cell in 0..3 {

@@ -92,7 +92,9 @@ impl Eval {
                 let index: Vec<i64> = found.mistakes.iter().map(|m| m.index as i64).collect();
                 let images = show(&index)?;
                 let captions: Vec<_> = found.mistakes.iter().map(|mistake| caption(mistake, names)).collect();
-                figures::grid(&images.f_to_device(Device::Cpu)?, 8, 3, &captions)
+                // Small pictures are enlarged, photos are not.
+                let width = images.size().last().copied().unwrap_or(1).max(1);
+                figures::grid(&images.f_to_device(Device::Cpu)?, 8, (96 / width).max(1) as u32, &captions)
             })?;
         }
         Ok(())
