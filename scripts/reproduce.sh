@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Re-makes a table of a paper: sets up what is missing, fetches the data, trains every row with every seed that has no evidence yet,
-# takes the results into results/runs, and writes results/PAPER.md from them. Cut off, the same command goes on where it was.
-#   scripts/reproduce.sh PAPER/TABLE [--seeds N] [--row R]     seeds 1 to N (3); R: a row, or a configuration of one
+# copies the results to results/runs, and writes results/PAPER.md from them. If you stop it, the same command continues where it was.
+#   scripts/reproduce.sh PAPER/TABLE [--seeds N] [--row R]     seeds 1 to N (3; of a deterministic row seed 1 alone); R: a row, or one configuration
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -20,7 +20,7 @@ tables=$(sed -n 's/^  - name: //p' "$root/results/$paper.yaml" | xargs)
 command="scripts/reproduce.sh $*"
 # cut_off CODE: what is trained is saved by then.
 cut_off() {
-    echo "cut off; the same command goes on: $command" >&2
+    echo "stopped; the same command continues: $command" >&2
     exit "$1"
 }
 trap 'cut_off 130' INT

@@ -54,8 +54,10 @@ fn from_a_run_to_a_table_that_is_checked() {
         run(lenet(folder, [&words, more].concat()))
     };
     assert_eq!(report(&["todo", "lenet/tiny", "--seeds", "2"]), "tiny 1\ntiny 2\n");
-    assert!(train("seed=1", "one", &[]).status.success());
-    assert!(train("seed=2", "two", &["checkpoint.keep=1", "log.every=5 steps"]).status.success());
+    // How often a run is evaluated is no part of what it is.
+    let often = "eval.every=20 steps";
+    assert!(train("seed=1", "one", &[often]).status.success());
+    assert!(train("seed=2", "two", &[often, "checkpoint.keep=1", "log.every=5 steps"]).status.success());
     assert_eq!(report(&["add", "one", "two"]).matches("added results/runs/lenet/tiny/seed").count(), 2);
     assert!(report(&["add", "one"]).contains("there already"));
     assert_eq!(report(&["todo", "lenet/tiny", "--seeds", "2"]), "");
@@ -69,15 +71,34 @@ fn from_a_run_to_a_table_that_is_checked() {
     refused(folder, &["check"], 1, &["results/lenet.md", "report write"]);
     assert!(report(&[]).contains("wrote results/figures/lenet-curves.png"));
     let table = report(&["show", "lenet/tiny"]);
-    assert!(table.contains("([2 seeds](runs/lenet/tiny)) | **reproduced** | 2 | 60,000"), "{table}");
+    assert!(table.contains("([2 seeds](runs/lenet/tiny)) | partial: 2 of 3 seeds | 2 | 60,000"), "{table}");
+    assert!(train("seed=3", "three", &[often]).status.success());
+    assert!(report(&["add", "three"]).contains("added"));
+    report(&[]);
+    let table = report(&["show", "lenet/tiny"]);
+    assert!(table.contains("([3 seeds](runs/lenet/tiny)) | **reproduced** | 2 | 60,000"), "{table}");
     assert!(fs::read_to_string(folder.join("results/lenet.md")).unwrap().contains(&table));
     assert!(report(&["check"]).contains("agree"));
     assert!(report(&["noise", "lenet/tiny"]).contains("smallest difference"));
 
-    let smaller = fs::read_to_string(folder.join("experiments/lenet/tiny.yaml")).unwrap().replace("0.9}", "0.8}");
-    fs::write(folder.join("experiments/lenet/tiny.yaml"), smaller).unwrap();
-    refused(folder, &["check"], 1, &["seed1.json", "seed2.json", "another configuration", "paper.value"]);
+    // A corrected value asks for new pages, and for no new run.
+    let correct = |file: &str, from: &str, to: &str| {
+        let text = fs::read_to_string(folder.join(file)).unwrap();
+        assert!(text.contains(from), "{file}: {text}");
+        fs::write(folder.join(file), text.replace(from, to)).unwrap();
+    };
+    correct("experiments/lenet/tiny.yaml", "value: 0.9}", "value: 0.89}");
+    refused(folder, &["check"], 1, &["1 finding", "paper.value is 0.89"]);
     refused(folder, &["write"], 2, &["paper.value"]);
+    correct("results/lenet.yaml", "paper: 0.9}", "paper: 0.89}");
+    assert!(report(&[]).contains("wrote results/lenet.md"));
+    assert!(report(&["check"]).contains("agree"));
+    assert!(report(&["show", "lenet/tiny"]).contains("| 89.00 % |"));
+
+    // A row whose method draws nothing asks for one seed.
+    correct("results/lenet.yaml", "label: One,", "label: One, deterministic: true,");
+    fs::remove_dir_all(folder.join("results/runs/lenet/tiny")).unwrap();
+    assert_eq!(report(&["todo", "lenet/tiny"]), "tiny 1\n");
 }
 
 #[test]

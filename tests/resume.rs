@@ -101,3 +101,33 @@ fn a_folder_belongs_to_one_process() {
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("another process"), "{}", text(&output.stderr));
 }
+
+/// The claim and the evaluation times are no part of what a run is.
+#[test]
+fn a_corrected_claim_goes_on_with_the_same_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("run");
+    let claim = "paper={table: t, row: r, metric: test/error, value: 0.5}";
+    run(lenet(dir.path(), hard(&["--out", "run", "-q", "limit=0.01 seconds", claim])));
+    let words = ["train", "--resume", "run", "paper.value=0.25", "eval.every=30 steps", "limit=10 minutes", "-q"];
+    succeed(lenet(dir.path(), words));
+    assert_eq!(weights_hash(&folder), uninterrupted());
+    assert_eq!(result(&folder)["paper_value"], 0.25);
+}
+
+#[test]
+fn a_run_whose_hash_is_of_an_earlier_version_is_refused_plainly() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("run");
+    run(lenet(dir.path(), hard(&["--out", "run", "-q", "limit=0.01 seconds"])));
+    let mut old = result(&folder);
+    old["config_sha256"] = "ab".repeat(32).into();
+    std::fs::write(folder.join("result.json"), old.to_string()).unwrap();
+    let output = run(lenet(dir.path(), ["train", "--resume", "run"]));
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("abababab") && said.contains("earlier version") && said.contains("start a new run"),
+        "{said}"
+    );
+}

@@ -50,7 +50,12 @@ pub fn measure(
     if part.shared {
         predictions = predictions.together(at.setup)?;
     }
-    out.classification(&predictions.finish()?, data.classes(), |places| data.show(split, places))
+    let mut found = predictions.finish()?;
+    let places: Vec<i64> = found.mistakes.iter().map(|mistake| mistake.index as i64).collect();
+    for (mistake, file) in found.mistakes.iter_mut().zip(data.files(split, &places).into_iter().flatten()) {
+        mistake.file = Some(file);
+    }
+    out.classification(&found, data.classes(), |places| data.show(split, places))
 }
 
 /// [`loss::cross_entropy`] of pictures that mixup or cutmix may have blended of two: λ times that of their first labels plus 1 − λ times that of
@@ -262,7 +267,8 @@ pub fn predict(
         // Two pictures may have the same name in different folders.
         let twin = images[..place].iter().any(|other| other.file_stem() == path.file_stem());
         let drawn = folder.join(if twin { format!("{stem}-{place}-cam.png") } else { format!("{stem}-cam.png") });
-        figures::save(&figures::heat(&picture, &heat)?, &drawn)?;
+        let title = classes.first().map_or(String::new(), |(name, p)| format!("Grad-CAM: {name}, {:.1} %", 100.0 * p));
+        figures::save(&figures::heat(&picture, &heat, &title)?, &drawn)?;
         Ok(Answer::classes(path.clone(), &classes, vec![drawn]))
     };
     images.iter().enumerate().map(answer).collect()

@@ -72,18 +72,18 @@ fn predict(config: &Config, given: &Named, _: Option<&str>, images: &[PathBuf], 
     let store = nn::VarStore::new(Device::Cpu);
     let net = Network::new(&store.root(), &config.model);
     weights::copy_into(&store.variables().into_iter().collect(), given, "the weights file")?;
+    let names: Vec<_> = (0..config.model.num_classes).map(|class| class.to_string()).collect();
     let answer = |(place, path): (usize, &PathBuf)| -> Result<Answer> {
         let image = read_digit(path)?;
         let probability = net.forward(&net.input(&image)).softmax(-1, Kind::Float).squeeze_dim(0);
-        let mut classes: Vec<_> = (0..config.model.num_classes)
-            .map(|class| (class.to_string(), probability.double_value(&[class])))
-            .collect();
+        let mut classes: Vec<_> =
+            names.iter().enumerate().map(|(k, name)| (name.clone(), probability.double_value(&[k as i64]))).collect();
         classes.sort_by(|a, b| b.1.total_cmp(&a.1));
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         // Two pictures may have the same name in different folders.
         let twin = images[..place].iter().any(|other| other.file_stem() == path.file_stem());
         let drawn = folder.join(if twin { format!("{stem}-{place}-layers.png") } else { format!("{stem}-layers.png") });
-        figures::save(&train::layers(&net, &image)?, &drawn)?;
+        figures::save(&train::layers(&net, &image, &names)?, &drawn)?;
         Ok(Answer::classes(path.clone(), &classes, vec![drawn]))
     };
     tch::no_grad(|| images.iter().enumerate().map(answer).collect())

@@ -189,7 +189,7 @@ impl Train {
         out.classification(&predictions.finish()?, set.classes(), |places| set.show(places))?;
         out.picture("layers", || {
             let first = set.select(&Tensor::f_from_slice(&[0i64])?.f_to_device(set.device())?);
-            layers(&self.net, &first.image)
+            layers(&self.net, &first.image, set.classes())
         })?;
         if matches!(self.net.form, Form::Lenet5(_)) {
             out.picture("glyphs", || Ok(image::DynamicImage::ImageLuma8(bitmaps::picture(8)).to_rgb8()))?;
@@ -198,8 +198,9 @@ impl Train {
     }
 }
 
-/// The state of every layer for one picture `[1, 1, 28, 28]` of 0 to 1, as Fig. 2 of the paper has them.
-pub(crate) fn layers(net: &Network, image: &Tensor) -> Result<image::RgbImage> {
+/// The state of every layer for one picture `[1, 1, 28, 28]` of 0 to 1, as Fig. 2 of the paper has them; under the outputs the names of their
+/// classes.
+pub(crate) fn layers(net: &Network, image: &Tensor, classes: &[String]) -> Result<image::RgbImage> {
     let input = net.input(image);
     let mut rows = vec![("input".to_string(), input.squeeze_dim(0))];
     for (name, state) in net.states(&input) {
@@ -213,5 +214,5 @@ pub(crate) fn layers(net: &Network, image: &Tensor) -> Result<image::RgbImage> {
     }
     let rows: Vec<_> =
         rows.into_iter().map(|(name, t)| (name, t.to_device(tch::Device::Cpu).to_kind(Kind::Float))).collect();
-    figures::feature_maps(&rows)
+    figures::feature_maps(&rows, classes)
 }

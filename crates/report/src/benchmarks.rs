@@ -33,7 +33,7 @@ struct Measure {
     config: String,
     unit: String,
     better: Better,
-    /// The ratio that is asked for. `None`: nothing is.
+    /// The ratio that we want to reach. `None`: none is set.
     bar: Option<f64>,
     /// Ours first; then peers.
     sides: Vec<Side>,
@@ -60,9 +60,9 @@ pub(crate) fn page(root: &Path) -> Result<Option<String>> {
     let sections = files.iter().map(|file| section(file)).collect::<Result<Vec<_>>>()?;
     Ok((!sections.is_empty()).then(|| {
         format!(
-            "# Speed and memory\n\nOurs beside a peer on the same machine, in rounds that take turns. A ratio above 1 is in our favour: ours by \
-             the peer's where more is better, the peer's by ours where less is. Each number is the median over rounds, with the smallest \
-             and the largest ratio.\n\nWritten by `report` from [benchmarks](benchmarks); not to be edited.\n\n{}",
+            "# Speed and memory\n\nOur program and a peer run on the same machine, in turns. The ratio is ours divided by the peer's where more is \
+             better, and the peer's divided by ours where less is better: above 1, ours is better. Each number is the median over the rounds; \
+             the smallest and the largest ratio stand in brackets. The column *aim* has the ratio that we want to reach.\n\nWritten by `report` from [benchmarks](benchmarks); not to be edited.\n\n{}",
             sections.join("\n")
         )
     }))
@@ -77,7 +77,7 @@ fn section(file: &Path) -> Result<String> {
     let rows: Vec<_> = rows.collect::<Result<Vec<_>>>()?.concat();
     Ok(format!(
         "## {paper}\n\n{}, {} cores, {} threads; libtorch {libtorch} against {peer}; {date}, commit {:.7}; `{command}`.\n\n\
-         | measure | config | ours | peer | ratio | asked for | |\n|---|---|---|---|---|---|---|\n{}\n",
+         | measure | config | ours | peer | ratio | aim | |\n|---|---|---|---|---|---|---|\n{}\n",
         machine.cpu,
         machine.cores,
         machine.threads,

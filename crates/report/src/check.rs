@@ -82,12 +82,8 @@ fn of_experiment(root: &Path, evidence: &Evidence) -> Option<String> {
             "{file} has no `paper:` block, so this stands in no table; give it table, row and metric"
         ));
     };
-    let same = result.table.as_ref() == Some(&claim.table)
-        && result.row.as_ref() == Some(&claim.row)
-        && result.paper_metric.as_ref() == Some(&claim.metric)
-        && result.paper_value == claim.value;
-    (!same)
-        .then(|| format!("its table, row, metric or value is not that of {file}; add the run again with `report add`"))
+    // Which row it stands in, and for which number, is the experiment's to say: a printed value can be corrected without a new run.
+    evidence.lacks(&claim.metric)
 }
 
 /// Pages and plots that are not what the evidence gives.
@@ -96,7 +92,7 @@ fn stale(root: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for (path, bytes) in &pages {
         if fs::read(path).ok().as_ref() != Some(bytes) {
-            found.push(format!("{}: is not what the evidence gives; run `report write`", path.display()));
+            found.push(format!("{}: differs from what the evidence gives; run `report write`", path.display()));
         }
     }
     let written = |folder: &str, ending: &str| -> Vec<PathBuf> {
@@ -105,7 +101,7 @@ fn stale(root: &Path) -> Result<Vec<String>> {
     };
     for path in [written("results", "md"), written("results/figures", "png")].concat() {
         if !pages.iter().any(|(page, _)| *page == path) {
-            found.push(format!("{}: nothing gives this page; delete it", path.display()));
+            found.push(format!("{}: no table or page is written to this file; delete it", path.display()));
         }
     }
     Ok(found)

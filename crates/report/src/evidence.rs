@@ -15,6 +15,8 @@ use crate::experiment::{self, Experiment, last_part};
 /// Points that a curve keeps: enough for a picture, few enough for a repository.
 pub(crate) const MOST_POINTS: usize = 200;
 
+const REMEDY: &str = "delete the file and add the run again with `report add`";
+
 /// `result.json`, `env.json` without its command, and thinned curves, in one file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Evidence {
@@ -106,14 +108,14 @@ pub(crate) fn add(root: &Path, run: &Path) -> Result<Added> {
     let env = serde_json::from_str(&env).map_err(|e| user!("{} is damaged: {e}", env_path.display()))?;
     let evidence = Evidence { curves: curves(run, last_part(&claim.metric))?, env, result };
     let path = place(root, &evidence.result.paper, &evidence.result.config, evidence.result.seed);
-    if let Some(problem) = evidence.problems(&path).first() {
+    if let Some(problem) = evidence.problems(&path).into_iter().chain(evidence.lacks(&claim.metric)).next() {
         return Err(user!("{}: {problem}", run.display()));
     }
     if path.exists() {
         return match read(&path)?.result.weights_sha256 == evidence.result.weights_sha256 {
             true => Ok(Added::Already(path)),
             false => Err(user!(
-                "{} holds another run of this seed (its weights differ from those of {}); keep it, or delete it first if this run shall \
+                "{} holds another run of this seed (its weights differ from those of {}); keep it, or delete it first if this run should \
                  take its place",
                 path.display(),
                 run.display()
@@ -164,9 +166,15 @@ fn text(evidence: &Evidence) -> Result<String> {
 }
 
 impl Evidence {
-    /// The number that the experiment is held against the paper with.
-    pub(crate) fn value(&self) -> Option<f64> {
-        self.result.metrics.get(self.result.paper_metric.as_deref()?).copied()
+    /// What the run measured. Which metric counts is the experiment's to say, as it stands now: the claim in the file is only what was said
+    /// when the run began.
+    pub(crate) fn value(&self, metric: &str) -> Option<f64> {
+        self.result.metrics.get(metric).copied()
+    }
+
+    /// Refuses evidence without the metric that its experiment claims.
+    pub(crate) fn lacks(&self, metric: &str) -> Option<String> {
+        self.value(metric).is_none().then(|| format!("it has no metric {metric}; {REMEDY}"))
     }
 
     /// What is damaged or contradicts itself or its place: what is wrong, and what to do.
@@ -178,9 +186,8 @@ impl Evidence {
                 found.push(message);
             }
         };
-        let remedy = "delete the file and add the run again with `report add`";
         let expected = place(Path::new(""), &result.paper, &result.config, result.seed);
-        must(path.ends_with(&expected), format!("its fields say that it belongs to {}; {remedy}", expected.display()));
+        must(path.ends_with(&expected), format!("its fields say that it belongs to {}; {REMEDY}", expected.display()));
         must(
             result.status == Status::Done,
             format!("its status is {:?} and not done; finish the run first", result.status),
@@ -188,35 +195,31 @@ impl Evidence {
         for (name, points) in &self.curves {
             must(
                 points.len() <= MOST_POINTS,
-                format!("the curve {name} has {} points, more than {MOST_POINTS}; {remedy}", points.len()),
+                format!("the curve {name} has {} points, more than {MOST_POINTS}; {REMEDY}", points.len()),
             );
             must(
                 points.is_sorted_by(|a, b| a.0 < b.0) && points.iter().all(|p| p.1.is_finite()),
                 format!(
-                    "the curve {name} is not in the order of its epochs, or has values that are no numbers; {remedy}"
+                    "the curve {name} is not in the order of its epochs, or has values that are no numbers; {REMEDY}"
                 ),
             );
         }
         let hash = |text: Option<&str>| text.is_some_and(|t| t.len() == 64 && t.bytes().all(|b| b.is_ascii_hexdigit()));
-        must(hash(Some(&result.config_sha256)), format!("config_sha256 is no SHA-256; {remedy}"));
-        must(hash(result.weights_sha256.as_deref()), format!("weights_sha256 is no SHA-256; {remedy}"));
-        must(hash(result.data_sha256.as_deref()), format!("data_sha256 is no SHA-256; {remedy}"));
-        must(self.env.commit == result.commit, format!("env.commit is not commit; {remedy}"));
-        must(self.env.device == result.device, format!("env.device is not device; {remedy}"));
-        must(
-            self.value().is_some(),
-            format!("it has no metric {}; {remedy}", result.paper_metric.as_deref().unwrap_or("(none named)")),
-        );
+        must(hash(Some(&result.config_sha256)), format!("config_sha256 is no SHA-256; {REMEDY}"));
+        must(hash(result.weights_sha256.as_deref()), format!("weights_sha256 is no SHA-256; {REMEDY}"));
+        must(hash(result.data_sha256.as_deref()), format!("data_sha256 is no SHA-256; {REMEDY}"));
+        must(self.env.commit == result.commit, format!("env.commit is not commit; {REMEDY}"));
+        must(self.env.device == result.device, format!("env.device is not device; {REMEDY}"));
         for (name, value) in &result.metrics {
             let fraction = !experiment::is_fraction(name) || (0.0..=1.0).contains(value);
-            must(value.is_finite() && fraction, format!("{name} is {value}; {remedy}"));
+            must(value.is_finite() && fraction, format!("{name} is {value}; {REMEDY}"));
             let error = name.strip_suffix("accuracy").and_then(|start| result.metrics.get(&format!("{start}error")));
             must(
                 error.is_none_or(|error| name.ends_with("_accuracy") || (error + value - 1.0).abs() < 1e-9),
-                format!("{name} and its error do not add up to 1; {remedy}"),
+                format!("{name} and its error do not add up to 1; {REMEDY}"),
             );
         }
-        must(result.seconds > 0.0 && result.seconds.is_finite(), format!("seconds is {}; {remedy}", result.seconds));
+        must(result.seconds > 0.0 && result.seconds.is_finite(), format!("seconds is {}; {REMEDY}", result.seconds));
         found
     }
 }
@@ -241,7 +244,7 @@ mod tests {
         assert!(!text.contains("somebody"), "the command may name folders: {text}");
         assert!(text.lines().count() < 50, "{text}");
         let evidence = read(&path).unwrap();
-        assert_eq!(evidence.value(), Some(0.0205));
+        assert_eq!(evidence.value("test/error"), Some(0.0205));
         assert_eq!(evidence.curves.keys().collect::<Vec<_>>(), ["monitor/error", "train/loss"]);
         assert_eq!(evidence.curves["monitor/error"], [(0.5, 0.1), (1.0, 0.05), (1.5, 0.1 / 3.0)]);
         let loss = &evidence.curves["train/loss"];

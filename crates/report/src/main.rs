@@ -23,12 +23,13 @@ use clap::{Parser, Subcommand};
 use repro::{Error, Result, user};
 
 use crate::evidence::Added;
+use crate::experiment::Experiment;
 use crate::paper::{Paper, select};
 
 #[derive(Debug, Parser)]
 #[command(
     version,
-    about = "Evidence in, tables out; checks that what is said agrees with what is there",
+    about = "Writes the results pages from the evidence; checks that pages, evidence, links and citations agree",
     after_help = "Exit codes: 0 done, 2 your input is wrong, 1 any other failure or a finding of `check`."
 )]
 struct Cli {
@@ -40,13 +41,13 @@ struct Cli {
 enum Command {
     /// Write results/*.md and their plots from the evidence. The default command
     Write,
-    /// Take finished runs into results/runs; never writes over evidence
+    /// Copy the results of finished runs to results/runs; existing evidence is never overwritten
     Add {
         /// Run folders
         #[arg(required = true, value_name = "RUN")]
         runs: Vec<PathBuf>,
     },
-    /// Hold tables, evidence, links and citations against what is there; lists every finding
+    /// Compare tables, evidence, links and citations with the files; list every finding
     Check,
     /// Spread over seeds, and how small a difference they can show
     Noise {
@@ -58,7 +59,7 @@ enum Command {
     Todo {
         #[arg(value_name = "PAPER/TABLE")]
         table: String,
-        /// Seeds 1 to N
+        /// Seeds 1 to N; of a deterministic row seed 1 alone
         #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
         seeds: u64,
         /// A row (all its configurations) or a configuration; R.yaml is the configuration where both are called alike
@@ -117,9 +118,13 @@ fn run(root: &Path, command: Command) -> Result<()> {
             let (paper, table) = split(root, &table, "TABLE")?;
             let paper = Paper::read(root, paper)?;
             let configs = select(&paper, paper.table(table)?, row.as_deref())?;
-            // Seed by seed, so that a table that is cut short has every row.
+            // Seed by seed, so that a table that is cut short has every row. What is deterministic needs one seed.
             for seed in 1..=seeds {
-                for config in configs.iter().filter(|c| !evidence::place(root, &paper.name, &c.name, seed).exists()) {
+                let wanted = |config: &&&Experiment| {
+                    let needed = seed == 1 || !paper.is_deterministic(config);
+                    needed && !evidence::place(root, &paper.name, &config.name, seed).exists()
+                };
+                for config in configs.iter().filter(wanted) {
                     say(format!("{} {seed}", config.name));
                 }
             }

@@ -2,7 +2,6 @@
 
 use repro::{Result, user};
 
-use crate::evidence::Evidence;
 use crate::experiment::{Experiment, is_fraction};
 use crate::paper::{Paper, select};
 use crate::render::{mean, number};
@@ -31,7 +30,7 @@ pub(crate) fn report(paper: &Paper, name: &str) -> Result<String> {
         known.dedup();
         return Err(user!("{} has no experiment {name}; there are: {}", paper.name, known.join(", ")));
     }
-    let told: Vec<_> = found.iter().map(|e| of_config(e, paper.evidence(&e.name))).collect();
+    let told: Vec<_> = found.iter().map(|e| of_config(paper, e)).collect();
     if told.iter().all(Result::is_err) {
         let whys: Vec<_> = told.iter().filter_map(|t| t.as_ref().err()).map(ToString::to_string).collect();
         return Err(user!("{}", whys.join("\n")));
@@ -41,13 +40,16 @@ pub(crate) fn report(paper: &Paper, name: &str) -> Result<String> {
         + "\nRule: two groups of n seeds, two-sided t-test at 5 %, power 80 %: (t0.975 + t0.80)·sd·√(2/n), t with 2(n − 1) degrees of freedom.")
 }
 
-fn of_config(experiment: &Experiment, evidence: &[Evidence]) -> Result<String> {
-    let name = &experiment.name;
+fn of_config(paper: &Paper, experiment: &Experiment) -> Result<String> {
+    let (name, evidence) = (&experiment.name, paper.evidence(&experiment.name));
+    if paper.is_deterministic(experiment) {
+        return Err(user!("{name}: deterministic, so every seed gives the same number and there is no spread"));
+    }
     let metric = experiment.claim.as_ref().map_or("", |claim| claim.metric.as_str());
-    let mut values: Vec<_> = evidence.iter().filter_map(Evidence::value).collect();
+    let mut values: Vec<_> = evidence.iter().filter_map(|e| e.value(metric)).collect();
     let spread = match Spread::of(&values) {
-        None => return Err(user!("{name}: not run, so nothing is known of its spread; add at least 2 seeds")),
-        Some(Spread { n: 1, .. }) => return Err(user!("{name}: one seed has no spread; add at least another")),
+        None => return Err(user!("{name}: not run, so its spread is not known; run at least 2 seeds")),
+        Some(Spread { n: 1, .. }) => return Err(user!("{name}: one seed has no spread; run at least one more")),
         Some(spread) => spread,
     };
     values.sort_by(f64::total_cmp);

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use repro::config::Claim;
 use repro::{Result, user};
 use serde::Deserialize;
 
 use crate::evidence::{self, Evidence};
 use crate::experiment::{self, Better, Experiment};
-use crate::status::{Spread, Status, status};
+use crate::status::{Held, Spread, Status};
 
 /// `results/<paper>.yaml`.
 #[derive(Debug, Deserialize)]
@@ -38,6 +39,8 @@ pub(crate) struct Table {
     pub(crate) better: Option<Better>,
     /// Size of the test set, for the noise of a share of it.
     pub(crate) test_examples: Option<u64>,
+    /// The configurations that train as the paper does; all others train in another way. `None`: all train as the paper does.
+    pub(crate) paper_recipe: Option<Vec<String>>,
     #[serde(default)]
     pub(crate) rows: Vec<Row>,
     /// A line over epochs for each configuration.
@@ -72,6 +75,12 @@ pub(crate) struct Row {
     /// Configuration → a word on how it trains, where several stand for the row.
     #[serde(default)]
     pub(crate) recipes: BTreeMap<String, String>,
+    /// Whether its method draws nothing, so that every seed gives the same.
+    #[serde(default)]
+    pub(crate) deterministic: bool,
+    /// Configuration → a sentence on why it misses the paper's value, printed if it does.
+    #[serde(default)]
+    pub(crate) why: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -81,7 +90,16 @@ pub(crate) struct Curves {
     pub(crate) y: String,
     /// Which curve of the evidence: `monitor/error`.
     pub(crate) curve: String,
+    /// The curve that is drawn thin beside it, and what the legend calls it: `{curve: train/error, label: training}`.
+    pub(crate) beside: Option<Beside>,
     pub(crate) lines: Vec<CurveLine>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Beside {
+    pub(crate) curve: String,
+    pub(crate) label: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -126,25 +144,33 @@ pub(crate) struct Line<'a> {
     pub(crate) row: Option<&'a str>,
     pub(crate) paper: Option<f64>,
     pub(crate) experiment: Option<&'a Experiment>,
+    pub(crate) deterministic: bool,
+    /// Why it misses the paper's value, as far as somebody has found out.
+    pub(crate) why: Option<&'a str>,
     /// By seed.
     pub(crate) evidence: &'a [Evidence],
 }
 
 impl Line<'_> {
     /// What the seeds gave; `None`: not run.
-    pub(crate) fn spread(&self) -> Option<Spread> {
-        Spread::of(&self.evidence.iter().filter_map(Evidence::value).collect::<Vec<_>>())
+    pub(crate) fn spread(&self, table: &Table) -> Option<Spread> {
+        Spread::of(&self.evidence.iter().filter_map(|e| e.value(&table.metric)).collect::<Vec<_>>())
     }
 
     pub(crate) fn status(&self, table: &Table) -> Result<Status> {
-        match (self.experiment, self.spread()) {
-            (None, _) => Ok(Status::NoExperiment),
-            (Some(_), None) => Ok(Status::NotRun),
-            (Some(_), Some(ours)) => {
-                let better = Better::of(table.better, &table.metric)?;
-                Ok(status(better, &table.metric, ours, self.paper, table.test_examples))
-            }
-        }
+        let Some(experiment) = self.experiment else { return Ok(Status::NoExperiment) };
+        let Some(ours) = self.spread(table) else { return Ok(Status::NotRun) };
+        let Some(paper) = self.paper else { return Ok(Status::NoNumber) };
+        let as_printed = |configs: &Vec<String>| configs.contains(&experiment.name);
+        let held = Held {
+            better: Better::of(table.better, &table.metric)?,
+            metric: &table.metric,
+            paper,
+            examples: table.test_examples,
+            deterministic: self.deterministic,
+            other_recipe: !table.paper_recipe.as_ref().is_none_or(as_printed),
+        };
+        Ok(held.status(ours))
     }
 }
 
@@ -188,6 +214,8 @@ impl Paper {
                 row: Some(&row.row),
                 paper: row.paper,
                 experiment,
+                deterministic: row.deterministic,
+                why: experiment.and_then(|e| row.why.get(&e.name)).map(String::as_str),
                 evidence: self.evidence_of(experiment),
             };
             let configs: Vec<_> = self.claiming(&table.name).filter(|(_, claimed)| *claimed == row.row).collect();
@@ -202,7 +230,9 @@ impl Paper {
             if lines.iter().any(|line| line.row.is_some() && line.experiment.is_some_and(|e| e.name == config)) {
                 return;
             }
-            lines.push(Line { label, row: None, paper: None, experiment, evidence: self.evidence_of(experiment) });
+            let deterministic = experiment.is_some_and(|e| self.is_deterministic(e));
+            let evidence = self.evidence_of(experiment);
+            lines.push(Line { label, row: None, paper: None, experiment, deterministic, why: None, evidence });
         };
         for line in table.curves.iter().flat_map(|curves| &curves.lines) {
             named(&line.config, line.label.clone());
@@ -225,6 +255,13 @@ impl Paper {
         experiment.and_then(|e| self.evidence.get(&e.name)).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether every seed of the configuration gives the same, as the row says that it stands for.
+    pub(crate) fn is_deterministic(&self, experiment: &Experiment) -> bool {
+        let Some(claim) = &experiment.claim else { return false };
+        let rows = self.layout.tables.iter().filter(|table| table.name == claim.table).flat_map(|table| &table.rows);
+        rows.into_iter().any(|row| row.row == claim.row && row.deterministic)
+    }
+
     /// Whether any of it was run.
     pub(crate) fn has_evidence(&self) -> bool {
         self.evidence.values().any(|of_config| !of_config.is_empty())
@@ -233,6 +270,11 @@ impl Paper {
     /// The evidence of a configuration, by seed.
     pub(crate) fn evidence(&self, config: &str) -> &[Evidence] {
         self.evidence.get(config).map_or(&[], Vec::as_slice)
+    }
+
+    /// What a configuration stands for.
+    pub(crate) fn claimed(&self, config: &str) -> Option<&Claim> {
+        self.experiments.iter().find(|e| e.name == config)?.claim.as_ref()
     }
 
     /// Where the layout and the experiments disagree: what is wrong, and what to do.
@@ -272,15 +314,33 @@ impl Paper {
             }
         }
         for table in &self.layout.tables {
-            for row in &table.rows {
-                for config in row.recipes.keys() {
-                    if !self.claiming(&table.name).any(|(e, claimed)| e.name == *config && claimed == row.row) {
-                        found.push(format!(
-                            "{layout}: row {} of {} has a recipe for {config}, but no such experiment stands for it; take it out",
-                            row.row, table.name
-                        ));
-                    }
+            let mut unknown = |config: &str, row: Option<&str>, what: &str| {
+                if !self
+                    .claiming(&table.name)
+                    .any(|(e, claimed)| e.name == config && row.is_none_or(|row| row == claimed))
+                {
+                    let of = row.map_or(table.name.clone(), |row| format!("row {row} of {}", table.name));
+                    found.push(format!(
+                        "{layout}: {of} has {what} {config}, but no such experiment stands for it; take it out"
+                    ));
                 }
+            };
+            for config in table.paper_recipe.iter().flatten() {
+                unknown(config, None, "a paper_recipe");
+            }
+            for row in &table.rows {
+                row.recipes.keys().for_each(|config| unknown(config, Some(&row.row), "a recipe for"));
+                row.why.keys().for_each(|config| unknown(config, Some(&row.row), "a reason why for"));
+            }
+        }
+        for experiment in self.experiments.iter().filter(|e| self.is_deterministic(e)) {
+            let metric = experiment.claim.as_ref().map_or("", |claim| &claim.metric);
+            let evidence = self.evidence(&experiment.name);
+            if evidence.iter().any(|e| e.value(metric) != evidence[0].value(metric)) {
+                found.push(format!(
+                    "{layout}: the row of {} is called deterministic, but its seeds differ; take that word out",
+                    experiment.name
+                ));
             }
         }
         found
@@ -365,7 +425,7 @@ mod tests {
                 "| Two | 50.00 % | – | no experiment | – | – | – | – | – | – |",
             ]
         );
-        assert!(page.contains("p(1 − p)/10,000") && page.contains("5 min of training for 3 runs"), "{page}");
+        assert!(page.contains("5 min of training in 3 runs"), "{page}");
         assert!(page.contains("Not counted: 1 experiment without a run"), "{page}");
     }
 
@@ -381,7 +441,7 @@ mod tests {
             render::section(&paper, paper.table("t1").unwrap()).unwrap()
         };
         let page = section();
-        assert!(page.contains("figures/toy-t1.png") && page.contains("for 1 run,"), "{page}");
+        assert!(page.contains("figures/toy-t1.png") && page.contains("in 1 run,"), "{page}");
         let plain = lines(&page);
         assert_eq!(plain.len(), 3, "{page}");
         assert!(plain[1].contains("| 2.10 % ([1 seed]") && !plain[0].contains("epochs to"), "{page}");
@@ -411,11 +471,93 @@ mod tests {
         let (x, low, high) = curve.band[3];
         // 2.1 and 2.5 %: mean 2.3, standard deviation 0.4/√2.
         assert!(x == 2.0 && (curve.points[3].1 - 2.3).abs() < 1e-9 && (high - low - 0.8 / 2f64.sqrt()).abs() < 1e-9);
-        let over_sizes = plots::of(&paper, paper.table("f3").unwrap()).unwrap();
-        assert_eq!(over_sizes.curves[0].points.len(), 1, "the other size was not run");
-        assert!((over_sizes.curves[0].points[0].1 - 2.3).abs() < 1e-9 && over_sizes.curves[0].points[0].0 == 2000.0);
+        let level = &over_epochs.levels[0];
+        assert!(level.label == "paper, One: 2.00 %" && (level.value - 2.0).abs() < 1e-12, "{level:?}");
+        assert_eq!((over_epochs.levels.len(), curve.beside.len()), (1, 0));
         assert_eq!(plots::png(&over_epochs).unwrap(), plots::png(&over_epochs).unwrap());
         assert!(plots::of(&paper, paper.table("t1").unwrap()).is_none());
+    }
+
+    #[test]
+    fn a_line_over_sizes_is_drawn_from_three_points_on() {
+        let checkout = Checkout::new();
+        checkout.replace("results/toy.yaml", "{half: 1000, one: 2000}", "{half: 1000, one: 2000, more: 3000}");
+        let drawn = || {
+            let paper = Paper::read(checkout.root(), "toy").unwrap();
+            plots::of(&paper, paper.table("f3").unwrap())
+        };
+        let run = |config: &str, error: f64| {
+            checkout.write(&format!("experiments/toy/{config}.yaml"), crate::testing::EXPERIMENT);
+            let run = checkout.changed_run(1, error, &|result| result["config"] = config.into());
+            evidence::add(checkout.root(), &run).unwrap();
+        };
+        run("half", 0.05);
+        assert!(drawn().is_none(), "two points are no line");
+        run("more", 0.01);
+        let plot = drawn().unwrap();
+        let expected = [(1000.0, 5.0), (2000.0, 2.1), (3000.0, 1.0)];
+        assert!(plot.curves[0].points.iter().zip(expected).all(|(p, e)| p.0 == e.0 && (p.1 - e.1).abs() < 1e-9));
+    }
+
+    #[test]
+    fn training_stands_beside_and_the_value_of_a_column_is_a_line() {
+        let checkout = Checkout::new();
+        let beside = "curve: monitor/error, beside: {curve: train/loss, label: training}, lines";
+        checkout.replace("results/toy.yaml", "curve: monitor/error, lines", beside);
+        let to = "    title: \"Figure 2\"\n    reach: {label: epochs to, curve: monitor/error, value: 0.05}\n";
+        checkout.replace("results/toy.yaml", "    title: \"Figure 2\"\n", to);
+        let paper = Paper::read(checkout.root(), "toy").unwrap();
+        let plot = plots::of(&paper, paper.table("f2").unwrap()).unwrap();
+        assert_eq!((plot.beside.as_str(), plot.curves[0].beside.len()), ("training", evidence::MOST_POINTS));
+        let levels: Vec<_> = plot.levels.iter().map(|level| level.label.as_str()).collect();
+        assert_eq!(levels, ["5.00 %", "paper, One: 2.00 %"]);
+    }
+
+    /// The row of `one` on the page, with a word changed in the layout.
+    fn told(errors: &[f64], row: &str, table: &str) -> String {
+        let checkout = Checkout::new();
+        std::fs::remove_file(checkout.root().join("results/runs/toy/one/seed1.json")).unwrap();
+        for (seed, error) in (1..).zip(errors) {
+            evidence::add(checkout.root(), &checkout.run(seed, *error)).unwrap();
+        }
+        checkout.replace("results/toy.yaml", "recipes: {one: plainly}", &format!("recipes: {{one: plainly}}{row}"));
+        checkout.replace("results/toy.yaml", "test_examples: 10000", &format!("test_examples: 10000{table}"));
+        let paper = Paper::read(checkout.root(), "toy").unwrap();
+        assert_eq!(paper.problems(), Vec::<String>::new());
+        render::section(&paper, paper.table("t1").unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_miss_is_explained_or_said_to_be_unexplained() {
+        let far = [0.05, 0.05, 0.05];
+        let page = told(&far, "", "");
+        assert!(page.contains("| missed by 3.00 points (allowed: 0.20 points) |"), "{page}");
+        assert!(page.contains("- [a] One: plainly: not explained yet."), "{page}");
+        let page = told(&far, ", why: {one: the pictures are too small.}", "");
+        assert!(page.contains("- [a] One: plainly: the pictures are too small."), "{page}");
+        assert!(told(&far[..1], "", "").contains("missed by 3.00 points (allowed: 0.20 points), 1 of 3 seeds |"));
+        let page = told(&[0.02, 0.02, 0.02], ", why: {one: the pictures are too small.}", "");
+        assert!(
+            page.contains("**reproduced**") && !page.contains("too small"),
+            "a reason is printed for a miss only: {page}"
+        );
+    }
+
+    #[test]
+    fn another_recipe_and_a_method_without_chance_say_so() {
+        let best = [0.01, 0.01, 0.01];
+        assert!(told(&best, "", "").contains("| **reproduced** |"));
+        assert!(told(&best, "", "\n    paper_recipe: [one]").contains("| **reproduced** |"));
+        assert!(told(&best, "", "\n    paper_recipe: []").contains("| better, other recipe |"));
+        let page = told(&[0.0201], ", deterministic: true", "");
+        assert!(page.contains("| 2.01 % ([deterministic](runs/toy/one)) | **reproduced** |"), "{page}");
+        assert!(told(&[0.0201], "", "").contains("| partial: 1 of 3 seeds |"));
+    }
+
+    #[test]
+    fn every_page_prints_the_rule() {
+        let page = Checkout::new().read("results/toy.md");
+        assert!(page.contains("t·sd/√n + 2·√(p(1 − p)/N)") && page.contains("a tenth of p"), "{page}");
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use image::RgbImage;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use repro::figures::{Curve, Plot, plot};
+use repro::figures::{Curve, Level, Plot, plot};
 use repro::{Error, Result};
 
 use crate::evidence::Evidence;
 use crate::experiment::{is_fraction, last_part};
-use crate::paper::{Paper, Table};
+use crate::paper::{Curves, Paper, Table};
+use crate::render::number;
 use crate::status::Spread;
 use crate::words::seeds;
 
@@ -16,26 +17,50 @@ pub(crate) fn file_name(paper: &Paper, table: &Table) -> String {
     format!("{}-{}.png", paper.name, table.name)
 }
 
-/// The table's plot; `None` where it has none, or no evidence to draw.
+/// The table's plot; `None` where it has none, or too little evidence for a curve.
 pub(crate) fn of(paper: &Paper, table: &Table) -> Option<Plot> {
-    let (x, y, curves) = if let Some(curves) = &table.curves {
-        let line =
-            |line: &crate::paper::CurveLine| over_epochs(&line.label, paper.evidence(&line.config), &curves.curve);
-        (&curves.x, &curves.y, curves.lines.iter().map(line).collect::<Vec<_>>())
+    let mut plot = Plot { title: table.title.clone(), ..Plot::default() };
+    if let Some(curves) = &table.curves {
+        (plot.x_label, plot.y_label) = (curves.x.clone(), curves.y.clone());
+        plot.beside = curves.beside.as_ref().map_or(String::new(), |beside| beside.label.clone());
+        for line in &curves.lines {
+            let evidence = paper.evidence(&line.config);
+            let beside = curves.beside.as_ref().map(|beside| over_epochs(&line.label, evidence, &beside.curve).points);
+            let curve = over_epochs(&line.label, evidence, &curves.curve);
+            plot.curves.push(Curve { beside: beside.unwrap_or_default(), ..curve });
+        }
+        plot.levels = levels(paper, table, curves);
     } else {
         let points = table.points.as_ref()?;
-        let line = |line: &crate::paper::PointLine| {
+        (plot.x_label, plot.y_label) = (points.x.clone(), points.y.clone());
+        for line in &points.lines {
             let results = line.by_x().into_iter().filter_map(|(config, x)| {
-                let values: Vec<_> = paper.evidence(config).iter().filter_map(Evidence::value).collect();
+                let values: Vec<_> = paper.evidence(config).iter().filter_map(|e| e.value(&table.metric)).collect();
                 Some((x, Spread::of(&values)?))
             });
-            drawn(line.label.clone(), &table.metric, results)
-        };
-        (&points.x, &points.y, points.lines.iter().map(line).collect())
-    };
-    let curves: Vec<_> = curves.into_iter().filter(|curve| !curve.points.is_empty()).collect();
-    let plot = Plot { title: table.title.clone(), x_label: x.clone(), y_label: y.clone(), log_y: false, curves };
-    (!plot.curves.is_empty()).then_some(plot)
+            plot.curves.push(drawn(line.label.clone(), &table.metric, results));
+        }
+    }
+    (!plot.is_empty()).then_some(plot)
+}
+
+/// What the curves are held against: the value that a column of the table is about, and the paper's values for the drawn configurations.
+fn levels(paper: &Paper, table: &Table, curves: &Curves) -> Vec<Level> {
+    let unit = if is_fraction(&curves.curve) { 100.0 } else { 1.0 };
+    let level = |label: String, value: f64| Level { label, value: unit * value };
+    let reach = table.reach.iter().filter(|reach| reach.curve == curves.curve);
+    let mut levels: Vec<_> = reach.map(|reach| level(number(&curves.curve, reach.value), reach.value)).collect();
+    for line in curves.lines.iter().filter(|line| !paper.evidence(&line.config).is_empty()) {
+        // The paper's value is a test error: it says nothing about a curve of training.
+        let of_test = ["monitor/", "val/", "test/"].iter().any(|split| curves.curve.starts_with(split));
+        let value = paper.claimed(&line.config).filter(|claim| {
+            of_test && claim.metric.starts_with("test/") && last_part(&claim.metric) == last_part(&curves.curve)
+        });
+        if let Some(value) = value.and_then(|claim| claim.value) {
+            levels.push(level(format!("paper, {}: {}", line.label, number(&curves.curve, value)), value));
+        }
+    }
+    levels
 }
 
 /// The picture's bytes.
@@ -79,5 +104,6 @@ fn drawn(label: String, metric: &str, points: impl Iterator<Item = (f64, Spread)
             .filter(|(_, s)| s.n > 1)
             .map(|(x, s)| (*x, unit * (s.mean - s.sd), unit * (s.mean + s.sd)))
             .collect(),
+        ..Curve::default()
     }
 }

@@ -6,7 +6,7 @@ use crate::evidence::Evidence;
 use crate::experiment::is_fraction;
 use crate::paper::{Line, Paper, Reach, Table};
 use crate::plots;
-use crate::status::{Spread, Status, rule};
+use crate::status::{RULE, SEEDS, Spread, Status};
 use crate::words::{count, seeds, thousands};
 
 /// The whole page.
@@ -18,7 +18,8 @@ pub(crate) fn page(paper: &Paper) -> Result<String> {
         false => format!("runs/{name}"),
     };
     let mut text = format!(
-        "# {}\n\n{}\n\nWritten by `report` from {runs} and [{name}.yaml]({name}.yaml); not to be edited.\n",
+        "# {}\n\n{}\n\nWritten by `report` from {runs} and [{name}.yaml]({name}.yaml); not to be edited. \
+         [How to read the tables](#how-to-read-the-tables) stands at the end.\n",
         paper.layout.title,
         paper.layout.about.trim(),
     );
@@ -26,10 +27,11 @@ pub(crate) fn page(paper: &Paper) -> Result<String> {
         text += "\n";
         text += &section(paper, table)?;
     }
+    text += &format!("\n## How to read the tables\n\n{RULE}\n");
     Ok(text)
 }
 
-/// One table with its plot, its rule and its cost.
+/// One table with its plot, the reasons of its misses and its cost.
 pub(crate) fn section(paper: &Paper, table: &Table) -> Result<String> {
     let lines = paper.lines(table);
     let mut parts = vec![format!("## {}", table.title)];
@@ -37,11 +39,11 @@ pub(crate) fn section(paper: &Paper, table: &Table) -> Result<String> {
     if table.curves.is_some() || table.points.is_some() {
         parts.push(match plots::of(paper, table) {
             Some(_) => format!(
-                "![{}](figures/{})\n\nLines: means over seeds. Bands: one standard deviation to each side.",
+                "![{}](figures/{})\n\nEach line is the mean over its seeds. The band around it is one standard deviation wide on each side.",
                 table.title,
                 plots::file_name(paper, table)
             ),
-            None => "Nothing to draw yet: none of its experiments was run.".into(),
+            None => "No picture yet: a curve is drawn from three points on.".into(),
         });
     }
     // A plot over epochs may show runs whose numbers stand in other tables.
@@ -57,29 +59,46 @@ pub(crate) fn section(paper: &Paper, table: &Table) -> Result<String> {
         let rows = shown.iter().map(|line| row(paper, table, line)).collect::<Result<Vec<_>>>()?;
         parts.push(format!("| {} |\n|{rule}\n{}", header.join(" | "), rows.join("\n")));
     }
-    if lines.iter().any(|line| line.paper.is_some()) {
-        parts.push(rule(&table.metric, table.test_examples));
-    }
+    parts.extend(misses(table, &lines)?);
     parts.push(cost(paper, table, &lines));
     Ok(parts.join("\n\n") + "\n")
+}
+
+/// Why rows miss the paper's values.
+fn misses(table: &Table, lines: &[Line]) -> Result<Option<String>> {
+    let mut whys = Vec::new();
+    for line in lines {
+        if let Status::Missed { .. } = line.status(table)? {
+            whys.push(format!("- {}: {}", line.label, line.why.unwrap_or("not explained yet.")));
+        }
+    }
+    Ok((!whys.is_empty()).then(|| format!("Why rows miss the paper's value:\n\n{}", whys.join("\n"))))
 }
 
 fn row(paper: &Paper, table: &Table, line: &Line) -> Result<String> {
     let number = |value: f64| number(&table.metric, value);
     let folder = |config: &str| format!("runs/{}/{config}", paper.name);
-    let ours = match (line.spread(), line.experiment) {
+    let spread = line.spread(table);
+    let ours = match (spread, line.experiment) {
         (Some(spread), Some(e)) => {
-            format!("{} ([{}]({}))", mean(&table.metric, spread), seeds(spread.n), folder(&e.name))
+            let runs = if line.deterministic { "deterministic".into() } else { seeds(spread.n) };
+            format!("{} ([{runs}]({}))", mean(&table.metric, spread), folder(&e.name))
         }
         _ => "–".into(),
     };
+    let of_seeds = spread.map_or(String::new(), |spread| format!("{} of {SEEDS} seeds", spread.n));
     let status = match line.status(table)? {
         Status::NoExperiment => "no experiment".into(),
         Status::NotRun => "not run".into(),
         Status::NoNumber => "no number in the paper".into(),
         Status::Reproduced => "**reproduced**".into(),
-        Status::OneSeed => "partial: one seed".into(),
-        Status::Outside(band) => format!("partial: outside the band of ±{}", number(band)),
+        Status::OtherRecipe => "better, other recipe".into(),
+        Status::FewSeeds => format!("partial: {of_seeds}"),
+        Status::Missed { by, allowed } => {
+            let few = !line.deterministic && spread.is_some_and(|spread| spread.n < SEEDS);
+            let seeds = if few { format!(", {of_seeds}") } else { String::new() };
+            format!("missed by {} (allowed: {}){seeds}", gap(&table.metric, by), gap(&table.metric, allowed))
+        }
     };
     let epochs = Spread::of(&line.evidence.iter().map(|e| e.result.epochs).collect::<Vec<_>>());
     let config = line.experiment.map(|e| format!("[{0}](../experiments/{1}/{0}.yaml)", e.name, paper.name));
@@ -159,9 +178,9 @@ fn cost(paper: &Paper, table: &Table, lines: &[Line]) -> String {
         n => format!(" Not counted: {} without a run.", count(n, "experiment")),
     };
     match runs {
-        0 => format!("Cost to verify: not known; none of its experiments was run. {command} runs them."),
+        0 => format!("Cost to verify: not known, because none of its experiments was run. {command} runs them."),
         _ => format!(
-            "Cost to verify: {} of training for {}, each as long as the fastest seed of its row, which the table tells ({command}).{idle}",
+            "Cost to verify: {} of training in {}, by the seconds of each row's fastest seed ({command}).{idle}",
             duration(seconds),
             count(runs, "run")
         ),
@@ -185,6 +204,11 @@ pub(crate) fn number(metric: &str, value: f64) -> String {
     if is_fraction(metric) { format!("{:.2} %", 100.0 * value) } else { format!("{value:.4}") }
 }
 
+/// A difference of two values: percentage points where they are in per cent.
+fn gap(metric: &str, difference: f64) -> String {
+    if is_fraction(metric) { format!("{:.2} points", 100.0 * difference) } else { number(metric, difference) }
+}
+
 /// `42 s`, `6 min`, `1 h 12 min`.
 fn duration(seconds: f64) -> String {
     match seconds.round() as u64 {
@@ -206,6 +230,7 @@ mod tests {
         assert_eq!(mean("test/error", spread), "0.92 ± 0.03 %");
         assert_eq!(mean("test/error", Spread { n: 1, ..spread }), "0.92 %");
         assert_eq!(mean("test/loss", spread), "0.0092 ± 0.0003");
+        assert_eq!((gap("test/error", 0.0189), gap("test/loss", 0.5)), ("1.89 points".into(), "0.5000".into()));
         assert_eq!(commit("f37d6aace3a19d32+changes"), "f37d6aa with changes");
         assert_eq!(commit("unknown"), "unknown");
     }

@@ -9,8 +9,7 @@ use tempfile::TempDir;
 use crate::experiment::Experiment;
 use crate::{evidence, pages};
 
-pub(crate) const EXPERIMENT: &str =
-    "seed: 1\nlength: 2 epochs\npaper: {table: t1, row: one, metric: test/error, value: 0.02}\n";
+pub(crate) const EXPERIMENT: &str = "seed: 1\nlength: 2 epochs\neval: {every: 1 epoch}\npaper: {table: t1, row: one, metric: test/error, value: 0.02}\n";
 
 const LAYOUT: &str = r#"
 title: Toy

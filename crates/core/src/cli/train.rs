@@ -17,10 +17,6 @@ use crate::trainer::run::{self, Init, Run, RunResult, Start, Status};
 use crate::weights::Named;
 use crate::{Error, Result, user, weights};
 
-/// Keys that a resumed run may set anew, since they do not change what it stands for.
-const FREE: [&str; 8] =
-    ["compute.device", "compute.threads", "log.", "checkpoint.", "limit", "data.root", "data.workers", "data.max_bad"];
-
 pub(super) fn train<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<()> {
     if let [_, other, ..] = args.common.words.iter().filter(|w| !w.contains('=')).collect::<Vec<_>>()[..] {
         return Err(user!("{other:?} is one word too many: one stage at most, overrides are written key=value"));
@@ -142,14 +138,13 @@ fn resumed<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<Option
         Some(file) => load(app, file, &overrides)?,
         None => load(app, &own, &overrides)?,
     };
-    let changed: Vec<_> = config::diff(&before.resolved, &experiment.resolved)
-        .into_iter()
-        .filter(|k| !FREE.iter().any(|f| k.starts_with(f)))
-        .collect();
+    let changed: Vec<_> =
+        config::diff(&before.resolved, &experiment.resolved).into_iter().filter(|key| config::is_hashed(key)).collect();
     if !changed.is_empty() {
         return Err(user!(
-            "a resumed run keeps its configuration, but these keys differ: {}; start a new run for them (only compute.device, compute.threads, data.root, data.workers, data.max_bad, log, checkpoint and limit may change)",
-            changed.join(", ")
+            "a resumed run keeps its configuration, but these keys differ: {}; start a new run for them (only these may change: {})",
+            changed.join(", "),
+            config::NOT_HASHED.join(", ")
         ));
     }
     // A run that was killed before its first result has none.
@@ -158,10 +153,20 @@ fn resumed<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<Option
             .map_err(|e| user!("{e}; start a new run, or move that file away to go on from the checkpoints"))?;
         // Variables change both sides of the comparison above; the hash in the result does not move.
         if before.config_sha256 != experiment.resolved.hash() {
-            return Err(user!(
-                "{} was started with another configuration; look for REPRO__… variables that change it",
-                folder.display()
-            ));
+            let kept = config::resolve(&own, &[])?.hash();
+            return Err(match before.config_sha256 == kept {
+                true => user!(
+                    "{} was started with another configuration; look for REPRO__… variables that change it",
+                    folder.display()
+                ),
+                false => user!(
+                    "{} cannot go on: the configuration hash in its result.json ({:.8}) is not that of its config.yaml ({kept:.8}); either the \
+                     file was changed, or an earlier version of this program, which computed the hash from more keys, began the run; finish it \
+                     with that version, or start a new run",
+                    folder.display(),
+                    before.config_sha256
+                ),
+            });
         }
     }
     Ok(Some((experiment, Folder::Kept(folder))))

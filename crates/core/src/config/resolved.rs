@@ -9,9 +9,27 @@ use sha2::{Digest, Sha256};
 use super::layer::{Layer, find, leaves, remove};
 use super::yaml;
 
-/// These change where and how a run computes, not what: they are not part of its hash.
-const NOT_HASHED: [&str; 8] =
-    ["compute.device", "compute.threads", "data.workers", "data.root", "data.max_bad", "log", "checkpoint", "limit"];
+/// These change where and how a run computes, how often it is looked at, and which printed number it is held against. They do not change
+/// what it is, so they are not part of its hash, and a run that goes on may set them anew.
+pub(crate) const NOT_HASHED: [&str; 11] = [
+    "compute.device",
+    "compute.threads",
+    "data.workers",
+    "data.root",
+    "data.max_bad",
+    "log",
+    "checkpoint",
+    "limit",
+    "eval.every",
+    "eval.full_every",
+    "paper",
+];
+
+/// Whether a dotted key is part of the hash.
+pub(crate) fn is_hashed(key: &str) -> bool {
+    let within = |block: &&str| key.strip_prefix(*block).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    !NOT_HASHED.iter().any(within)
+}
 
 /// A configuration put together from its layers, before it is given types.
 #[derive(Debug, Clone)]
@@ -60,7 +78,8 @@ impl Resolved {
     }
 
     /// SHA-256, in hex, over the canonical JSON of what decides the result: without device, threads, workers, the data's
-    /// folder and the bad pictures put up with, logging, checkpointing and the wall-clock limit.
+    /// folder and the bad pictures that are allowed, logging, checkpointing, the wall-clock limit, how often the run is evaluated, and the
+    /// `paper:` block.
     pub fn hash(&self) -> String {
         let mut tree = self.tree.clone();
         for key in NOT_HASHED {

@@ -119,6 +119,14 @@ impl Pictures {
         }
     }
 
+    /// The files of the pictures at these places of [`Self::in_order`], by name; none of a set whose pictures have no files of their own.
+    pub fn files(&self, split: Split, places: &[i64]) -> Option<Vec<String>> {
+        match self {
+            Self::Resident(_) => None,
+            Self::Stream(data) => Some(data.files(split, places)),
+        }
+    }
+
     /// Edge of the pictures of [`Self::in_order`], in pixels.
     pub fn test_edge(&self) -> i64 {
         match self {

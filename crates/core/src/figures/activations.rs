@@ -26,11 +26,18 @@ const BAR: u32 = 96;
 /// One titled row a layer, in the order given: feature maps as tiles, vectors as a strip of cells.
 ///
 /// - `layers`: name and activations of one image, `[C, H, W]` or `[C]`
+/// - `classes`: what stands under the cells of the last layer; nothing does unless it is a vector of so many, with room for the letters
 ///
 /// Each layer has its own scale, drawn at the right of its title: blue through white to red, symmetric around 0, or white
 /// to blue where nothing is negative. Values that are not finite are black.
-pub fn feature_maps(layers: &[(String, Tensor)]) -> Result<RgbImage> {
-    let layers = layers.iter().map(|(name, tensor)| Layer::new(name, tensor)).collect::<Result<Vec<_>>>()?;
+pub fn feature_maps(layers: &[(String, Tensor)], classes: &[String]) -> Result<RgbImage> {
+    let mut layers = layers.iter().map(|(name, tensor)| Layer::new(name, tensor)).collect::<Result<Vec<_>>>()?;
+    if let Some(last) = layers.last_mut().filter(|last| last.is_vector && last.maps.len() == classes.len()) {
+        last.names = classes.to_vec();
+        if !last.names_lie() && last.pitch().0 < LABEL as u32 {
+            last.names.clear();
+        }
+    }
     let height = layers.iter().map(|layer| layer.height() + MARGIN).sum::<u32>() + MARGIN;
     let mut picture = RgbImage::from_pixel(WIDTH + 2 * MARGIN, height, WHITE);
     let mut top = MARGIN;
@@ -48,6 +55,9 @@ struct Layer {
     /// Pixels of the picture to a pixel of a map, each way.
     enlarge: u32,
     gap: u32,
+    is_vector: bool,
+    /// What stands under the cells; empty for nothing.
+    names: Vec<String>,
 }
 
 impl Layer {
@@ -89,7 +99,22 @@ impl Layer {
             imageops::resize(&map, shrink(width), shrink(height), imageops::FilterType::Triangle)
         };
         let maps = values.chunks((width * height) as usize).take(shown as usize).map(map).collect();
-        Ok(Layer { title, scale, maps, enlarge, gap })
+        Ok(Layer { title, scale, maps, enlarge, gap, is_vector, names: Vec::new() })
+    }
+
+    /// Whether every name fits under its cell; else they all stand upright.
+    fn names_lie(&self) -> bool {
+        let cell = self.pitch().0 - self.gap;
+        self.names.iter().all(|name| text::width(name, LABEL) <= cell)
+    }
+
+    /// Room that the names take under a row of cells.
+    fn names_height(&self) -> u32 {
+        match (self.names.is_empty(), self.names_lie()) {
+            (true, _) => 0,
+            (false, true) => LABEL as u32 + 3,
+            (false, false) => self.names.iter().map(|name| text::width(name, LABEL)).max().unwrap_or(0) + 4,
+        }
     }
 
     /// Width and height of a tile, with the gap after it.
@@ -102,7 +127,8 @@ impl Layer {
     }
 
     fn height(&self) -> u32 {
-        TITLE as u32 + 6 + (self.maps.len() as u32).div_ceil(self.columns()) * self.pitch().1
+        let row = self.pitch().1 + self.names_height();
+        TITLE as u32 + 6 + (self.maps.len() as u32).div_ceil(self.columns()) * row
     }
 
     fn draw(&self, picture: &mut RgbImage, top: u32) {
@@ -111,11 +137,19 @@ impl Layer {
         let (across, down) = self.pitch();
         for (index, map) in self.maps.iter().enumerate() {
             let (column, row) = (index as u32 % self.columns(), index as u32 / self.columns());
-            let (left, top) = (MARGIN + column * across, top + TITLE as u32 + 6 + row * down);
+            let (left, top) = (MARGIN + column * across, top + TITLE as u32 + 6 + row * (down + self.names_height()));
             let (width, height) = (map.width() * self.enlarge, map.height() * self.enlarge);
             // A thin frame keeps a map of zeros visible on the white page.
             fill(picture, left - 1, top - 1, width + 2, height + 2, Rgb([210; 3]));
             paste(picture, map, left, top, self.enlarge);
+            let Some(name) = self.names.get(index) else { continue };
+            let length = text::width(name, LABEL);
+            if self.names_lie() {
+                text::draw(picture, name, left + (width - length) / 2, top + height + 2, LABEL, INK);
+            } else {
+                let middle = (left + width / 2).saturating_sub(LABEL as u32 / 2);
+                text::draw_upward(picture, name, middle, top + height + 3 + length, LABEL, INK);
+            }
         }
     }
 }
@@ -185,10 +219,36 @@ mod tests {
 
     #[test]
     fn the_extremes_get_the_full_colours_and_zero_is_white() {
-        let picture = feature_maps(&[layer(&[-2.0, 0.0, 1.0, 2.0], &[4])]).unwrap();
+        let picture = feature_maps(&[layer(&[-2.0, 0.0, 1.0, 2.0], &[4])], &[]).unwrap();
         let middle = MARGIN + TITLE as u32 + 6 + CELLS.1 / 2;
         let cell = |index: u32| *picture.get_pixel(MARGIN + index * (CELLS.1 + 1) + CELLS.1 / 2, middle);
         assert_eq!([cell(0), cell(1), cell(2), cell(3)], [BLUE, WHITE, blend(WHITE, RED, 0.5), RED]);
+    }
+
+    #[test]
+    fn class_names_stand_under_the_outputs_lying_or_upright() {
+        let rows = || vec![layer(&[1.0, 2.0], &[2]), layer(&[0.0, 0.0, 4.0], &[3])];
+        let of = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            feature_maps(&rows(), &names).unwrap()
+        };
+        let plain = of(&[]);
+        assert_eq!(of(&["0", "1"]), plain, "two names are not those of three cells");
+        let (digits, words) = (of(&["0", "1", "2"]), of(&["trouser", "pullover", "ankle boot"]));
+        assert_eq!(digits.height() - plain.height(), LABEL as u32 + 3);
+        assert_eq!(words.height() - plain.height(), text::width("ankle boot", LABEL) + 4);
+        let many: Vec<_> = (0..120).map(|class| format!("class {class}")).collect();
+        let wide = || vec![layer(&[1.0; 120], &[120])];
+        assert_eq!(feature_maps(&wide(), &many).unwrap(), feature_maps(&wide(), &[]).unwrap(), "no room for letters");
+        // Ink under each cell.
+        for picture in [&digits, &words] {
+            for cell in 0..3 {
+                let left = MARGIN + cell * (CELLS.1 + 1);
+                let below = plain.height() - MARGIN..picture.height();
+                let dark = |x: u32| below.clone().any(|y| picture.get_pixel(x, y)[0] < 128);
+                assert!((left..left + CELLS.1).any(dark), "cell {cell}");
+            }
+        }
     }
 
     #[test]
@@ -202,7 +262,7 @@ mod tests {
     #[test]
     fn wide_layers_wrap_and_very_wide_ones_are_cut_with_notice() {
         let maps = |channels: i64| Tensor::zeros([channels, 10, 10], (Kind::Float, tch::Device::Cpu));
-        let height = |channels| feature_maps(&[("a".into(), maps(channels))]).unwrap().height();
+        let height = |channels| feature_maps(&[("a".into(), maps(channels))], &[]).unwrap().height();
         let columns = i64::from(Layer::new("a", &maps(1)).unwrap().columns());
         assert_eq!(height(1), height(columns));
         assert_eq!(height(columns + 1) - height(columns), 60 + GAP);
@@ -214,10 +274,10 @@ mod tests {
     fn a_picture_has_any_shape_of_map_in_it() {
         for shape in [&[1, 1, 1][..], &[3, 224, 224], &[2, 1, 700], &[4096], &[1000]] {
             let zeros = Tensor::zeros(shape, (Kind::Float, tch::Device::Cpu));
-            let picture = feature_maps(&[("a".into(), zeros)]).unwrap();
+            let picture = feature_maps(&[("a".into(), zeros)], &[]).unwrap();
             assert_eq!(picture.width(), WIDTH + 2 * MARGIN, "{shape:?}");
         }
-        assert!(feature_maps(&[layer(&[1.0, 2.0], &[1, 2])]).is_err());
-        assert!(feature_maps(&[layer(&[], &[0])]).is_err());
+        assert!(feature_maps(&[layer(&[1.0, 2.0], &[1, 2])], &[]).is_err());
+        assert!(feature_maps(&[layer(&[], &[0])], &[]).is_err());
     }
 }

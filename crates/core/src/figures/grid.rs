@@ -9,12 +9,14 @@ use crate::{Error, Result};
 /// Pixels between tiles and around them.
 const GAP: u32 = 2;
 const TEXT: f32 = 13.0;
+/// From one line of a caption to the next.
+const LINE: u32 = TEXT as u32 + GAP;
 
 /// Lays images out in rows of `columns`, in reading order.
 ///
 /// - `images` `[N, C, H, W]`, C = 1 (grey) or 3 (RGB): u8, or floating point in [0, 1] (what lies outside is clipped)
 /// - `scale`: each pixel becomes a square of `scale` × `scale`
-/// - `captions`: none, or one for each image, written under it
+/// - `captions`: none, or one for each image, written under it; it may have several lines
 pub fn grid(images: &Tensor, columns: u32, scale: u32, captions: &[String]) -> Result<RgbImage> {
     let tiles = tiles(images)?;
     if columns == 0 || scale == 0 {
@@ -27,9 +29,10 @@ pub fn grid(images: &Tensor, columns: u32, scale: u32, captions: &[String]) -> R
     let rows = (tiles.len() as u32).div_ceil(columns);
     let (tile_width, tile_height) = (tiles[0].width() * scale, tiles[0].height() * scale);
     // A caption is never cut off: the widest one sets the column's width.
-    let widest = captions.iter().map(|caption| text::width(caption, TEXT)).max();
+    let widest = captions.iter().flat_map(|caption| caption.lines()).map(|line| text::width(line, TEXT)).max();
     let cell_width = tile_width.max(widest.map_or(0, |width| width + 2 * GAP)) + GAP;
-    let cell_height = tile_height + GAP + if captions.is_empty() { 0 } else { TEXT as u32 + 2 * GAP };
+    let most_lines = captions.iter().map(|caption| caption.lines().count() as u32).max().unwrap_or(0);
+    let cell_height = tile_height + GAP + most_lines * LINE + if most_lines == 0 { 0 } else { GAP };
 
     let mut picture = RgbImage::from_pixel(columns * cell_width + GAP, rows * cell_height + GAP, WHITE);
     for (index, tile) in tiles.iter().enumerate() {
@@ -37,9 +40,10 @@ pub fn grid(images: &Tensor, columns: u32, scale: u32, captions: &[String]) -> R
         let (left, top) = (GAP + column * cell_width, GAP + row * cell_height);
         let inset = (cell_width - GAP - tile_width) / 2;
         paste(&mut picture, tile, left + inset, top, scale);
-        if let Some(caption) = captions.get(index) {
+        for (line, caption) in captions.get(index).iter().flat_map(|caption| caption.lines()).enumerate() {
             let inset = (cell_width - GAP - text::width(caption, TEXT)) / 2;
-            text::draw(&mut picture, caption, left + inset, top + tile_height + GAP, TEXT, INK);
+            let below = top + tile_height + GAP + line as u32 * LINE;
+            text::draw(&mut picture, caption, left + inset, below, TEXT, INK);
         }
     }
     Ok(picture)
@@ -123,6 +127,18 @@ mod tests {
         let picture = grid(&images, 2, 1, &captions).unwrap();
         assert!(picture.width() > 2 * text::width(&captions[0], TEXT));
         assert!(picture.pixels().any(|pixel| pixel[0] < 100), "captions are ink on white");
+    }
+
+    #[test]
+    fn lines_of_a_caption_stand_under_each_other() {
+        let images = Tensor::full([1, 1, 4, 4], 1.0, (Kind::Float, tch::Device::Cpu));
+        let of = |caption: &str| grid(&images, 1, 1, &[caption.to_string()]).unwrap();
+        let (one, two) = (of("mmm"), of("mmm\nm"));
+        assert_eq!((two.width(), two.height()), (one.width(), one.height() + LINE));
+        let ink = |picture: &RgbImage, from: u32| {
+            (from..picture.height()).any(|y| (0..picture.width()).any(|x| picture.get_pixel(x, y)[0] < 100))
+        };
+        assert!(ink(&two, one.height()) && ink(&one, 8));
     }
 
     #[test]

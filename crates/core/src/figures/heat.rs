@@ -3,51 +3,117 @@
 use image::{Rgb, RgbImage, imageops};
 use tch::{Kind, Tensor};
 
-use super::blend;
+use super::{GREY, INK, WHITE, blend, fill, text};
 use crate::{Error, Result};
 
 /// Edge that small pictures are enlarged to, about.
 const EDGE: u32 = 224;
+const MARGIN: u32 = 12;
+const TITLE: f32 = 16.0;
+const SMALL: f32 = 12.0;
+/// A map of fewer cells each way is drawn as the cells that it has: interpolated it would be a smear that shows places it does not know.
+const FEWEST: i64 = 4;
 /// From cold to hot.
-const SCALE: [Rgb<u8>; 4] = [Rgb([30, 40, 120]), Rgb([40, 160, 160]), Rgb([250, 210, 60]), Rgb([220, 40, 30])];
+const COLOURS: [Rgb<u8>; 4] = [Rgb([30, 40, 120]), Rgb([40, 160, 160]), Rgb([250, 210, 60]), Rgb([220, 40, 30])];
 
-/// `picture`, and to its right the same under `heat` `[h, w]` in [0, 1], enlarged to its size.
-pub fn heat(picture: &RgbImage, heat: &Tensor) -> Result<RgbImage> {
-    if heat.size().len() != 2 {
+/// `picture`, and to its right the same under `heat` `[h, w]` in [0, 1], enlarged to its size; over them `title`, and how large the map was;
+/// under them the scale.
+pub fn heat(picture: &RgbImage, heat: &Tensor, title: &str) -> Result<RgbImage> {
+    let [rows, columns] = heat.size()[..] else {
         return Err(Error::Failed(format!("a heat map takes [h, w], not {:?}", heat.size())));
-    }
+    };
     let zoom = (EDGE / picture.width().max(1)).max(1);
     let (width, height) = (picture.width() * zoom, picture.height() * zoom);
     let large = imageops::resize(picture, width, height, imageops::FilterType::Nearest);
     let size = [i64::from(height), i64::from(width)];
-    let heat = heat.to_kind(Kind::Float).view([1, 1, heat.size()[0], heat.size()[1]]);
-    let heat = heat.f_upsample_bilinear2d(size, false, None, None)?.clamp(0.0, 1.0);
-    let heat = Vec::<f32>::try_from(heat.to_device(tch::Device::Cpu).reshape([-1]))?;
-    let mut both = RgbImage::new(2 * width, height);
-    imageops::replace(&mut both, &large, 0, 0);
+    let map = heat.to_kind(Kind::Float).view([1, 1, rows, columns]);
+    let (map, how) = match rows.min(columns) < FEWEST {
+        true => (map.f_upsample_nearest2d(size, None, None)?, "too few cells to interpolate"),
+        false => (map.f_upsample_bilinear2d(size, false, None, None)?, "interpolated"),
+    };
+    let map = Vec::<f32>::try_from(map.clamp(0.0, 1.0).to_device(tch::Device::Cpu).reshape([-1]))?;
+
+    let note = format!("map of {rows} × {columns} on {} × {} pixels, {how}", picture.height(), picture.width());
+    let top = MARGIN + TITLE as u32 + 4 + SMALL as u32 + 8;
+    let bar = top + height + 8;
+    let wide = (2 * width).max(text::width(title, TITLE)).max(text::width(&note, SMALL));
+    let mut both = RgbImage::from_pixel(wide + 2 * MARGIN, bar + SMALL as u32 + MARGIN, WHITE);
+    text::draw(&mut both, title, MARGIN, MARGIN, TITLE, INK);
+    text::draw(&mut both, &note, MARGIN, MARGIN + TITLE as u32 + 4, SMALL, GREY);
+    imageops::replace(&mut both, &large, i64::from(MARGIN), i64::from(top));
     for (x, y, colour) in large.enumerate_pixels() {
-        let at = f64::from(heat[(y * width + x) as usize]) * (SCALE.len() - 1) as f64;
-        let step = (at as usize).min(SCALE.len() - 2);
-        let hot = blend(SCALE[step], SCALE[step + 1], at - step as f64);
-        both.put_pixel(width + x, y, blend(*colour, hot, 0.5));
+        let hot = hue(f64::from(map[(y * width + x) as usize]));
+        both.put_pixel(MARGIN + width + x, top + y, blend(*colour, hot, 0.5));
+    }
+    // The scale under the map, its ends named at its sides.
+    let (low, high) = ("0", "1, the most");
+    let left = MARGIN + width + text::width(low, SMALL) + 6;
+    let length = (MARGIN + 2 * width).saturating_sub(left + text::width(high, SMALL) + 6).max(1);
+    text::draw(&mut both, low, MARGIN + width, bar, SMALL, GREY);
+    text::draw(&mut both, high, left + length + 6, bar, SMALL, GREY);
+    for x in 0..length {
+        let share = f64::from(x) / f64::from(length.max(2) - 1);
+        fill(&mut both, left + x, bar + 1, 1, SMALL as u32 - 2, hue(share.min(1.0)));
     }
     Ok(both)
+}
+
+/// The colour of a share in [0, 1].
+fn hue(share: f64) -> Rgb<u8> {
+    let at = share * (COLOURS.len() - 1) as f64;
+    let step = (at as usize).min(COLOURS.len() - 2);
+    blend(COLOURS[step], COLOURS[step + 1], at - step as f64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// The map's half of a drawing of `edge` × `edge` grey pixels under `map`, and the drawing.
+    fn drawn(edge: u32, map: &Tensor) -> (RgbImage, RgbImage) {
+        let picture = RgbImage::from_pixel(edge, edge, Rgb([128, 128, 128]));
+        let both = heat(&picture, map, "Grad-CAM").unwrap();
+        let top = MARGIN + TITLE as u32 + 4 + SMALL as u32 + 8;
+        let side = edge * (EDGE / edge).max(1);
+        assert_eq!(both.get_pixel(MARGIN, top), &Rgb([128, 128, 128]));
+        (imageops::crop_imm(&both, MARGIN + side, top, side, side).to_image(), both)
+    }
+
     #[test]
     fn hot_places_are_red_and_cold_ones_blue() {
-        let picture = RgbImage::from_pixel(2, 2, Rgb([128, 128, 128]));
-        let map = Tensor::from_slice(&[1.0f32, 0.0, 0.0, 0.0]).view([2, 2]);
-        let both = heat(&picture, &map).unwrap();
-        assert_eq!((both.width(), both.height()), (448, 224));
-        assert_eq!(both.get_pixel(0, 0), &Rgb([128, 128, 128]));
-        let (hot, cold) = (both.get_pixel(224, 0).0, both.get_pixel(447, 223).0);
+        let map = Tensor::zeros([4, 4], (Kind::Float, tch::Device::Cpu));
+        let _ = map.get(0).get(0).fill_(1.0);
+        let (map, _) = drawn(2, &map);
+        assert_eq!(map.dimensions(), (224, 224));
+        let (hot, cold) = (map.get_pixel(0, 0).0, map.get_pixel(223, 223).0);
         assert!(hot[0] > 160 && hot[2] < 90, "{hot:?}");
         assert!(cold[2] > 110 && cold[0] < 90, "{cold:?}");
-        assert!(heat(&picture, &Tensor::from(1.0f32)).is_err());
+    }
+
+    #[test]
+    fn only_a_map_of_enough_cells_is_interpolated() {
+        let colours = |cells: i64| {
+            let map = Tensor::zeros([cells, cells], (Kind::Float, tch::Device::Cpu));
+            let _ = map.get(0).get(0).fill_(1.0);
+            let (map, _) = drawn(64, &map);
+            map.pixels().map(|pixel| pixel.0).collect::<std::collections::BTreeSet<_>>().len()
+        };
+        assert_eq!(colours(2), 2, "two by two cells have the two colours that they are");
+        assert!(colours(4) > 20);
+    }
+
+    #[test]
+    fn title_and_scale_stand_around_the_pictures() {
+        let map = Tensor::zeros([7, 7], (Kind::Float, tch::Device::Cpu));
+        let (_, both) = drawn(224, &map);
+        let ink = |from: u32, to: u32| (from..to).any(|y| (0..both.width()).any(|x| both.get_pixel(x, y)[0] < 60));
+        assert!(ink(MARGIN, MARGIN + TITLE as u32));
+        // Under the pictures: the scale from blue to red.
+        let bar = both.height() - MARGIN - SMALL as u32 / 2;
+        let row: Vec<_> = (0..both.width()).map(|x| *both.get_pixel(x, bar)).collect();
+        assert!(row.contains(&COLOURS[0]) && row.contains(&COLOURS[3]), "{row:?}");
+        assert!(heat(&both, &Tensor::from(1.0f32), "").is_err());
+        let wide = heat(&RgbImage::new(3, 3), &map, &"a long title ".repeat(12)).unwrap();
+        assert!(wide.width() > text::width(&"a long title ".repeat(12), TITLE), "a title is never cut off");
     }
 }

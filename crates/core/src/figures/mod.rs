@@ -16,10 +16,11 @@ use crate::files::write_atomic;
 use crate::{Error, Result};
 
 pub use activations::feature_maps;
+pub(crate) use confusion::MOST_CLASSES;
 pub use confusion::confusion;
 pub use grid::grid;
 pub use heat::heat;
-pub use plot::{Curve, Plot, plot};
+pub use plot::{Curve, Level, Plot, plot};
 
 const WHITE: Rgb<u8> = Rgb([255, 255, 255]);
 const INK: Rgb<u8> = Rgb([32, 32, 32]);

@@ -3,12 +3,13 @@
 use std::ops::Range;
 use std::sync::Once;
 
-use image::{Rgb, RgbImage};
+use image::RgbImage;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 use plotters::style::register_font;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{INK, fill, text};
+use super::{INK, text};
 use crate::{Error, Result};
 
 const SIZE: (u32, u32) = (960, 600);
@@ -33,15 +34,33 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(60, 60, 60),
 ];
 
+/// A curve of fewer points is not drawn: a line through two points says no more than the two numbers.
+const FEWEST: usize = 3;
+/// Most markers on a curve; of more points every so many-th has one.
+const MARKERS: usize = 40;
+/// Pixels from the middle of a marker to its edge, and of one on a thin line.
+const MARKER: (i32, i32) = (4, 2);
+
 /// One line of a plot.
 #[derive(Debug, Clone, Default)]
 pub struct Curve {
     /// What the legend says; an empty label has no entry there.
     pub label: String,
-    /// (x, y) from left to right. Points with a NaN or an infinity are skipped.
+    /// (x, y) from left to right. Points with a NaN or an infinity are skipped; fewer than three are not drawn.
     pub points: Vec<(f64, f64)>,
     /// (x, low, high): a pale band behind the line, such as the spread over seeds. Empty for none.
     pub band: Vec<(f64, f64, f64)>,
+    /// A thin line in the same colour, such as the training error of the same run. Empty for none.
+    pub beside: Vec<(f64, f64)>,
+}
+
+/// A value that the curves are held against: a thin grey line across the plot.
+#[derive(Debug, Clone, Default)]
+pub struct Level {
+    /// Stands on the line, at its right end.
+    pub label: String,
+    /// Where it lies on the y axis.
+    pub value: f64,
 }
 
 /// A picture of curves with common axes.
@@ -57,37 +76,64 @@ pub struct Plot {
     pub log_y: bool,
     /// The lines; the colours repeat after seven.
     pub curves: Vec<Curve>,
+    /// What the legend calls the thin lines, where there are any.
+    pub beside: String,
+    /// The values that the curves are held against.
+    pub levels: Vec<Level>,
 }
 
-/// Draws a plot of 960 × 600 pixels. Without a single point that can be drawn, it says so in place of the lines.
+impl Plot {
+    /// Whether no curve has enough points to be drawn.
+    pub fn is_empty(&self) -> bool {
+        self.drawn().is_empty()
+    }
+
+    /// What is drawn of the curves.
+    fn drawn(&self) -> Vec<Curve> {
+        let shows = |&(x, y): &(f64, f64)| x.abs() < HUGE && self.shows(y);
+        let enough = |points: &[(f64, f64)]| {
+            let points: Vec<_> = points.iter().copied().filter(shows).collect();
+            if points.len() < FEWEST { Vec::new() } else { points }
+        };
+        let curve = |curve: &Curve| Curve {
+            label: curve.label.clone(),
+            points: enough(&curve.points),
+            band: curve.band.iter().copied().filter(|&(x, a, b)| shows(&(x, a)) && self.shows(b)).collect(),
+            beside: enough(&curve.beside),
+        };
+        self.curves.iter().map(curve).filter(|curve| !curve.points.is_empty()).collect()
+    }
+
+    /// Whether a value has a place on the y axis.
+    fn shows(&self, value: f64) -> bool {
+        value.abs() < HUGE && (!self.log_y || value > 0.0)
+    }
+}
+
+/// Draws a plot of 960 × 600 pixels. Without a single curve that can be drawn, it says so in place of the lines.
 pub fn plot(plot: &Plot) -> Result<RgbImage> {
     static REGISTER: Once = Once::new();
     // If the font were refused, the drawing below would fail and say so.
     REGISTER.call_once(|| drop(register_font("sans-serif", FontStyle::Normal, text::FONT_FILE)));
 
-    let shows = |value: f64| value.abs() < HUGE;
-    let shows_y = |value: f64| shows(value) && (!plot.log_y || value > 0.0);
-    let curves: Vec<Curve> = plot
-        .curves
-        .iter()
-        .map(|curve| Curve {
-            label: curve.label.clone(),
-            points: curve.points.iter().copied().filter(|&(x, y)| shows(x) && shows_y(y)).collect(),
-            band: curve.band.iter().copied().filter(|&(x, a, b)| shows(x) && shows_y(a) && shows_y(b)).collect(),
-        })
-        .collect();
-    let points = || curves.iter().flat_map(|curve| &curve.points);
+    let curves = plot.drawn();
+    let levels: Vec<Level> = match curves.is_empty() {
+        true => Vec::new(),
+        false => plot.levels.iter().filter(|level| plot.shows(level.value)).cloned().collect(),
+    };
+    let points = || curves.iter().flat_map(|curve| curve.points.iter().chain(&curve.beside));
     let bands = || curves.iter().flat_map(|curve| &curve.band);
     let xs = points().map(|point| point.0).chain(bands().map(|band| band.0));
     let ys = points().map(|point| point.1).chain(bands().flat_map(|band| [band.1, band.2]));
+    let ys = ys.chain(levels.iter().map(|level| level.value));
     let (x, y) = (range(xs, 0.0), if plot.log_y { log_range(ys) } else { range(ys, 0.04) });
 
     let mut picture = RgbImage::new(SIZE.0, SIZE.1);
-    let legend = legend(&curves);
+    let legend = legend(&curves, &plot.beside);
     let header = MARGIN + TITLE as u32 + 8 + legend.last().map_or(10, |entry| entry.y + LABEL as u32 + 10);
     let drawn = {
         let area = BitMapBackend::with_buffer(&mut picture, SIZE).into_drawing_area();
-        let lines = Lines { curves: &curves, header };
+        let lines = Lines { curves: &curves, levels: &levels, legend: &legend, header };
         if plot.log_y {
             let ticks = log_ticks(&y);
             lines.draw(&area, x, y.log_scale().with_key_points(ticks))
@@ -104,28 +150,28 @@ pub fn plot(plot: &Plot) -> Result<RgbImage> {
     let y_label = SIZE.1 - middle(X_AXIS, SIZE.1 - header, &plot.y_label);
     text::draw_upward(&mut picture, &plot.y_label, MARGIN, y_label, LABEL, INK);
     for entry in &legend {
-        let (left, top) = (MARGIN + entry.x, MARGIN + TITLE as u32 + 8 + entry.y);
-        fill(&mut picture, left, top + LABEL as u32 / 2, SAMPLE, 3, entry.colour);
-        text::draw(&mut picture, entry.label, left + SAMPLE + 6, top, LABEL, INK);
+        text::draw(&mut picture, entry.label, MARGIN + entry.x + SAMPLE + 6, entry.top(), LABEL, INK);
     }
-    if points().next().is_none() {
-        let note = "nothing to draw: no point is a finite number";
+    if curves.is_empty() {
+        let note = "nothing to draw: no curve has three points that are finite numbers";
         let left = (SIZE.0 - text::width(note, LABEL)) / 2;
         text::draw(&mut picture, note, left, SIZE.1 / 2, LABEL, INK);
     }
     Ok(picture)
 }
 
-/// What plotters draws: axes, bands and lines.
+/// What plotters draws: axes, bands, lines and markers.
 struct Lines<'a> {
     curves: &'a [Curve],
+    levels: &'a [Level],
+    legend: &'a [Entry<'a>],
     header: u32,
 }
 
 type Area<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
 
 impl Lines<'_> {
-    fn draw<Y>(&self, area: &Area, x: Range<f64>, y: Y) -> Result<(), Box<dyn std::error::Error>>
+    fn draw<Y>(&self, area: &Area, range: Range<f64>, y: Y) -> Result<(), Box<dyn std::error::Error>>
     where
         Y: AsRangedCoord<Value = f64>,
         Y::CoordDescType: ValueFormatter<f64>,
@@ -138,7 +184,7 @@ impl Lines<'_> {
             .margin_right(2 * MARGIN)
             .x_label_area_size(X_AXIS)
             .y_label_area_size(Y_AXIS)
-            .build_cartesian_2d(x, y)
+            .build_cartesian_2d(range.clone(), y)
             .map_err(|error| error.to_string())?;
         chart
             .configure_mesh()
@@ -161,41 +207,99 @@ impl Lines<'_> {
                 chart.draw_series([band]).map_err(|error| error.to_string())?;
             }
         }
+        let grey = RGBColor(90, 90, 90);
+        for level in self.levels {
+            let ends = [(range.start, level.value), (range.end, level.value)];
+            chart.draw_series(LineSeries::new(ends, grey.stroke_width(1))).map_err(|error| error.to_string())?;
+        }
         // The lines come after all bands, so that none is veiled.
-        for (curve, colour) in self.curves.iter().zip(COLOURS.iter().cycle()) {
-            let line = LineSeries::new(curve.points.iter().copied(), colour.stroke_width(2));
-            chart.draw_series(line).map_err(|error| error.to_string())?;
-            if let [only] = curve.points[..] {
-                chart.draw_series([Circle::new(only, 4, colour.filled())]).map_err(|error| error.to_string())?;
+        for (index, curve) in self.curves.iter().enumerate() {
+            let colour = COLOURS[index % COLOURS.len()];
+            for (points, width, size) in [(&curve.beside, 1, MARKER.1), (&curve.points, 2, MARKER.0)] {
+                let line = LineSeries::new(points.iter().copied(), colour.stroke_width(width));
+                chart.draw_series(line).map_err(|error| error.to_string())?;
+                let marker =
+                    |at: (f64, f64)| EmptyElement::at(at) + Polygon::new(outline(index, size), colour.filled());
+                chart.draw_series(marked(points).map(marker)).map_err(|error| error.to_string())?;
             }
+        }
+        // Over the lines, on a ground that keeps it readable.
+        for level in self.levels {
+            let (width, height) = (text::width(&level.label, LABEL) as i32 + 6, LABEL as i32 + 3);
+            let ground = Rectangle::new([(-width, -height), (0, -2)], WHITE.mix(0.8).filled());
+            let style = TextStyle::from(font.into_font()).color(&grey).pos(Pos::new(HPos::Right, VPos::Bottom));
+            let label =
+                EmptyElement::at((range.end, level.value)) + ground + Text::new(level.label.clone(), (-3, -2), style);
+            chart.draw_series([label]).map_err(|error| error.to_string())?;
+        }
+        for entry in self.legend {
+            let (left, middle) = ((MARGIN + entry.x) as i32, (entry.top() + LABEL as u32 / 2 + 1) as i32);
+            let (width, size) = if entry.thin { (1, MARKER.1) } else { (2, MARKER.0) };
+            let ends = vec![(left, middle), (left + SAMPLE as i32, middle)];
+            let sample = PathElement::new(ends, entry.colour.stroke_width(width));
+            area.draw(&sample).map_err(|error| error.to_string())?;
+            let shift = |(x, y): (i32, i32)| (left + SAMPLE as i32 / 2 + x, middle + y);
+            let marker: Vec<_> = outline(entry.marker, size).into_iter().map(shift).collect();
+            area.draw(&Polygon::new(marker, entry.colour.filled())).map_err(|error| error.to_string())?;
         }
         area.present().map_err(|error| error.to_string())?;
         Ok(())
     }
 }
 
+/// The points of a curve that have a marker, the last among them.
+fn marked(points: &[(f64, f64)]) -> impl Iterator<Item = (f64, f64)> {
+    let stride = points.len().div_ceil(MARKERS).max(1);
+    points.iter().rev().step_by(stride).copied()
+}
+
+/// The corners of the marker of a curve around its point: disc, square, triangle, diamond in turn, so that curves can be told apart without
+/// their colours.
+fn outline(curve: usize, size: i32) -> Vec<(i32, i32)> {
+    let unit: &[(f64, f64)] = match curve % 4 {
+        0 => &[(1.0, 0.4), (0.4, 1.0), (-0.4, 1.0), (-1.0, 0.4), (-1.0, -0.4), (-0.4, -1.0), (0.4, -1.0), (1.0, -0.4)],
+        1 => &[(0.9, 0.9), (-0.9, 0.9), (-0.9, -0.9), (0.9, -0.9)],
+        2 => &[(0.0, -1.25), (1.25, 1.0), (-1.25, 1.0)],
+        _ => &[(0.0, -1.35), (1.35, 0.0), (0.0, 1.35), (-1.35, 0.0)],
+    };
+    let pixels = |share: f64| (share * f64::from(size)).round() as i32;
+    unit.iter().map(|&(x, y)| (pixels(x), pixels(y))).collect()
+}
+
 struct Entry<'a> {
     label: &'a str,
-    colour: Rgb<u8>,
+    colour: RGBColor,
+    /// Which curve's marker it shows.
+    marker: usize,
+    /// Whether it stands for the thin lines.
+    thin: bool,
     x: u32,
     y: u32,
 }
 
+impl Entry<'_> {
+    /// Where its text begins in the picture, from above.
+    fn top(&self) -> u32 {
+        MARGIN + TITLE as u32 + 8 + self.y
+    }
+}
+
 /// Places the labels in lines under the title, where they hide no curve.
-fn legend(curves: &[Curve]) -> Vec<Entry<'_>> {
+fn legend<'a>(curves: &'a [Curve], beside: &'a str) -> Vec<Entry<'a>> {
     let (mut x, mut y) = (0, 0);
-    let labelled = curves.iter().zip(COLOURS.iter().cycle()).filter(|(curve, _)| !curve.label.is_empty());
-    labelled
-        .map(|(curve, colour)| {
-            let width = SAMPLE + 6 + text::width(&curve.label, LABEL) + 20;
-            if x > 0 && x + width > SIZE.0 - 2 * MARGIN {
-                (x, y) = (0, y + LABEL as u32 + 6);
-            }
-            let entry = Entry { label: &curve.label, colour: Rgb([colour.0, colour.1, colour.2]), x, y };
-            x += width;
-            entry
-        })
-        .collect()
+    let labelled = curves.iter().enumerate().map(|(index, curve)| (curve.label.as_str(), index, false));
+    let thin = curves.iter().position(|curve| !curve.beside.is_empty()).map(|index| (beside, index, true));
+    let entry = |(label, marker, thin): (&'a str, usize, bool)| {
+        let width = SAMPLE + 6 + text::width(label, LABEL) + 20;
+        if x > 0 && x + width > SIZE.0 - 2 * MARGIN {
+            (x, y) = (0, y + LABEL as u32 + 6);
+        }
+        let colour = if thin { RGBColor(90, 90, 90) } else { COLOURS[marker % COLOURS.len()] };
+        let entry = Entry { label, colour, marker, thin, x, y };
+        x += width;
+        entry
+    };
+    labelled.chain(thin).filter(|(label, ..)| !label.is_empty()).map(entry).collect()
 }
 
 /// The span of the values and a share `room` of it beyond; around a single value, an axis that can be drawn.
@@ -260,6 +364,7 @@ fn number(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use image::Rgb;
 
     fn of(points: &[(f64, f64)], log_y: bool) -> Plot {
         Plot { log_y, curves: vec![Curve { points: points.to_vec(), ..Curve::default() }], ..Plot::default() }
@@ -273,11 +378,11 @@ mod tests {
 
     #[test]
     fn a_horizontal_line_lies_in_the_middle_and_reaches_across() {
-        let line = drawn(&plot(&of(&[(0.0, 3.0), (1.0, 3.0)], false)).unwrap());
+        let line = drawn(&plot(&of(&[(0.0, 3.0), (0.5, 3.0), (1.0, 3.0)], false)).unwrap());
         let (left, right) = (line.iter().map(|p| p.0).min().unwrap(), line.iter().map(|p| p.0).max().unwrap());
         assert!(left < 120 && right > SIZE.0 - 40, "{left} to {right}");
         let rows = (line.iter().map(|p| p.1).min().unwrap(), line.iter().map(|p| p.1).max().unwrap());
-        assert!(rows.1 - rows.0 <= 3 && (260..320).contains(&rows.0), "{rows:?}");
+        assert!(rows.1 - rows.0 <= 2 * MARKER.0 as u32 + 1 && (260..320).contains(&rows.0), "{rows:?}");
     }
 
     #[test]
@@ -297,7 +402,8 @@ mod tests {
         ];
         for points in cases {
             for log_y in [false, true] {
-                let picture = plot(&of(points, log_y)).unwrap();
+                // Each point three times, so that there are enough to draw.
+                let picture = plot(&of(&[points; 3].concat(), log_y)).unwrap();
                 assert_eq!(picture.dimensions(), SIZE, "{points:?}");
             }
         }
@@ -306,10 +412,57 @@ mod tests {
 
     #[test]
     fn skipped_points_leave_the_rest_as_it_was() {
-        let clean = plot(&of(&[(0.0, 1.0), (2.0, 3.0)], false)).unwrap();
-        let holed = plot(&of(&[(0.0, 1.0), (1.0, f64::NAN), (2.0, 3.0), (9.0, f64::INFINITY)], false)).unwrap();
-        assert_eq!(clean, holed);
-        assert!(!drawn(&plot(&of(&[(1.0, 2.0)], false)).unwrap()).is_empty(), "a single point is a dot");
+        let clean = plot(&of(&[(0.0, 1.0), (1.5, 2.0), (2.0, 3.0)], false)).unwrap();
+        let holed = [(0.0, 1.0), (1.0, f64::NAN), (1.5, 2.0), (2.0, 3.0), (9.0, f64::INFINITY)];
+        assert_eq!(clean, plot(&of(&holed, false)).unwrap());
+    }
+
+    #[test]
+    fn a_curve_below_three_points_is_not_drawn() {
+        let points = [(0.0, 1.0), (1.0, 2.0), (2.0, 2.5)];
+        for few in [&points[..1], &points[..2], &[(0.0, 1.0), (1.0, f64::NAN), (2.0, 2.0)][..]] {
+            let plotted = of(few, false);
+            assert!(plotted.is_empty() && drawn(&plot(&plotted).unwrap()).is_empty(), "{few:?}");
+        }
+        assert!(!of(&points, false).is_empty() && !drawn(&plot(&of(&points, false)).unwrap()).is_empty());
+        // Beside a curve that is drawn it changes nothing.
+        let curve = |points: &[(f64, f64)]| Curve { points: points.to_vec(), ..Curve::default() };
+        let both = Plot { curves: vec![curve(&points), curve(&[(9.0, 9.0), (10.0, 9.0)])], ..Plot::default() };
+        assert_eq!(plot(&both).unwrap(), plot(&of(&points, false)).unwrap());
+    }
+
+    #[test]
+    fn every_point_has_a_marker_and_a_long_curve_keeps_its_last() {
+        // A line of 2 pixels is thinner than the markers on it.
+        let line = drawn(&plot(&of(&[(0.0, 3.0), (0.5, 3.0), (1.0, 3.0)], false)).unwrap());
+        let height = |x: u32| line.iter().filter(|point| point.0 == x).count();
+        let (left, right) = (line.iter().map(|p| p.0).min().unwrap(), line.iter().map(|p| p.0).max().unwrap());
+        assert!(height((left + right) / 2) >= 8 && height((3 * left + right) / 4) <= 3);
+        let long: Vec<_> = (0..201).map(|x| (f64::from(x), 0.0)).collect();
+        let marked: Vec<_> = marked(&long).map(|point| point.0).collect();
+        assert!(marked.len() <= MARKERS && marked.contains(&200.0), "{marked:?}");
+    }
+
+    #[test]
+    fn a_level_lies_across_the_plot_and_inside_its_axis() {
+        let mut plotted = of(&[(0.0, 1.0), (0.5, 1.2), (1.0, 1.1)], false);
+        let without = plot(&plotted).unwrap();
+        plotted.levels = vec![Level { label: "paper 2.00".into(), value: 2.0 }];
+        let picture = plot(&plotted).unwrap();
+        assert_ne!(picture, without);
+        let grey = |y: u32| (0..SIZE.0).filter(|&x| picture.get_pixel(x, y) == &Rgb([90, 90, 90])).count();
+        let row = (0..SIZE.1).max_by_key(|&y| grey(y)).unwrap();
+        let highest = drawn(&picture).iter().map(|point| point.1).min().unwrap();
+        assert!(grey(row) > 800 && row < highest, "{} pixels in row {row}, the curve up to {highest}", grey(row));
+    }
+
+    #[test]
+    fn what_stands_beside_a_curve_has_its_colour() {
+        let mut plotted = of(&[(0.0, 1.0), (0.5, 1.0), (1.0, 1.0)], false);
+        let alone = drawn(&plot(&plotted).unwrap()).len();
+        plotted.curves[0].beside = vec![(0.0, 2.0), (0.5, 2.0), (1.0, 2.0)];
+        plotted.beside = "training".into();
+        assert!(drawn(&plot(&plotted).unwrap()).len() > alone + 800);
     }
 
     #[test]
@@ -321,7 +474,7 @@ mod tests {
             let t = f64::from(x - first.0) / f64::from(last.0 - first.0);
             (f64::from(y) - (f64::from(first.1) + t * (f64::from(last.1) - f64::from(first.1)))).abs()
         };
-        assert!(line.iter().all(|point| off(point) < 5.0));
+        assert!(line.iter().all(|point| off(point) < 8.0));
     }
 
     #[test]
@@ -335,8 +488,9 @@ mod tests {
 
     #[test]
     fn a_band_surrounds_its_line() {
-        let band = vec![(0.0, 0.0, 2.0), (1.0, 0.0, 2.0)];
-        let curve = Curve { label: "seeds".into(), points: vec![(0.0, 1.0), (1.0, 1.0)], band };
+        let band = vec![(0.0, 0.0, 2.0), (0.5, 0.0, 2.0), (1.0, 0.0, 2.0)];
+        let points = vec![(0.0, 1.0), (0.5, 1.0), (1.0, 1.0)];
+        let curve = Curve { label: "seeds".into(), points, band, ..Curve::default() };
         let picture = plot(&Plot { curves: vec![curve], ..Plot::default() }).unwrap();
         let tinted = |pixel: &Rgb<u8>| pixel[2] > 230 && pixel[0] < 220;
         assert!(picture.pixels().filter(|pixel| tinted(pixel)).count() > 200_000);

@@ -3,6 +3,7 @@
 use tch::{Kind, Tensor};
 
 use crate::data::ImageSet;
+use crate::figures::MOST_CLASSES;
 use crate::setup::Setup;
 use crate::{Result, user};
 
@@ -29,8 +30,10 @@ pub struct Predictions {
 /// What [`Predictions`] add up to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Classification {
-    /// K rows (truth) of K counts (prediction).
-    pub confusion: Vec<Vec<u64>>,
+    /// Of each of the K classes: how many examples it has, and how many of them were recognised.
+    pub classes: Vec<(u64, u64)>,
+    /// K rows (truth) of K counts (prediction); only where K is at most 100.
+    pub confusion: Option<Vec<Vec<u64>>>,
     /// How often the truth was among the five highest logits; only where K > 5.
     pub top5: Option<u64>,
     /// Mean of the losses given to [`Predictions::add`], where all batches had them.
@@ -40,10 +43,12 @@ pub struct Classification {
 }
 
 /// One wrong answer.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Mistake {
     /// Place of the picture in the set.
     pub index: u64,
+    /// The picture's file, where it has one of its own; for the caller to fill in.
+    pub file: Option<String>,
     /// Its label.
     pub truth: i64,
     /// What the classifier said.
@@ -115,7 +120,9 @@ impl Predictions {
         let truth = Vec::<i64>::try_from(Tensor::f_cat(&self.truth, 0)?)?;
         let predicted = Vec::<i64>::try_from(Tensor::f_cat(&self.predicted, 0)?)?;
         let probability = Vec::<f32>::try_from(Tensor::f_cat(&self.probability, 0)?)?;
-        let mut confusion = vec![vec![0; classes as usize]; classes as usize];
+        let mut counts = vec![(0, 0); classes as usize];
+        let few = classes as usize <= MOST_CLASSES;
+        let mut confusion = few.then(|| vec![vec![0; classes as usize]; classes as usize]);
         let mut mistakes = Vec::new();
         for (index, ((truth, predicted), probability)) in truth.iter().zip(&predicted).zip(&probability).enumerate() {
             if !(0..classes).contains(truth) {
@@ -123,10 +130,16 @@ impl Predictions {
                     "label {truth} of picture {index} is not one of the model's {classes} classes; set model.num_classes"
                 ));
             }
-            confusion[*truth as usize][*predicted as usize] += 1;
+            let (examples, recognised) = &mut counts[*truth as usize];
+            *examples += 1;
+            *recognised += u64::from(truth == predicted);
+            if let Some(confusion) = &mut confusion {
+                confusion[*truth as usize][*predicted as usize] += 1;
+            }
             if truth != predicted {
                 mistakes.push(Mistake {
                     index: index as u64,
+                    file: None,
                     truth: *truth,
                     predicted: *predicted,
                     probability: f64::from(*probability),
@@ -149,7 +162,7 @@ impl Predictions {
             }
             false => None,
         };
-        Ok(Classification { confusion, top5, loss, mistakes })
+        Ok(Classification { classes: counts, confusion, top5, loss, mistakes })
     }
 }
 
@@ -168,12 +181,12 @@ fn rank(logits: &Tensor, label: &Tensor) -> Result<Tensor> {
 impl Classification {
     /// Examples seen.
     pub fn count(&self) -> u64 {
-        self.confusion.iter().flatten().sum()
+        self.classes.iter().map(|(examples, _)| examples).sum()
     }
 
     /// Examples whose truth was predicted.
     pub fn correct(&self) -> u64 {
-        self.confusion.iter().enumerate().map(|(class, row)| row[class]).sum()
+        self.classes.iter().map(|(_, recognised)| recognised).sum()
     }
 
     /// Fraction of right answers, in [0, 1].
@@ -193,11 +206,8 @@ impl Classification {
 
     /// Accuracy within each class, by label; none where the class did not occur.
     pub fn class_accuracy(&self) -> Vec<Option<f64>> {
-        let share = |(class, row): (usize, &Vec<u64>)| {
-            let count = row.iter().sum::<u64>();
-            (count > 0).then(|| row[class] as f64 / count as f64)
-        };
-        self.confusion.iter().enumerate().map(share).collect()
+        let share = |&(examples, recognised): &(u64, u64)| (examples > 0).then(|| recognised as f64 / examples as f64);
+        self.classes.iter().map(share).collect()
     }
 }
 
@@ -230,7 +240,8 @@ mod tests {
     fn counts_by_hand() {
         let logits = [2.0, 1.0, 0.0, 0.0, 3.0, 0.0, 0.0, 0.0, 1.0, 5.0, 0.0, 0.0, 0.0, 2.0, 1.0];
         let found = classified(&logits, 3, &[0, 1, 0, 2, 1]).unwrap();
-        assert_eq!(found.confusion, [[1, 0, 1], [0, 2, 0], [1, 0, 0]]);
+        assert_eq!(found.confusion, Some(vec![vec![1, 0, 1], vec![0, 2, 0], vec![1, 0, 0]]));
+        assert_eq!(found.classes, [(2, 1), (2, 2), (1, 0)]);
         assert_eq!((found.count(), found.correct()), (5, 3));
         assert_eq!((found.accuracy(), found.error()), (3.0 / 5.0, 2.0 / 5.0));
         assert_eq!(found.class_accuracy(), [Some(0.5), Some(1.0), Some(0.0)]);
@@ -246,6 +257,18 @@ mod tests {
     #[test]
     fn a_class_that_did_not_occur_has_no_accuracy() {
         assert_eq!(classified(&[1.0, 0.0], 2, &[0]).unwrap().class_accuracy(), [Some(1.0), None]);
+    }
+
+    /// A thousand classes would take a million counts.
+    #[test]
+    fn many_classes_are_counted_without_their_confusions() {
+        for (classes, kept) in [(100, true), (101, false)] {
+            let mut logits = vec![0.0; 2 * classes];
+            (logits[7], logits[classes + 3]) = (1.0, 1.0);
+            let found = classified(&logits, classes as i64, &[7, 9]).unwrap();
+            assert_eq!(found.confusion.is_some(), kept);
+            assert_eq!((found.count(), found.correct(), found.classes[9]), (2, 1, (1, 0)));
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use image::RgbImage;
 use tch::{Device, Tensor};
 
-use crate::metrics::Classification;
+use crate::metrics::{Classification, Mistake};
 use crate::optim::Ema;
 use crate::{Result, figures};
 
@@ -57,8 +57,8 @@ impl Eval {
     }
 
     /// Adds all that is known of a classifier of `names` (by label): `error`, `accuracy`, `top5_accuracy`, `loss`, `class/<name>`
-    /// (accuracy within the class), and pictures of the confusion matrix and of the wrong answers given with the most confidence
-    /// (`truth: answer`). `show` gives the pictures at places of the set, `[n, C, H, W]` in [0, 1].
+    /// (accuracy within the class), and pictures of the confusion matrix (up to 100 classes) and of the wrong answers given with the most
+    /// confidence. `show` gives the pictures at places of the set, `[n, C, H, W]` in [0, 1].
     ///
     /// # Errors
     /// Those of `show` and of drawing.
@@ -80,10 +80,10 @@ impl Eval {
                 self.scalar(format!("class/{name}"), accuracy);
             }
         }
-        if names.len() <= CLASS_BY_CLASS {
+        if let Some(confusion) = &found.confusion {
             self.picture("confusion", || {
-                let counts: Vec<i64> = found.confusion.iter().flatten().map(|&n| n as i64).collect();
-                let edge = found.confusion.len() as i64;
+                let counts: Vec<i64> = confusion.iter().flatten().map(|&n| n as i64).collect();
+                let edge = confusion.len() as i64;
                 figures::confusion(&Tensor::f_from_slice(&counts)?.f_view([edge, edge])?, names)
             })?;
         }
@@ -91,10 +91,10 @@ impl Eval {
             self.picture("mistakes", || {
                 let index: Vec<i64> = found.mistakes.iter().map(|m| m.index as i64).collect();
                 let images = show(&index)?;
-                let name = |class: i64| names.get(class as usize).map_or("?", String::as_str);
-                let captions: Vec<_> =
-                    found.mistakes.iter().map(|m| format!("{}: {}", name(m.truth), name(m.predicted))).collect();
-                figures::grid(&images.f_to_device(Device::Cpu)?, 8, 3, &captions)
+                let captions: Vec<_> = found.mistakes.iter().map(|mistake| caption(mistake, names)).collect();
+                // Small pictures are enlarged, photos are not.
+                let width = images.size().last().copied().unwrap_or(1).max(1);
+                figures::grid(&images.f_to_device(Device::Cpu)?, 8, (96 / width).max(1) as u32, &captions)
             })?;
         }
         Ok(())
@@ -116,5 +116,29 @@ impl Eval {
     /// `test/accuracy` → value, for `split` = `test`.
     pub(super) fn named(&self, split: &str) -> BTreeMap<String, f64> {
         self.scalars.iter().map(|(suffix, name, value)| (format!("{split}{suffix}/{name}"), *value)).collect()
+    }
+}
+
+/// `cat → dog`, the probability that the network gave its answer, and where the picture is found.
+fn caption(mistake: &Mistake, names: &[String]) -> String {
+    let name = |class: i64| names.get(class as usize).map_or("?", String::as_str);
+    let place = match &mistake.file {
+        Some(file) => file.clone(),
+        None => format!("picture {}", mistake.index),
+    };
+    format!("{} → {}\n{:.1} %\n{place}", name(mistake.truth), name(mistake.predicted), 100.0 * mistake.probability)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_tells_truth_answer_probability_and_place() {
+        let names = ["cat".to_string(), "dog".to_string()];
+        let mut mistake = Mistake { index: 17, file: None, truth: 1, predicted: 0, probability: 0.98765 };
+        assert_eq!(caption(&mistake, &names), "dog → cat\n98.8 %\npicture 17");
+        mistake.file = Some("a.jpg".into());
+        assert_eq!(caption(&mistake, &names), "dog → cat\n98.8 %\na.jpg");
     }
 }

@@ -43,7 +43,7 @@ impl Log {
     /// Starts the logs of a stage of which `from` steps of `total` are done. A later stage counts its steps from 0 again, so that its events
     /// stand in a folder of its own: TensorBoard would take them for a run that was set back.
     pub(super) fn begin(&mut self, stage: &str, later: bool, from: u64, total: u64) -> Result<()> {
-        rewind(&self.folder, stage, from)?;
+        rewind(&self.folder, stage, from, total)?;
         self.stage = Some((stage.to_string(), append(&self.folder, METRICS)?));
         if let Some(progress) = &mut self.progress {
             progress.finish();
@@ -145,19 +145,51 @@ pub fn read_metrics(folder: &Path) -> Result<Vec<Map<String, Value>>> {
     }
 }
 
-/// Whether a name such as `test/error`, `test-ema/error` or `probe/test/error` is of the evaluation that ends a stage.
-fn of_final_test(name: &str) -> bool {
-    name.split('/').any(|part| part == "test" || part == "test-ema")
+/// Whether a name such as `test/error`, `test-ema/error` or `probe/test/error` is of this split, of the weights or of their averages.
+fn of_split(name: &str, split: &str) -> bool {
+    name.split('/').any(|part| part == split || part.strip_suffix("-ema") == Some(split))
 }
 
-/// Drops the rows of a stage that a resumed run writes again: those behind `step`, and the final test's.
-fn rewind(folder: &Path, stage: &str, step: u64) -> Result<()> {
+/// Drops the rows of a stage that a resumed run writes again: those behind `step`, the final test's, and the validation's at the last step.
+fn rewind(folder: &Path, stage: &str, step: u64, total: u64) -> Result<()> {
     let rows = read_metrics(folder)?.into_iter();
     let stays = |row: &Map<String, Value>| {
+        let at = row.get("step").and_then(Value::as_u64);
+        let of = |split: &str| row.keys().any(|name| of_split(name, split));
         row.get("stage").and_then(Value::as_str) != Some(stage)
-            || row.get("step").and_then(Value::as_u64).is_some_and(|s| s <= step)
-                && !row.keys().any(|name| of_final_test(name))
+            || at.is_some_and(|at| at <= step) && !of("test") && !(at == Some(total) && of("val"))
     };
     let kept: String = rows.filter(stays).map(|row| format!("{}\n", Value::Object(row))).collect();
     crate::files::write_atomic(&folder.join(METRICS), &[kept.as_bytes()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_resumed_stage_writes_again_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let row = |stage: &str, step: u64, name: &str| {
+            format!("{}\n", serde_json::json!({"stage": stage, "step": step, "epoch": step as f64, name: 0.5}))
+        };
+        let rows = [
+            row("train", 5, "train/loss"),
+            row("train", 5, "val/error"),
+            row("train", 10, "train/loss"),
+            row("train", 10, "val/error"),
+            row("train", 10, "val-ema/error"),
+            row("train", 10, "test/error"),
+            row("train", 10, "test-ema/error"),
+            row("probe", 10, "probe/test/error"),
+        ];
+        let left = |step: u64| {
+            fs::write(dir.path().join(METRICS), rows.concat()).unwrap();
+            rewind(dir.path(), "train", step, 10).unwrap();
+            fs::read_to_string(dir.path().join(METRICS)).unwrap()
+        };
+        let of = |kept: &[usize]| kept.iter().map(|at| rows[*at].clone()).collect::<String>();
+        assert_eq!(left(10), of(&[0, 1, 2, 7]));
+        assert_eq!(left(7), of(&[0, 1, 7]));
+    }
 }

@@ -9,7 +9,7 @@ use super::fit::{Pending, evaluate_into, fit};
 use super::plan::Plan;
 use super::run::{Progressed, Run, StageResult};
 use super::{Eval, Recipe, Step, checkpoint};
-use crate::config::Settings;
+use crate::config::{Every, Settings};
 use crate::data::{Cursor, Source, Split};
 use crate::setup::Setup;
 use crate::weights::{Load, Named};
@@ -169,6 +169,11 @@ fn train<R: Recipe>(
     }
     // After the weights: an evaluation that fails must not cost them.
     let last = Step { index: total.saturating_sub(1), total, steps_per_epoch, setup };
+    if R::has_validation(&data) && setup.settings.eval.every != Every::Never {
+        // So that its curve ends where the run does.
+        let found = evaluate_into(Eval::on_the_way(true), &mut recipe, &data, Split::Validation, &last)?;
+        run.evaluated("val", &last, &found, false)?;
+    }
     let found = evaluate_into(Eval::default(), &mut recipe, &data, Split::Test, &last)?;
     run.notes(data.notes())?;
     run.evaluated("test", &last, &found, true)?;
@@ -178,24 +183,44 @@ fn train<R: Recipe>(
     Ok(given)
 }
 
-/// Loss and errors over the epochs, as a picture.
+/// Loss and errors over the epochs, as pictures: training beside validation, and the paper's error as a line. What is measured on the test
+/// split on the way ends in the test itself.
 fn draw_curves(run: &mut Run, step: u64) -> Result<()> {
     let rows = super::read_metrics(&run.folder)?;
-    let curve = |name: String| {
-        let points = rows.iter().filter_map(|r| Some((r.get("epoch")?.as_f64()?, r.get(&name)?.as_f64()?))).collect();
-        figures::Curve { label: name, points, band: Vec::new() }
+    let of = |name: &str| -> Vec<(f64, f64)> {
+        rows.iter().filter_map(|r| Some((r.get("epoch")?.as_f64()?, r.get(name)?.as_f64()?))).collect()
     };
-    let losses = vec![curve(run.prefixed("train/loss"))];
-    let errors = ["monitor/error", "val/error", "test/error", "monitor-ema/error", "test-ema/error"]
-        .map(|n| curve(run.prefixed(n)));
-    for (name, label, curves) in [("loss", "loss", losses), ("error", "error (fraction)", errors.into())] {
-        let curves: Vec<_> = curves.into_iter().filter(|c| c.points.len() > 1 || c.label.ends_with("loss")).collect();
-        if curves.iter().any(|c| !c.points.is_empty()) {
-            let title = format!("{} {}", run.result.paper, run.result.config);
-            let plot = figures::Plot { title, x_label: "epoch".into(), y_label: label.into(), log_y: true, curves };
-            let picture = figures::plot(&plot)?;
-            run.picture(&run.prefixed(name).replace('/', "-"), step, &picture)?;
+    let level = |metric: &str| {
+        let claimed = run.result.paper_metric.as_ref().is_some_and(|claimed| *claimed == run.prefixed(metric));
+        let value = run.result.paper_value.filter(|_| claimed)?;
+        Some(figures::Level { label: format!("paper: {value}"), value })
+    };
+    let mut pictures = Vec::new();
+    for (what, label) in [("loss", "loss"), ("error", "error (fraction)")] {
+        let curve = |split: &str| {
+            let name = |split: &str| run.prefixed(&format!("{split}/{what}"));
+            let mut points = of(&name(split));
+            if let Some(averaged) = split.strip_prefix("monitor") {
+                points.extend(of(&name(&format!("test{averaged}"))));
+            }
+            figures::Curve { label: name(split), points, ..figures::Curve::default() }
+        };
+        let curves = ["train", "val", "val-ema", "monitor", "monitor-ema"].map(curve);
+        let plot = figures::Plot {
+            title: format!("{} {}", run.result.paper, run.result.config),
+            x_label: "epoch".into(),
+            y_label: label.into(),
+            log_y: true,
+            curves: curves.into_iter().filter(|curve| !curve.points.is_empty()).collect(),
+            levels: level(&format!("test/{what}")).into_iter().collect(),
+            ..figures::Plot::default()
+        };
+        if !plot.is_empty() {
+            pictures.push((run.prefixed(what).replace('/', "-"), figures::plot(&plot)?));
         }
+    }
+    for (name, picture) in pictures {
+        run.picture(&name, step, &picture)?;
     }
     Ok(())
 }

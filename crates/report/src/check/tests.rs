@@ -1,8 +1,8 @@
 use std::fs;
 
 use super::check;
-use crate::pages;
 use crate::testing::Checkout;
+use crate::{evidence, pages};
 
 const EVIDENCE: &str = "results/runs/toy/one/seed1.json";
 
@@ -31,7 +31,7 @@ fn pages_that_are_not_what_the_evidence_gives() {
     checkout.write("results/other.md", "# Left over\n");
     let found = check(checkout.root()).unwrap();
     assert!(
-        found.len() == 2 && found[0].contains("toy-f2.png") && found[1].contains("other.md: nothing gives"),
+        found.len() == 2 && found[0].contains("toy-f2.png") && found[1].contains("other.md: no table"),
         "{found:#?}"
     );
 }
@@ -60,8 +60,7 @@ fn evidence_whose_configuration_is_gone_or_changed() {
 fn evidence_that_contradicts_itself_or_its_place() {
     finds(EVIDENCE, "\"seed\": 1", "\"seed\": 2", &["belongs to results/runs/toy/one/seed2.json"]);
     finds(EVIDENCE, "\"done\"", "\"interrupted\"", &["status is Interrupted"]);
-    finds(EVIDENCE, "\"table\": \"t1\"", "\"table\": \"t2\"", &["is not that of", "one.yaml"]);
-    finds(EVIDENCE, "\"paper_value\": 0.02", "\"paper_value\": 0.03", &["is not that of", "one.yaml"]);
+    finds(EVIDENCE, "\"test/error\": 0.021", "\"test/erred\": 0.021", &["has no metric test/error"]);
     finds(EVIDENCE, "\"test/error\": 0.021", "\"test/error\": 0.020", &["add up to 1"]);
     finds(EVIDENCE, "\"seconds\": 100.5", "\"seconds\": 0", &["seconds"]);
     finds(EVIDENCE, "\"parameters\": 60000,\n", "", &["damaged", "parameters", "report add"]);
@@ -76,6 +75,22 @@ fn evidence_that_contradicts_itself_or_its_place() {
     finds(EVIDENCE, "\"monitor/error\": [", &format!("\"monitor/error\": [{many}"), &["204 points"]);
 }
 
+/// The claim is not part of what a run is: a correction asks for new pages, and for no new run.
+#[test]
+fn a_printed_value_is_corrected_without_a_new_run() {
+    let checkout = Checkout::new();
+    let experiment = "experiments/toy/one.yaml";
+    checkout.replace(experiment, "value: 0.02", "value: 0.0204");
+    checkout.replace(experiment, "every: 1 epoch", "every: 2 epochs");
+    checkout.replace("results/toy.yaml", "paper: 0.02,", "paper: 0.0204,");
+    let found = check(checkout.root()).unwrap();
+    // The page, and the figure that draws the value as a line.
+    assert!(found.len() == 2 && found.iter().all(|found| found.contains("report write")), "{found:#?}");
+    pages::write(checkout.root()).unwrap();
+    assert_eq!(check(checkout.root()).unwrap(), Vec::<String>::new());
+    assert!(checkout.read("results/toy.md").contains("| 2.04 % | 2.10 %"), "{}", checkout.read("results/toy.md"));
+}
+
 #[test]
 fn experiments_that_the_layout_does_not_know() {
     finds(
@@ -85,6 +100,13 @@ fn experiments_that_the_layout_does_not_know() {
         &["paper.value is 0.02", "0.03"],
     );
     finds("results/toy.yaml", "{one: plainly}", "{one: plainly, two: so}", &["recipe for two"]);
+    finds("results/toy.yaml", "{one: plainly}", "{one: plainly}, why: {two: so}", &["a reason why for two"]);
+    finds(
+        "results/toy.yaml",
+        "test_examples: 10000",
+        "test_examples: 10000\n    paper_recipe: [two]",
+        &["t1 has a paper_recipe two"],
+    );
     let checkout = Checkout::new();
     let other = |name: &str, claim: &str| {
         checkout.write(&format!("experiments/toy/{name}.yaml"), &format!("seed: 1\npaper: {claim}\n"))
@@ -98,6 +120,21 @@ fn experiments_that_the_layout_does_not_know() {
     {
         assert!(found.contains(words), "{words} in {found}");
     }
+}
+
+#[test]
+fn a_row_that_is_called_deterministic_and_is_not() {
+    let checkout = Checkout::new();
+    checkout.replace("results/toy.yaml", "{one: plainly}", "{one: plainly}, deterministic: true");
+    let add = |seed: u64, error: f64| {
+        evidence::add(checkout.root(), &checkout.run(seed, error)).unwrap();
+        check(checkout.root()).unwrap()
+    };
+    pages::write(checkout.root()).unwrap();
+    assert_eq!(check(checkout.root()).unwrap(), Vec::<String>::new());
+    assert!(add(2, 0.021).iter().all(|found| found.contains("report write")));
+    let found = add(3, 0.022);
+    assert!(found.len() == 1 && found[0].contains("one is called deterministic, but its seeds differ"), "{found:#?}");
 }
 
 #[test]

@@ -190,6 +190,9 @@ fn the_hash_holds_what_decides_the_result() {
         "limit=1 hour",
         "optim.momentum=0.90",
         "data.limit_train=null",
+        "eval.every=never",
+        "eval.full_every=2 epochs",
+        "paper={table: t, row: r, metric: test/error, value: 0.5}",
     ] {
         assert_eq!(hash(&[same]), plain, "{same}");
     }

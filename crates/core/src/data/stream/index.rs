@@ -96,6 +96,12 @@ impl Index {
         format!("{}{between}{}", container.name, self.name(item))
     }
 
+    /// `a.jpg`.
+    pub(super) fn file(&self, sample: i64) -> &str {
+        let name = self.name(&self.items[sample as usize]);
+        name.rsplit('/').next().unwrap_or(name)
+    }
+
     /// The same pictures, numbered by their names: so the same pictures in other shards make the same run.
     pub(super) fn sorted(mut self) -> Self {
         let mut items = std::mem::take(&mut self.items);

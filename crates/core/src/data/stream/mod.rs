@@ -171,14 +171,7 @@ impl Stream {
     /// The pictures at these places of [`Self::in_order`], in [0, 1]: `[n, C, H, W]`.
     pub(super) fn show(&self, split: Split, places: &[i64]) -> Result<Tensor> {
         let reader = self.part(split);
-        let whole = |sample: &i64| !self.bad.holds(&reader.index.told(*sample));
-        let samples: Vec<i64> = match self.bad.is_empty() {
-            true => places.to_vec(),
-            false => {
-                let good: Vec<i64> = (0..reader.index.len() as i64).filter(whole).collect();
-                places.iter().filter_map(|place| good.get(*place as usize).copied()).collect()
-            }
-        };
+        let samples = self.samples(split, places);
         let (edge, size) = (i64::from(reader.edge), reader.square_bytes());
         let mut squares = vec![0; samples.len() * size];
         let mut worker = Worker::default();
@@ -189,6 +182,23 @@ impl Stream {
         let bytes = Tensor::f_from_data_size(&squares, &[samples.len() as i64, edge, edge, 3], Kind::Uint8)?;
         let unit = bytes.f_permute([0, 3, 1, 2])?.f_to_device(self.device)?.f_to_kind(Kind::Float)?;
         Ok(unit.f_div_scalar(255.0)?)
+    }
+
+    /// The names of the files that hold them, without their folders.
+    pub(super) fn files(&self, split: Split, places: &[i64]) -> Vec<String> {
+        let index = &self.part(split).index;
+        self.samples(split, places).into_iter().map(|sample| index.file(sample).to_string()).collect()
+    }
+
+    /// The numbers in the index of these places of [`Self::in_order`], which passes over bad pictures.
+    fn samples(&self, split: Split, places: &[i64]) -> Vec<i64> {
+        let index = &self.part(split).index;
+        if self.bad.is_empty() {
+            return places.to_vec();
+        }
+        let whole = |sample: &i64| !self.bad.holds(&index.told(*sample));
+        let good: Vec<i64> = (0..index.len() as i64).filter(whole).collect();
+        places.iter().filter_map(|place| good.get(*place as usize).copied()).collect()
     }
 
     /// Another list for the training pictures, centred as they are.

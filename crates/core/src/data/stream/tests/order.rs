@@ -104,6 +104,10 @@ fn evaluation_keeps_order_and_rest() {
         stream.in_order(Split::Test, 0..stream.split_len(Split::Test), 2).collect::<Result<_>>().unwrap();
     assert_eq!(all.iter().map(labels).collect::<Vec<_>>(), [vec![0, 0], vec![0, 1], vec![1]]);
     let shown = stream.show(Split::Test, &[3, 0]).unwrap();
+    let told = |place: i64| stream.part(Split::Test).index.told(place);
+    for (place, file) in [3, 0].into_iter().zip(stream.files(Split::Test, &[3, 0])) {
+        assert!(!file.contains('/') && told(place).ends_with(&format!("/{file}")), "{file} of {}", told(place));
+    }
     let centred = stream.normaliser().apply(&shown).unwrap();
     assert!(centred.get(0).equal(&all[1].image.get(1)) && centred.get(1).equal(&all[0].image.get(0)));
     // A whole picture at the test view, by libtorch's own resize of floats.
