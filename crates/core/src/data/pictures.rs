@@ -5,10 +5,11 @@ use std::ops::Range;
 use tch::Tensor;
 
 use super::{
-    Augment, Cursor, ImageSet, Images, Normalise, Normaliser, Resident, Source, Stream, View, load, overlap, stream,
+    Augment, Card, Cursor, ImageSet, Images, Normalise, Normaliser, Resident, Source, Stream, View, load, overlap, stream,
 };
 use crate::data::Split;
 use crate::setup::Setup;
+use crate::weights::some;
 use crate::{Result, user};
 
 /// A training source with the splits that go with it.
@@ -74,7 +75,19 @@ impl Pictures {
         if shared > 0 {
             setup.note(format!("{shared} pictures of the test set stand in the training set of {name}, too"));
         }
-        Ok(Self::Resident(Resident::new(splits, form.augment.to_vec(), Some(form.normalise))?))
+        let mut data = Resident::new(splits, form.augment.to_vec(), Some(form.normalise))?;
+        if let Some(card) = Card::given(setup)? {
+            if data.test.classes() != card.classes {
+                return Err(user!(
+                    "the classes of {name} are not those that these weights know: {}; and they know {}",
+                    listed(data.test.classes()),
+                    listed(&card.classes)
+                ));
+            }
+            card.note_differences(Some(data.pipeline.normaliser()), form.edge, setup)?;
+            data.pipeline = data.pipeline.centred_by(card.normaliser()?.to_device(setup.device)?);
+        }
+        Ok(Self::Resident(data))
     }
 
     /// The part of a split that this process evaluates: an even part of all where counts can be put together again. Where pictures may be bad,
@@ -118,6 +131,14 @@ impl Pictures {
         match self {
             Self::Resident(data) => of_split(data, split).show(places),
             Self::Stream(data) => data.show(split, places),
+        }
+    }
+
+    /// Edge of the pictures to train on, in pixels, before augmentation.
+    pub fn edge(&self) -> i64 {
+        match self {
+            Self::Resident(data) => data.set.shape()[2],
+            Self::Stream(data) => data.edge(),
         }
     }
 
@@ -175,6 +196,10 @@ impl Pictures {
             Self::Stream(data) => data.has_validation(),
         }
     }
+}
+
+fn listed(classes: &[String]) -> String {
+    some(&classes.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// The split itself; of a set without validation split, the test split.

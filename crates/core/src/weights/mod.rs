@@ -23,6 +23,7 @@ pub use begin::{begin, frozen_hash};
 pub use file::{hash, hex, read, write};
 pub use fit::{Load, copy_into};
 pub use locate::{load, locate};
+pub(crate) use names::some;
 pub use names::{below_prefix, check_prefixes};
 pub use stages::{file_name, hand_over, load_stage};
 

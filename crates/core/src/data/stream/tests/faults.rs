@@ -31,7 +31,7 @@ fn bad_pictures_are_refused_with_path_and_reason() {
     let mut png = Vec::new();
     picture(3).write_to(&mut std::io::Cursor::new(&mut png), ImageFormat::Png).unwrap();
     assert_eq!(reason(b""), "the file is empty");
-    assert!(reason(b"GIF89a, say").contains("neither JPEG nor PNG"));
+    assert!(reason(b"GIF89a, say").contains("neither JPEG, PNG, WebP nor BMP"));
     for length in [3, 20, jpeg.len() / 2, jpeg.len() - 30, jpeg.len() - 2] {
         assert_eq!(reason(&jpeg[..length]), "JPEG: cut off", "{length} of {}", jpeg.len());
     }
@@ -151,7 +151,7 @@ fn folders_that_are_no_sets_say_what_is_missing() {
         assert!(words.iter().all(|word| text.contains(word)), "{text}");
     };
     fs::create_dir(at("train/c")).unwrap();
-    refused(&["train/c holds no pictures (.jpg, .jpeg or .png)"]);
+    refused(&["train/c holds no pictures (.jpg, .jpeg, .png, .webp and .bmp)"]);
     fs::remove_dir(at("train/c")).unwrap();
     write(&at("val/c/1.png"), 1);
     refused(&["val/c is a class that", "train lacks"]);
