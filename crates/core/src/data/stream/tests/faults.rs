@@ -38,6 +38,19 @@ fn bad_pictures_are_refused_with_path_and_reason() {
     for length in [10, 30, png.len() / 2] {
         assert!(reason(&png[..length]).starts_with("PNG: "), "{length}");
     }
+    for (format, called) in [(ImageFormat::WebP, "WebP: "), (ImageFormat::Bmp, "Bmp: ")] {
+        let mut whole = Vec::new();
+        picture(3).write_to(&mut std::io::Cursor::new(&mut whole), format).unwrap();
+        for length in [14, 30, whole.len() / 2, whole.len() - 10] {
+            assert!(reason(&whole[..length]).starts_with(called), "{called}{length}");
+        }
+        // Whole, they are the same pixels as a PNG.
+        let of = |bytes: &[u8]| {
+            let dir = with_bad(bytes);
+            epoch(&open(data("folder", dir.path()), 2).unwrap()).unwrap()
+        };
+        assert!(same(&of(&whole), &of(&png)), "{called}");
+    }
     // Width and height of a JPEG's frame say 65500×65500, which nobody has the memory for; those of a PNG likewise.
     let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
     let mut bomb = jpeg.clone();
