@@ -11,12 +11,14 @@ use tch::{Device, Kind, nn};
 use crate::program::{program, result, root, run, succeed, text};
 
 /// The classes: a colour and a shape each.
-const CLASSES: [(&str, [u8; 3]); 3] = [("circles", [205, 60, 50]), ("squares", [60, 170, 70]), ("triangles", [60, 80, 200])];
+const CLASSES: [(&str, [u8; 3]); 3] =
+    [("circles", [205, 60, 50]), ("squares", [60, 170, 70]), ("triangles", [60, 80, 200])];
 
 /// A shape of a class on a grey ground, neither ever twice the same: place, size, colour and ground differ from number to number.
 fn photo(class: usize, number: u32) -> RgbImage {
     let (width, height) = (64 + 9 * (number % 7), 60 + 11 * (number % 5));
-    let (x0, y0) = (width as f64 * (0.4 + 0.03 * f64::from(number % 6)), height as f64 * (0.42 + 0.04 * f64::from(number % 4)));
+    let (x0, y0) =
+        (width as f64 * (0.4 + 0.03 * f64::from(number % 6)), height as f64 * (0.42 + 0.04 * f64::from(number % 4)));
     let radius = f64::from(width.min(height)) * (0.24 + 0.02 * f64::from(number % 5));
     let ground = 120 + (number * 37 % 100) as u8;
     RgbImage::from_fn(width, height, |x, y| {
@@ -44,9 +46,10 @@ fn draw(folder: &Path, first: u32, count: u32) {
     }
 }
 
-/// A "published" file: random weights of 1,000 classes as people have them, of half precision, without counters, from `DataParallel` and
+/// A "published" file: weights of 1,000 classes that their names decide, as people have them, of half precision, without counters, from `DataParallel` and
 /// `torch.compile`.
 fn publish(path: &Path, store: &nn::VarStore) {
+    repro::golden::fill(store);
     let tensors: Named = store
         .variables()
         .into_iter()
@@ -95,9 +98,7 @@ fn a_published_resnet_learns_the_classes_of_a_folder() {
     let dir = tempfile::tempdir().unwrap();
     let store = nn::VarStore::new(Device::Cpu);
     let variant = resnet::model::Variant::named("resnet18").unwrap();
-    tch::manual_seed(1);
     let _net = resnet::model::Network::new(&store.root(), variant, 1000);
-    resnet::model::initialise(&store, variant, false).unwrap();
     publish(&dir.path().join("published.safetensors"), &store);
     let small = ["model.image_size=64", "view.test.resize=72"];
     story("resnet", dir.path(), &small, &["fc.bias", "fc.weight"]);
@@ -105,7 +106,11 @@ fn a_published_resnet_learns_the_classes_of_a_folder() {
     // Classes that are given and differ, and a pickle.
     let yaml = root().join("experiments/resnet/finetune_folder.yaml").display().to_string();
     let refused = |words: &[&str]| {
-        let output = run(program("resnet", dir.path(), [&["train", "--config", &yaml, "data.root=PHOTOS", "-q"], words].concat()));
+        let output = run(program(
+            "resnet",
+            dir.path(),
+            [&["train", "--config", &yaml, "data.root=PHOTOS", "-q"], words].concat(),
+        ));
         assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
         text(&output.stderr)
     };
@@ -125,9 +130,7 @@ fn a_published_alexnet_learns_the_classes_of_a_folder() {
     let dir = tempfile::tempdir().unwrap();
     let store = nn::VarStore::new(Device::Cpu);
     let variant = alexnet::model::Variant::named("alexnet").unwrap();
-    tch::manual_seed(1);
     let _net = alexnet::model::Network::new(&store.root(), variant, 1000, 224);
-    alexnet::model::initialise(&store, variant).unwrap();
     publish(&dir.path().join("published.safetensors"), &store);
     let small = ["model.image_size=96", "view.test.resize=104", "checkpoint.every=never"];
     story("alexnet", dir.path(), &small, &["classifier.6.bias", "classifier.6.weight"]);

@@ -68,7 +68,8 @@ impl Answer {
     pub fn json(&self) -> Value {
         // Not every path is a text, and JSON holds texts.
         let text = |path: &PathBuf| path.to_string_lossy().into_owned();
-        let mut all = json!({ "image": text(&self.input), "pictures": self.pictures.iter().map(text).collect::<Vec<_>>() });
+        let mut all =
+            json!({ "image": text(&self.input), "pictures": self.pictures.iter().map(text).collect::<Vec<_>>() });
         if let Some(why) = &self.error {
             all["error"] = why.as_str().into();
         }

@@ -7,8 +7,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::answer::{self, Answer, Look};
 use crate::cli::Forward;
-use crate::data::Split;
 pub use crate::data::Card;
+use crate::data::Split;
 use crate::data::{Cursor, Images, Mix, Pass, Pictures, Source, Stills};
 use crate::metrics::Predictions;
 use crate::nn::Mode;

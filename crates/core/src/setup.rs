@@ -195,7 +195,8 @@ mod tests {
 
     #[test]
     fn a_processor_tells_whether_it_has_bfloat16() {
-        let of = |flags: &str| format!("processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: {flags}\n\nprocessor\t: 1\n");
+        let of =
+            |flags: &str| format!("processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: {flags}\n\nprocessor\t: 1\n");
         assert!(lacks_bf16(&of("fpu sse2 avx avx2 fma avx512f")));
         assert!(!lacks_bf16(&of("fpu avx512_bf16 avx512f")));
         assert!(!lacks_bf16(&of("fpu amx_tile amx_bf16")));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use repro::answer::{self, Answer, Look};
 use repro::cli::{App, Forward, Paper};
-use repro::data::{Cursor, Pass, Source};
+use repro::data::{Card, Cursor, Pass, Source};
 use repro::setup::Setup;
 use repro::trainer::{Recipe, Stage};
 use repro::weights::Named;
@@ -69,16 +69,18 @@ fn model(config: &Config, _: &str, path: &nn::Path) -> Result<Forward> {
 }
 
 /// The classes of pictures by probability, and a picture of every layer's state for each.
-fn predict(config: &Config, _: &Setup, given: &Named, images: &[PathBuf], folder: &Path) -> Result<Vec<Answer>> {
+fn predict(config: &Config, setup: &Setup, given: &Named, images: &[PathBuf], folder: &Path) -> Result<Vec<Answer>> {
     let store = nn::VarStore::new(Device::Cpu);
     let net = Network::new(&store.root(), &config.model);
     weights::copy_into(&store.variables().into_iter().collect(), given, "the weights file")?;
+    // Weights of earlier versions have no card, and are of digits.
+    let names = Card::given(setup)?
+        .map_or_else(|| (0..config.model.num_classes).map(|n| n.to_string()).collect(), |card| card.classes);
     let one = |path: &Path, stem: &str| -> Result<Answer> {
         let image = read_digit(path)?;
         let probability = net.forward(&net.input(&image)).softmax(-1, Kind::Float).squeeze_dim(0);
-        let mut classes: Vec<_> = (0..config.model.num_classes)
-            .map(|class| (class.to_string(), probability.double_value(&[class])))
-            .collect();
+        let score = |class: usize| probability.double_value(&[class as i64]);
+        let mut classes: Vec<_> = names.iter().cloned().zip((0..names.len()).map(score)).collect();
         classes.sort_by(|a, b| b.1.total_cmp(&a.1));
         let drawn = folder.join(format!("{stem}-layers.png"));
         figures::save(&train::layers(&net, &image)?, &drawn)?;

@@ -2,7 +2,7 @@
 
 use repro::config::Settings;
 use repro::data::Split;
-use repro::data::{self, Images, Resident};
+use repro::data::{self, Card, Images, Resident};
 use repro::metrics::Predictions;
 use repro::optim::{Ema, Group, Optimizer, Params};
 use repro::setup::Setup;
@@ -57,6 +57,9 @@ impl Recipe for Train {
         let (name, classes) = (&setup.settings.data.name, splits.train.classes().len() as i64);
         if classes != config.model.num_classes {
             return Err(user!("model.num_classes is {}, but {name} has {classes} classes", config.model.num_classes));
+        }
+        if let Some(card) = Card::given(setup)? {
+            card.check_classes(name, splits.test.classes())?;
         }
         if config.model.memory.is_some_and(|memory| memory < splits.train.len()) {
             return Err(user!("{name} has {} training pictures; set model.memory to that", splits.train.len()));
@@ -161,6 +164,10 @@ impl Recipe for Train {
             return Ok(());
         }
         out.with_average(self.ema.as_ref(), |out| self.measure(data, out))
+    }
+
+    fn card(&self, data: &Resident) -> Option<String> {
+        Card::of_classes(data.set.classes()).text()
     }
 
     fn state(&self) -> Named {

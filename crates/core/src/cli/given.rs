@@ -67,9 +67,8 @@ fn without<C>(app: &App<C>, path: &Path) -> Error {
 /// Notes what matters and is not as it was in the run of the weights.
 fn note_differences<C>(own: &Path, experiment: &Experiment<C>) -> Result<()> {
     let before = config::resolve(own, &[])?;
-    let matters = |key: &String| {
-        MATTERS.iter().any(|front| key.starts_with(front)) && !ON_THE_CARD.contains(&key.as_str())
-    };
+    let matters =
+        |key: &String| MATTERS.iter().any(|front| key.starts_with(front)) && !ON_THE_CARD.contains(&key.as_str());
     for key in config::diff(&before, &experiment.resolved).into_iter().filter(matters) {
         let value = |resolved: &config::Resolved| resolved.get(&key).unwrap_or_else(|| "not set".into());
         note(format!(

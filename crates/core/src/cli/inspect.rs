@@ -10,7 +10,8 @@ use tch::{Device, Kind, nn};
 use super::args::{BenchArgs, DataArgs, EvalArgs, ExtraArgs, ForwardArgs, PredictArgs, ShardsArgs, SummaryArgs};
 use super::given::{self, Given};
 use super::{
-    App, Asked, Extra, config_name, device_name, experiment, later, load, note, print_config, say, say_json, setup, stage_of,
+    App, Asked, Extra, config_name, device_name, experiment, later, load, note, print_config, say, say_json, setup,
+    stage_of,
 };
 use crate::answer::Answer;
 use crate::nn::{Row, record, summary as summarise};

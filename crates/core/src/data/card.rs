@@ -5,6 +5,7 @@ use tch::{Device, Tensor};
 
 use super::{Normalise, Normaliser, Pictures};
 use crate::setup::Setup;
+use crate::weights::some;
 use crate::{Result, classes, user};
 
 /// Means and deviations this close are the same: a mean picture is a sum whose order depends on the number of threads.
@@ -35,6 +36,27 @@ impl Card {
     pub fn of(data: &Pictures) -> Result<Self> {
         let (mean, std) = numbers(data.normaliser())?;
         Ok(Self { classes: data.classes().to_vec(), image_size: Some(data.edge()), mean, std })
+    }
+
+    /// The card of a network whose pictures are centred by nothing that it learned from.
+    pub fn of_classes(classes: &[String]) -> Self {
+        Self { classes: classes.to_vec(), image_size: None, mean: None, std: None }
+    }
+
+    /// Refuses a set whose classes are others: those of small sets have a fixed order.
+    ///
+    /// # Errors
+    /// Both lists.
+    pub fn check_classes(&self, set: &str, classes: &[String]) -> Result<()> {
+        let listed = |names: &[String]| some(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        match self.classes == classes {
+            true => Ok(()),
+            false => Err(user!(
+                "the classes of {set} are not those of these weights. They know {}; {set} has {}. Choose the set that they learned from with data.name",
+                listed(&self.classes),
+                listed(classes)
+            )),
+        }
     }
 
     /// The card of the weights that are tested or asked; `None` where the run trains its own, or their file has none.
@@ -138,9 +160,7 @@ fn numbers(normaliser: &Normaliser) -> Result<(Option<Numbers>, Option<Numbers>)
 
 fn same(a: &Option<Numbers>, b: &Option<Numbers>) -> bool {
     match (a, b) {
-        (Some((shape, a)), Some((other, b))) => {
-            shape == other && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= CLOSE)
-        }
+        (Some((shape, a)), Some((other, b))) => shape == other && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= CLOSE),
         (None, None) => true,
         _ => false,
     }

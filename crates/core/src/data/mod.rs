@@ -29,7 +29,8 @@ pub use pair::{Counted, Pair};
 pub use pictures::{Form, Part, Pictures};
 pub use resident::Resident;
 pub use stream::{
-    JPEG_DECODER, Packed, PassedOver, Stills, Stream, TestView, TrainView, View, count_classes, pack, photo_bytes, photos_in,
+    JPEG_DECODER, Packed, PassedOver, Stills, Stream, TestView, TrainView, View, count_classes, pack, photo_bytes,
+    photos_in,
 };
 pub use views::Views;
 

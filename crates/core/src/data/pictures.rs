@@ -5,11 +5,11 @@ use std::ops::Range;
 use tch::Tensor;
 
 use super::{
-    Augment, Card, Cursor, ImageSet, Images, Normalise, Normaliser, Resident, Source, Stream, View, load, overlap, stream,
+    Augment, Card, Cursor, ImageSet, Images, Normalise, Normaliser, Resident, Source, Stream, View, load, overlap,
+    stream,
 };
 use crate::data::Split;
 use crate::setup::Setup;
-use crate::weights::some;
 use crate::{Result, user};
 
 /// A training source with the splits that go with it.
@@ -77,13 +77,7 @@ impl Pictures {
         }
         let mut data = Resident::new(splits, form.augment.to_vec(), Some(form.normalise))?;
         if let Some(card) = Card::given(setup)? {
-            if data.test.classes() != card.classes {
-                return Err(user!(
-                    "the classes of {name} are not those that these weights know: {}; and they know {}",
-                    listed(data.test.classes()),
-                    listed(&card.classes)
-                ));
-            }
+            card.check_classes(name, data.test.classes())?;
             card.note_differences(Some(data.pipeline.normaliser()), form.edge, setup)?;
             data.pipeline = data.pipeline.centred_by(card.normaliser()?.to_device(setup.device)?);
         }
@@ -196,10 +190,6 @@ impl Pictures {
             Self::Stream(data) => data.has_validation(),
         }
     }
-}
-
-fn listed(classes: &[String]) -> String {
-    some(&classes.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// The split itself; of a set without validation split, the test split.

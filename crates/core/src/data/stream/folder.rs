@@ -58,7 +58,8 @@ impl PassedOver {
         let total: u64 = self.0.values().sum();
         let form = if total == 1 { "1 file is" } else { "files are" };
         let count = if total == 1 { String::new() } else { format!("{total} ") };
-        (total > 0).then(|| format!("{count}{form} passed over for the ending: {}; read are {}", each.join(", "), endings()))
+        (total > 0)
+            .then(|| format!("{count}{form} passed over for the ending: {}; read are {}", each.join(", "), endings()))
     }
 }
 
@@ -208,13 +209,7 @@ fn class(folder: &Path, name: &str, label: u32, index: &mut Index, passed_over: 
     Ok(())
 }
 
-fn walk(
-    folder: &Path,
-    name: &str,
-    depth: usize,
-    found: &mut Vec<Listed>,
-    passed_over: &mut PassedOver,
-) -> Result<()> {
+fn walk(folder: &Path, name: &str, depth: usize, found: &mut Vec<Listed>, passed_over: &mut PassedOver) -> Result<()> {
     if depth > DEPTH {
         return Err(user!(
             "{} lies more than {DEPTH} folders deep; is there a link that leads back up?",

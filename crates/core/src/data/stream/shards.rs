@@ -140,11 +140,9 @@ impl Sample {
                 "{shard}: {name} has no {}.cls beside it, which would hold its label; write the shard anew",
                 self.key
             )),
-            (None, Some(_)) => Err(user!(
-                "{shard}: {}.cls has no picture beside it ({}); write the shard anew",
-                self.key,
-                endings()
-            )),
+            (None, Some(_)) => {
+                Err(user!("{shard}: {}.cls has no picture beside it ({}); write the shard anew", self.key, endings()))
+            }
         }
     }
 }
