@@ -139,7 +139,7 @@ fn section_4_2(row: &str, network: &str, quarter: u64, validation: Option<u64>) 
     assert_eq!((settings.batch_size, settings.data.name.as_str()), (128, "cifar10"), "{row}");
     let data = &settings.data;
     assert_eq!((data.validation, data.limit_train, data.limit_test), (validation, None, None), "{row}");
-    assert_eq!((paper.model.name.as_str(), paper.model.num_classes), (network, 10), "{row}");
+    assert_eq!((paper.model.name.as_str(), paper.model.num_classes), (network, Some(10)), "{row}");
     assert_eq!(paper.normalise, Normalise::PixelMean { scale: None }, "{row}");
     let crop = Augment::Crop(Crop { pad: 4, fill: Fill::Zero, size: None });
     assert_eq!(paper.augment, [crop, Augment::Flip(Flip { p: 0.5 })], "{row}");
@@ -198,7 +198,7 @@ fn figure_6_of_resnet_and_the_short_rows() {
 fn the_recipe_of_resnet_for_photos() {
     let Experiment { settings, paper, .. } = resnet("imagenet_resnet50");
     assert_eq!((settings.length, settings.batch_size), (Length::Steps(600_000), 256));
-    assert_eq!((paper.model.name.as_str(), paper.model.num_classes), ("resnet50_v1", 1000));
+    assert_eq!((paper.model.name.as_str(), paper.model.num_classes), ("resnet50_v1", Some(1000)));
     assert_eq!(paper.optim, sgd(0.1, 1e-4));
     let rates = [(199_999, 0.1), (200_000, 0.01), (400_000, 0.001), (599_999, 0.001)];
     assert_rates("imagenet_resnet50", &paper.optim, &paper.schedule, [600_000, 5004], &rates);
@@ -287,7 +287,7 @@ fn the_networks_of_section_3_3() {
 fn the_recipe_of_alexnet_for_photos() {
     let Experiment { settings, paper, .. } = alexnet("ilsvrc2012_alexnet");
     assert_eq!((settings.length, settings.batch_size), (Length::Epochs(90.0), 128));
-    assert_eq!((paper.model.name.as_str(), paper.model.num_classes), ("alexnet_2012", 1000));
+    assert_eq!((paper.model.name.as_str(), paper.model.num_classes), ("alexnet_2012", Some(1000)));
     assert_eq!(paper.optim, sgd(0.01, 5e-4));
     let rates = [(0, 1e-2), (299, 1e-2), (300, 1e-3), (600, 1e-4), (899, 1e-5)];
     assert_rates("ilsvrc2012_alexnet", &paper.optim, &paper.schedule, [900, 10], &rates);

@@ -3,18 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use repro::answer::{Answer, Look};
-use repro::classifier::{self, Card};
+use repro::classifier::{self, Card, Seen};
 use repro::cli::{App, Forward, Paper};
+use repro::data::Stills;
 use repro::nn::Mode;
 use repro::setup::Setup;
 use repro::trainer::{Recipe, Stage};
 use repro::weights::Named;
 use repro::{Result, weights};
-use tch::{Device, Tensor, nn};
+use tch::{Device, nn};
 
 use crate::config::{Config, validate};
-use crate::model::{Network, Variant};
-use crate::train::{Train, plan};
+use crate::model::Network;
+use crate::train::{Train, answer, middle, plan};
 
 /// The program.
 pub fn app() -> App<Config> {
@@ -25,6 +26,7 @@ pub fn app() -> App<Config> {
             authors: "Krizhevsky, Sutskever and Hinton, 2012",
         },
         validate,
+        counts_classes: |config| config.model.num_classes.is_none(),
         stages: |_| vec![Stage::of::<Train>("train", plan)],
         model,
         predict,
@@ -36,7 +38,7 @@ pub fn app() -> App<Config> {
 
 /// `image` `[N, 3, H, W]`, centred [, `label`] → `logits` [, `loss`].
 fn model(config: &Config, _: &str, path: &nn::Path) -> Result<Forward> {
-    let (variant, classes) = (config.variant()?, config.model.num_classes);
+    let (variant, classes) = (config.variant()?, config.classes()?);
     let edge = config.edge(variant);
     let net = Network::new(path, variant, classes, edge);
     Ok(classifier::forward(variant.edges(edge), classes, move |image, mode| Ok(net.forward(image, mode).logits)))
@@ -46,29 +48,19 @@ fn look(config: &Config, setup: &Setup) -> Result<Look> {
     classifier::look(&Train::data(config, setup)?, setup)
 }
 
-/// Classes by probability, and a picture of where in each photo the first of them is seen (Grad-CAM).
-fn predict(
-    config: &Config,
-    given: &Named,
-    card: Option<&str>,
-    images: &[PathBuf],
-    folder: &Path,
-) -> Result<Vec<Answer>> {
-    let (variant, classes) = (config.variant()?, config.model.num_classes);
+/// Classes by probability, as the evaluation has them, and a picture of where in the middle of each photo the first of them is seen (Grad-CAM).
+fn predict(config: &Config, setup: &Setup, given: &Named, images: &[PathBuf], folder: &Path) -> Result<Vec<Answer>> {
+    let (variant, classes) = (config.variant()?, config.classes()?);
     let edge = config.edge(variant);
     let store = nn::VarStore::new(Device::Cpu);
     let net = Network::new(&store.root(), variant, classes, edge);
     weights::copy_into(&store.variables().into_iter().collect(), given, "the weights file")?;
-    let card = Card::given_or(card, classes, &config.normalise)?;
-    // §2 and §4.1: the short side becomes 256 pixels, and of their middle the network sees 224.
-    let short = match variant {
-        Variant::Torchvision | Variant::Paper => edge * 8 / 7,
-        _ => variant.picture(edge),
-    };
-    let read = |path: &Path| classifier::photo(path, short as u32, edge as u32);
-    classifier::predict(&card, images, folder, read, |image: &Tensor| {
-        let output = net.forward(image, Mode::Eval);
-        (output.map, output.logits)
+    let card = Card::given_or(setup, classes, &config.normalise, variant.picture(edge))?;
+    let stills = Stills::new(config.view.as_ref(), variant.picture(edge))?;
+    classifier::predict(&card, images, folder, stills, edge, |image| {
+        let logits = tch::no_grad(|| answer(&net, image, edge, config.test.crops))?;
+        let output = net.forward(&middle(image, edge)?, Mode::Eval);
+        Ok(Seen { logits, map: output.map, of_map: output.logits })
     })
 }
 

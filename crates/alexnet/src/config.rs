@@ -3,6 +3,7 @@
 use repro::config::{Findings, Settings};
 use repro::data::{Augment, Normalise, View};
 use repro::optim::{EmaConfig, OptimConfig, Schedule};
+use repro::user;
 use serde::Deserialize;
 
 use crate::model::Variant;
@@ -33,8 +34,8 @@ pub struct Config {
 pub struct ModelConfig {
     /// Which one; see [`crate::model::NAMES`].
     pub name: String,
-    /// Classes K, at least 2.
-    pub num_classes: i64,
+    /// Classes K, at least 2. `None`: as many as the weights that are given know, or as there are folders of photos.
+    pub num_classes: Option<i64>,
     /// Edge of what the network takes in pixels. `None`: what it is made for.
     pub image_size: Option<i64>,
 }
@@ -65,6 +66,14 @@ impl Config {
         Variant::named(&self.model.name)
     }
 
+    /// Classes K. A configuration without them is completed before it is used.
+    ///
+    /// # Errors
+    /// It was not.
+    pub fn classes(&self) -> repro::Result<i64> {
+        self.model.num_classes.ok_or_else(|| user!("model.num_classes is missing: write how many classes there are"))
+    }
+
     /// Edge of what the network takes, in pixels.
     pub fn edge(&self, variant: Variant) -> i64 {
         self.model.image_size.unwrap_or(variant.edge())
@@ -81,11 +90,10 @@ pub fn validate(config: &Config, _: &Settings) -> Findings {
             return found;
         }
     };
-    let classes = config.model.num_classes;
     found.must(
-        (2..=100_000).contains(&classes),
+        config.model.num_classes.is_none_or(|classes| (2..=100_000).contains(&classes)),
         "model.num_classes",
-        format!("is {classes}; at least 2 classes are needed"),
+        format!("is {}; at least 2 classes are needed", config.model.num_classes.unwrap_or_default()),
     );
     let (edge, least) = (config.edge(variant), variant.least_edge());
     found.must(

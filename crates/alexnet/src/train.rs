@@ -40,7 +40,7 @@ impl Recipe for Train {
         let variant = config.variant()?;
         let form = Form {
             edge: variant.picture(config.edge(variant)),
-            classes: config.model.num_classes,
+            classes: config.classes()?,
             augment: &config.augment,
             normalise: &config.normalise,
             view: config.view.as_ref(),
@@ -55,7 +55,7 @@ impl Recipe for Train {
 
     fn build(config: &Config, setup: &Setup, init: Option<&Named>) -> Result<Self> {
         let (store, variant) = (nn::VarStore::new(setup.device), config.variant()?);
-        let net = Network::new(&store.root(), variant, config.model.num_classes, config.edge(variant));
+        let net = Network::new(&store.root(), variant, config.classes()?, config.edge(variant));
         initialise(&store, variant)?;
         let model: Named = store.variables().into_iter().collect();
         weights::begin(&model, init, &[variant.head()], setup)?;
@@ -113,7 +113,7 @@ const PART: i64 = 32;
 
 /// Logits `[N, K]` of pictures `[N, 3, H, W]`: of their middle, or the logarithm of the mean of "the predictions made by the network's softmax
 /// layer on the ten patches" (§4.1).
-fn answer(net: &Network, image: &Tensor, edge: i64, crops: Crops) -> Result<Tensor> {
+pub(crate) fn answer(net: &Network, image: &Tensor, edge: i64, crops: Crops) -> Result<Tensor> {
     let (_, _, h, w) = image.size4()?;
     if h.min(w) < edge {
         return Err(user!(
@@ -121,10 +121,7 @@ fn answer(net: &Network, image: &Tensor, edge: i64, crops: Crops) -> Result<Tens
         ));
     }
     match crops {
-        Crops::One => {
-            let middle = image.f_narrow(2, (h - edge) / 2, edge)?.f_narrow(3, (w - edge) / 2, edge)?;
-            Ok(net.forward(&middle, Mode::Eval).logits)
-        }
+        Crops::One => Ok(net.forward(&middle(image, edge)?, Mode::Eval).logits),
         Crops::Ten => {
             let mean = |part: &Tensor| -> Result<Tensor> {
                 let logits = net.forward(&ten_crop(part, edge)?, Mode::Eval).logits;
@@ -134,6 +131,12 @@ fn answer(net: &Network, image: &Tensor, edge: i64, crops: Crops) -> Result<Tens
             Ok(Tensor::f_cat(&image.split(PART, 0).iter().map(mean).collect::<Result<Vec<_>>>()?, 0)?)
         }
     }
+}
+
+/// The middle square of pictures `[N, C, H, W]`.
+pub(crate) fn middle(image: &Tensor, edge: i64) -> Result<Tensor> {
+    let (_, _, h, w) = image.size4()?;
+    Ok(image.f_narrow(2, (h - edge) / 2, edge)?.f_narrow(3, (w - edge) / 2, edge)?)
 }
 
 /// How a tensor learns.

@@ -257,6 +257,7 @@ fn main() -> ExitCode {
     repro::cli::main(App {
         paper: Paper { name: "two_stages", title: "A toy of three stages", authors: "nobody" },
         validate: |_: &Config, _| Findings::default(),
+        counts_classes: |_| false,
         stages: |_| {
             vec![
                 Stage::of::<Pretrain>("pretrain", pretrain),

@@ -1,9 +1,12 @@
 //! What a paper's commands answer with: lines for people, JSON for programs, pictures, tables.
 
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tch::Tensor;
+
+use crate::{Error, Result};
 
 /// An answer of `predict`, or of a command of a paper's own.
 #[derive(Debug, Clone)]
@@ -16,18 +19,60 @@ pub struct Answer {
     pub json: Value,
     /// Pictures that were drawn.
     pub pictures: Vec<PathBuf>,
+    /// Why there is no answer; the other fields are empty then.
+    pub error: Option<String>,
+}
+
+/// An answer for each picture. `answer` is given a picture and a stem for the files that it draws, which no other of these pictures has. What
+/// is wrong with one picture ([`Error::User`]) is its answer, and the others get theirs.
+///
+/// # Errors
+/// Those of `answer` that are of no picture's making, such as a full disk.
+pub fn each(images: &[PathBuf], mut answer: impl FnMut(&Path, &str) -> Result<Answer>) -> Result<Vec<Answer>> {
+    let one = |(path, stem): (&PathBuf, &String)| match answer(path, stem) {
+        Err(Error::User(why)) => Ok(Answer::none(path.clone(), why)),
+        answered => answered,
+    };
+    images.iter().zip(&stems(images)).map(one).collect()
+}
+
+/// The names of files without ending; from the second of a name on with a number: `x`, `x-2`.
+fn stems(paths: &[PathBuf]) -> Vec<String> {
+    let mut taken = HashSet::new();
+    let stem = |path: &PathBuf| {
+        let own = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let mut stem = own.clone();
+        let mut number = 1;
+        while !taken.insert(stem.clone()) {
+            number += 1;
+            stem = format!("{own}-{number}");
+        }
+        stem
+    };
+    paths.iter().map(stem).collect()
 }
 
 impl Answer {
+    /// That there is none, and why.
+    fn none(input: PathBuf, why: String) -> Self {
+        Self { input, lines: Vec::new(), json: json!({}), pictures: Vec::new(), error: Some(why) }
+    }
+
     /// Classes with probabilities, best first.
     pub fn classes(input: PathBuf, classes: &[(String, f64)], pictures: Vec<PathBuf>) -> Self {
         let best: Vec<_> = classes.iter().take(5).map(|(name, p)| format!("{name} {:.1} %", 100.0 * p)).collect();
-        Self { input, lines: vec![best.join("   ")], json: json!({ "classes": classes }), pictures }
+        Self { input, lines: vec![best.join("   ")], json: json!({ "classes": classes }), pictures, error: None }
     }
 
-    /// `{"image": …, "pictures": […]}` and the answer's own fields.
+    /// `{"image": …, "pictures": […]}` and the answer's own fields, or `error`.
     pub fn json(&self) -> Value {
-        let mut all = json!({ "image": self.input, "pictures": self.pictures });
+        // Not every path is a text, and JSON holds texts.
+        let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+        let mut all =
+            json!({ "image": text(&self.input), "pictures": self.pictures.iter().map(text).collect::<Vec<_>>() });
+        if let Some(why) = &self.error {
+            all["error"] = why.as_str().into();
+        }
         if let (Some(all), Value::Object(own)) = (all.as_object_mut(), &self.json) {
             all.extend(own.clone());
         }
@@ -37,7 +82,8 @@ impl Answer {
     /// The input with the first line behind it, the others and the pictures below.
     pub fn text(&self) -> String {
         let pictures = self.pictures.iter().map(|picture| picture.display().to_string());
-        let mut right = self.lines.iter().cloned().chain(pictures);
+        let error = self.error.iter().map(|why| format!("no answer: {why}"));
+        let mut right = error.chain(self.lines.iter().cloned()).chain(pictures);
         let mut text = format!("{:32} {}", self.input.display(), right.next().unwrap_or_default());
         for line in right {
             text += &format!("\n{:32} {line}", "");
@@ -129,6 +175,26 @@ mod tests {
         let text = answer.text();
         assert!(text.starts_with("a.png ") && text.contains("cat 75.0 %   dog 25.0 %\n"), "{text}");
         assert!(text.ends_with(" p/a-cam.png"), "{text}");
+    }
+
+    #[test]
+    fn what_is_drawn_has_a_name_of_its_own() {
+        let paths = ["a/x.jpg", "b/x.jpg", "x-2.png", "x.png", "y"].map(PathBuf::from);
+        assert_eq!(stems(&paths), ["x", "x-2", "x-2-2", "x-3", "y"]);
+    }
+
+    #[test]
+    fn a_picture_without_an_answer_leaves_the_others_theirs() {
+        let paths = ["a.jpg", "b.jpg", "c.jpg"].map(PathBuf::from);
+        let answers = each(&paths, |path, stem| match stem {
+            "b" => Err(crate::user!("b.jpg: JPEG: cut off")),
+            _ => Ok(Answer::classes(path.to_owned(), &[("cat".into(), 1.0)], vec![])),
+        });
+        let answers: Vec<Value> = answers.unwrap().iter().map(Answer::json).collect();
+        assert_eq!(answers[1], json!({"image": "b.jpg", "pictures": [], "error": "b.jpg: JPEG: cut off"}));
+        assert_eq!(answers[2]["classes"][0][0], "cat");
+        let full = each(&paths, |_, _| Err(Error::Failed("the disk is full".into())));
+        assert!(matches!(full, Err(Error::Failed(_))));
     }
 
     #[test]

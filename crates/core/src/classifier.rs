@@ -3,20 +3,19 @@
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use image::RgbImage;
-use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use crate::answer::{Answer, Look};
+use crate::answer::{self, Answer, Look};
 use crate::cli::Forward;
+pub use crate::data::Card;
 use crate::data::Split;
-use crate::data::{Cursor, Images, Mix, Normalise, Normaliser, Pass, Pictures, Source};
+use crate::data::{Cursor, Images, Mix, Pass, Pictures, Source, Stills};
 use crate::metrics::Predictions;
 use crate::nn::Mode;
 use crate::setup::Setup;
 use crate::trainer::{Eval, Step};
 use crate::weights::Named;
-use crate::{Error, Result, classes, figures, loss, user};
+use crate::{Error, Result, figures, loss, user};
 
 /// Pictures per forward pass in evaluation, at most, and their pixels: 64 pictures of 224×224.
 const EVALUATED: (i64, i64) = (256, 64 * 224 * 224);
@@ -133,73 +132,6 @@ pub fn look(data: &Pictures, setup: &Setup) -> Result<Look> {
     ))
 }
 
-/// What a user of trained weights must know beside them; kept in their file.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Card {
-    /// Names of the K classes, by label.
-    pub classes: Vec<String>,
-    /// Shape and numbers of what is subtracted from pixels in [0, 1].
-    mean: Option<(Vec<i64>, Vec<f32>)>,
-    /// Shape and numbers of what they are divided by.
-    std: Option<(Vec<i64>, Vec<f32>)>,
-}
-
-impl Card {
-    /// The card of a network that was trained on `data`.
-    ///
-    /// # Errors
-    /// libtorch's.
-    pub fn of(data: &Pictures) -> Result<Self> {
-        let (mean, std) = data.normaliser().numbers();
-        let kept = |tensor: Option<&Tensor>| -> Result<_> {
-            tensor.map(|t| Ok((t.size(), Vec::try_from(t.f_to_device(Device::Cpu)?.f_reshape([-1])?)?))).transpose()
-        };
-        Ok(Self { classes: data.classes().to_vec(), mean: kept(mean)?, std: kept(std)? })
-    }
-
-    /// The card of a weights file; for public weights without one, ImageNet's names where there are 1,000 classes, else numbers.
-    ///
-    /// # Errors
-    /// A damaged card; a mean picture, which only a card has.
-    pub fn given_or(text: Option<&str>, classes: i64, normalise: &Normalise) -> Result<Self> {
-        if let Some(text) = text {
-            return serde_json::from_str(text).map_err(|e| user!("the card in the weights file cannot be read: {e}"));
-        }
-        let names: Vec<String> = match classes {
-            1000 => classes::imagenet().into_iter().map(String::from).collect(),
-            _ => (0..classes).map(|class| class.to_string()).collect(),
-        };
-        match normalise {
-            Normalise::Channels { mean, std } => {
-                let row = |numbers: &[f64]| Some((vec![1, 3, 1, 1], numbers.iter().map(|x| *x as f32).collect()));
-                Ok(Self { classes: names, mean: row(mean), std: row(std) })
-            }
-            Normalise::PixelMean { .. } => Err(user!(
-                "these weights have no card with the mean picture that normalise.kind=pixel_mean needs; give a run folder, or write kind: channels"
-            )),
-        }
-    }
-
-    /// As it stands in the file.
-    pub fn text(&self) -> Option<String> {
-        serde_json::to_string(self).ok()
-    }
-
-    /// What centres pictures for this network.
-    ///
-    /// # Errors
-    /// Numbers that do not fit their shape.
-    pub fn normaliser(&self) -> Result<Normaliser> {
-        let tensor = |kept: &Option<(Vec<i64>, Vec<f32>)>| -> Result<Option<Tensor>> {
-            kept.as_ref().map(|(shape, numbers)| Ok(Tensor::f_from_slice(numbers)?.f_reshape(shape)?)).transpose()
-        };
-        Ok(match tensor(&self.mean)? {
-            Some(mean) => Normaliser::given(mean, tensor(&self.std)?),
-            None => Normaliser::none(),
-        })
-    }
-}
-
 /// Where in a picture the evidence for a class lies: `[h, w]` in [0, 1], of the map's size (Grad-CAM, arXiv:1610.02391, Eq. 1 and 2).
 ///
 /// `map` `[1, C, h, w]` is a convolutional map from which `logits` `[1, K]` were computed, with gradients on.
@@ -214,64 +146,52 @@ pub fn grad_cam(map: &Tensor, logits: &Tensor, class: i64) -> Result<Tensor> {
     Ok(if most > 0.0 { heat / most } else { heat })
 }
 
-/// A photo as a square of `edge` pixels: its short side resized to `short`, the middle cut out.
-///
-/// # Errors
-/// A file that is missing or no picture.
-pub fn photo(path: &Path, short: u32, edge: u32) -> Result<RgbImage> {
-    let reader = image::ImageReader::open(path).and_then(|r| r.with_guessed_format());
-    let picture = reader.map_err(|e| user!("{}: cannot be read: {e}", path.display()))?;
-    let picture = picture
-        .decode()
-        .map_err(|e| user!("{}: is not a picture that can be read (PNG or JPEG): {e}", path.display()))?;
-    let square = picture.resize_to_fill(short, short, image::imageops::FilterType::Triangle);
-    let corner = short.saturating_sub(edge) / 2;
-    Ok(square.crop_imm(corner, corner, edge, edge).to_rgb8())
+/// What a network makes of one picture, for [`predict`].
+pub struct Seen {
+    /// `[1, K]`: the answer, as the evaluation has it.
+    pub logits: Tensor,
+    /// `[1, C, h, w]`: the last map of the picture's middle, of the network's edge, with gradients on.
+    pub map: Tensor,
+    /// `[1, K]`: what was computed from that map.
+    pub of_map: Tensor,
 }
 
-/// Answers for pictures: classes by probability, and a picture of where the evidence for the first of them lies.
+/// Answers for photos: classes by probability, and a picture of where the evidence for the first of them lies. Photos are read as the
+/// evaluation reads them; one that cannot be read is answered by why.
 ///
-/// `read` gives a file as the network sees it, without centring; `net` takes `[1, 3, H, W]` and gives (map, logits).
+/// `see` takes a centred picture `[1, 3, H, W]`; the map that it gives is of the middle `edge` pixels.
 ///
 /// # Errors
-/// Those of `read`, of drawing, libtorch's.
+/// Those of drawing, libtorch's.
 pub fn predict(
     card: &Card,
     images: &[PathBuf],
     folder: &Path,
-    read: impl Fn(&Path) -> Result<RgbImage>,
-    net: impl Fn(&Tensor) -> (Tensor, Tensor),
+    mut stills: Stills,
+    edge: i64,
+    see: impl Fn(&Tensor) -> Result<Seen>,
 ) -> Result<Vec<Answer>> {
     let normaliser = card.normaliser()?;
-    let answer = |(place, path): (usize, &PathBuf)| -> Result<Answer> {
-        let picture = read(path)?;
-        let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
-        let pixels = Tensor::f_from_data_size(picture.as_raw(), &[1, height, width, 3], Kind::Uint8)?;
+    answer::each(images, |path, stem| {
+        let square = stills.read(path)?;
+        let (width, height) = (i64::from(square.width()), i64::from(square.height()));
+        let pixels = Tensor::f_from_data_size(square.as_raw(), &[1, height, width, 3], Kind::Uint8)?;
         let image = pixels.permute([0, 3, 1, 2]).to_kind(Kind::Float) / 255.0;
-        let (map, logits) = net(&normaliser.apply(&image)?);
+        let Seen { logits, map, of_map } = see(&normaliser.apply(&image)?)?;
         let probability: Vec<f64> =
             Vec::try_from(logits.detach().to_kind(Kind::Double).softmax(1, Kind::Double).squeeze_dim(0))?;
-        if probability.len() != card.classes.len() {
-            return Err(user!(
-                "the weights know {} classes, and the network has {}; set model.num_classes",
-                card.classes.len(),
-                probability.len()
-            ));
-        }
-        let best =
-            (0..probability.len()).max_by(|a, b| probability[*a].total_cmp(&probability[*b])).unwrap_or_default();
-        let heat = grad_cam(&map, &logits, best as i64)?;
+        // Of equal ones the first, as in the evaluation.
+        let best = (0..probability.len()).rev().max_by(|a, b| probability[*a].total_cmp(&probability[*b]));
+        let heat = grad_cam(&map, &of_map, best.unwrap_or_default() as i64)?;
         let mut classes: Vec<_> = card.classes.iter().cloned().zip(probability).collect();
         classes.sort_by(|a, b| b.1.total_cmp(&a.1));
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        // Two pictures may have the same name in different folders.
-        let twin = images[..place].iter().any(|other| other.file_stem() == path.file_stem());
-        let drawn = folder.join(if twin { format!("{stem}-{place}-cam.png") } else { format!("{stem}-cam.png") });
+        let drawn = folder.join(format!("{stem}-cam.png"));
+        let (edge, corner) = (edge as u32, |length: i64| ((length - edge) / 2).max(0) as u32);
+        let middle = image::imageops::crop_imm(&square, corner(width), corner(height), edge, edge).to_image();
         let title = classes.first().map_or(String::new(), |(name, p)| format!("Grad-CAM: {name}, {:.1} %", 100.0 * p));
-        figures::save(&figures::heat(&picture, &heat, &title)?, &drawn)?;
-        Ok(Answer::classes(path.clone(), &classes, vec![drawn]))
-    };
-    images.iter().enumerate().map(answer).collect()
+        figures::save(&figures::heat(&middle, &heat, &title)?, &drawn)?;
+        Ok(Answer::classes(path.to_owned(), &classes, vec![drawn]))
+    })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use rand::Rng;
 use tch::{Device, Kind, Tensor};
 use torch_ext::{ProcessGroup, TensorList};
 
-use crate::config::{Length, Settings};
+use crate::config::{Length, Precision, Settings};
 use crate::nn::Gather;
 use crate::random::rng;
 use crate::weights::{self, Named};
@@ -26,10 +26,19 @@ pub struct Setup {
     pub world: u64,
     /// The stage's name: `train`, `pretrain`, `probe`. Empty before there is one.
     pub stage: String,
+    /// The weights that are tested or asked. `None`: the run trains its own.
+    pub given: Option<Given>,
     group: Option<Rc<ProcessGroup>>,
     /// How often the processes have met; part of the keys in their store.
     meetings: Rc<Cell<u64>>,
     notes: RefCell<Vec<String>>,
+}
+
+/// What is known of weights that are tested or asked, beside their tensors.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// The JSON text in their file ([`crate::trainer::Recipe::card`]), if there is one.
+    pub card: Option<String>,
 }
 
 impl Setup {
@@ -41,7 +50,13 @@ impl Setup {
         let group = ProcessGroup::from_env().map_err(|e| user!("cannot join the other processes: {e}"))?;
         let (rank, world) = group.as_ref().map_or((0, 1), |g| (g.rank() as u64, g.world() as u64));
         let (group, meetings) = (group.map(Rc::new), Rc::default());
-        Ok(Self { settings, device, rank, world, stage: String::new(), group, meetings, notes: RefCell::default() })
+        let notes = RefCell::default();
+        Ok(Self { settings, device, rank, world, stage: String::new(), given: None, group, meetings, notes })
+    }
+
+    /// The same to test or ask weights whose file has this `card`.
+    pub fn with_given(self, card: Option<String>) -> Self {
+        Self { given: Some(Given { card }), ..self }
     }
 
     /// The same for a stage that lasts so long and takes so many examples a step. The run's first stage keeps the seed; a later one has a seed
@@ -56,6 +71,7 @@ impl Setup {
         Self {
             settings,
             stage: stage.to_string(),
+            given: self.given.clone(),
             group: self.group.clone(),
             meetings: self.meetings.clone(),
             notes: RefCell::default(),
@@ -150,8 +166,42 @@ impl Setup {
         std::mem::take(&mut self.notes.borrow_mut())
     }
 
+    /// Notes an arithmetic that this machine only imitates, at a multiple of the time.
+    pub(crate) fn note_slow_precision(&self) {
+        let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        if self.device == Device::Cpu && self.settings.compute.precision == Precision::Bf16 && lacks_bf16(&info) {
+            self.note(
+                "compute.precision is bf16, but this CPU has no arithmetic for it (neither avx512_bf16 nor amx_bf16) and imitates it, several times \
+                 slower than float32: set compute.precision=f32",
+            );
+        }
+    }
+
     /// Seeds libtorch's generators before a model is built: all processes draw the same weights.
     pub(crate) fn seed_build(&self) {
         tch::manual_seed(rng(self.settings.seed, 0, 0, "build").next_u64() as i64);
+    }
+}
+
+/// Whether a text as of `/proc/cpuinfo` tells the flags of an x86 processor, and none for bfloat16 is among them.
+fn lacks_bf16(info: &str) -> bool {
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags")?.split_once(':'));
+    flags.is_some_and(|(_, flags)| !flags.split_whitespace().any(|flag| ["avx512_bf16", "amx_bf16"].contains(&flag)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_processor_tells_whether_it_has_bfloat16() {
+        let of =
+            |flags: &str| format!("processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: {flags}\n\nprocessor\t: 1\n");
+        assert!(lacks_bf16(&of("fpu sse2 avx avx2 fma avx512f")));
+        assert!(!lacks_bf16(&of("fpu avx512_bf16 avx512f")));
+        assert!(!lacks_bf16(&of("fpu amx_tile amx_bf16")));
+        // Another kind of processor, or another system, which tells nothing.
+        assert!(!lacks_bf16("processor\t: 0\nFeatures\t: fp asimd bf16\n"));
+        assert!(!lacks_bf16(""));
     }
 }

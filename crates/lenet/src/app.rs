@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use repro::answer::{Answer, Look};
+use repro::answer::{self, Answer, Look};
 use repro::cli::{App, Forward, Paper};
-use repro::data::{Cursor, Pass, Source};
+use repro::data::{Card, Cursor, Pass, Source};
 use repro::setup::Setup;
 use repro::trainer::{Recipe, Stage};
 use repro::weights::Named;
@@ -28,6 +28,7 @@ pub fn app() -> App<Config> {
             authors: "LeCun, Bottou, Bengio and Haffner, 1998",
         },
         validate,
+        counts_classes: |_| false,
         stages: |_| vec![Stage::of::<Train>("train", train::plan)],
         model,
         predict,
@@ -68,25 +69,24 @@ fn model(config: &Config, _: &str, path: &nn::Path) -> Result<Forward> {
 }
 
 /// The classes of pictures by probability, and a picture of every layer's state for each.
-fn predict(config: &Config, given: &Named, _: Option<&str>, images: &[PathBuf], folder: &Path) -> Result<Vec<Answer>> {
+fn predict(config: &Config, setup: &Setup, given: &Named, images: &[PathBuf], folder: &Path) -> Result<Vec<Answer>> {
     let store = nn::VarStore::new(Device::Cpu);
     let net = Network::new(&store.root(), &config.model);
     weights::copy_into(&store.variables().into_iter().collect(), given, "the weights file")?;
-    let names: Vec<_> = (0..config.model.num_classes).map(|class| class.to_string()).collect();
-    let answer = |(place, path): (usize, &PathBuf)| -> Result<Answer> {
+    // Weights of earlier versions have no card, and are of digits.
+    let names = Card::given(setup)?
+        .map_or_else(|| (0..config.model.num_classes).map(|n| n.to_string()).collect(), |card| card.classes);
+    let one = |path: &Path, stem: &str| -> Result<Answer> {
         let image = read_digit(path)?;
         let probability = net.forward(&net.input(&image)).softmax(-1, Kind::Float).squeeze_dim(0);
-        let mut classes: Vec<_> =
-            names.iter().enumerate().map(|(k, name)| (name.clone(), probability.double_value(&[k as i64]))).collect();
+        let score = |class: usize| probability.double_value(&[class as i64]);
+        let mut classes: Vec<_> = names.iter().cloned().zip((0..names.len()).map(score)).collect();
         classes.sort_by(|a, b| b.1.total_cmp(&a.1));
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        // Two pictures may have the same name in different folders.
-        let twin = images[..place].iter().any(|other| other.file_stem() == path.file_stem());
-        let drawn = folder.join(if twin { format!("{stem}-{place}-layers.png") } else { format!("{stem}-layers.png") });
+        let drawn = folder.join(format!("{stem}-layers.png"));
         figures::save(&train::layers(&net, &image, &names)?, &drawn)?;
-        Ok(Answer::classes(path.clone(), &classes, vec![drawn]))
+        Ok(Answer::classes(path.to_owned(), &classes, vec![drawn]))
     };
-    tch::no_grad(|| images.iter().enumerate().map(answer).collect())
+    tch::no_grad(|| answer::each(images, one))
 }
 
 fn example(config: &Config, _: &str) -> Result<Named> {

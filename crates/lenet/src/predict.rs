@@ -5,6 +5,7 @@ use std::path::Path;
 
 use image::imageops::{self, FilterType};
 use image::{GrayImage, Luma};
+use repro::data::photo_bytes;
 use repro::{Result, user};
 use tch::Tensor;
 
@@ -15,17 +16,14 @@ const BOX: u32 = 20;
 /// Edge of the picture.
 const SIZE: i64 = 28;
 
-/// Reads a PNG or JPEG of one digit, dark on light or light on dark, of any size, and returns it as `[1, 1, 28, 28]` of 0
+/// Reads a picture (JPEG, PNG, WebP, BMP) of one digit, dark on light or light on dark, of any size, and returns it as `[1, 1, 28, 28]` of 0
 /// (background) to 1 (ink).
 ///
 /// # Errors
 /// [`repro::Error::User`] where the file cannot be read as a picture, or nothing is drawn on it.
 pub fn read_digit(path: &Path) -> Result<Tensor> {
-    let reader = image::ImageReader::open(path).and_then(|r| r.with_guessed_format());
-    let picture = reader.map_err(|e| user!("{}: cannot be read: {e}", path.display()))?;
-    let picture = picture
-        .decode()
-        .map_err(|e| user!("{}: is not a picture that can be read (PNG or JPEG): {e}", path.display()))?;
+    let picture = image::load_from_memory(&photo_bytes(path)?)
+        .map_err(|e| user!("{}: is not a picture that can be read: {e}", path.display()))?;
     // What is transparent shows the paper beneath.
     let mut rgba = picture.to_rgba8();
     for pixel in rgba.pixels_mut() {

@@ -1,7 +1,7 @@
 //! Training and evaluation (§III.A): the one stage of this paper.
 
 use repro::config::Settings;
-use repro::data::{self, ImageSet, Images, Resident, Split};
+use repro::data::{self, Card, ImageSet, Images, Resident, Split};
 use repro::metrics::Predictions;
 use repro::optim::{Ema, Group, Optimizer, Params};
 use repro::setup::Setup;
@@ -56,6 +56,9 @@ impl Recipe for Train {
         let (name, classes) = (&setup.settings.data.name, splits.train.classes().len() as i64);
         if classes != config.model.num_classes {
             return Err(user!("model.num_classes is {}, but {name} has {classes} classes", config.model.num_classes));
+        }
+        if let Some(card) = Card::given(setup)? {
+            card.check_classes(name, splits.test.classes())?;
         }
         if config.model.memory.is_some_and(|memory| memory < splits.train.len()) {
             return Err(user!("{name} has {} training pictures; set model.memory to that", splits.train.len()));
@@ -164,6 +167,10 @@ impl Recipe for Train {
 
     fn has_validation(data: &Resident) -> bool {
         data.validation.is_some()
+    }
+
+    fn card(&self, data: &Resident) -> Option<String> {
+        Card::of_classes(data.set.classes()).text()
     }
 
     fn state(&self) -> Named {

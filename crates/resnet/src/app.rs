@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use repro::answer::{Answer, Look};
-use repro::classifier::{self, Card};
+use repro::classifier::{self, Card, Seen};
 use repro::cli::{App, Forward, Paper};
+use repro::data::Stills;
 use repro::nn::Mode;
 use repro::setup::Setup;
 use repro::trainer::{Recipe, Stage};
 use repro::weights::Named;
 use repro::{Result, weights};
-use tch::{Device, Tensor, nn};
+use tch::{Device, nn};
 
 use crate::config::{Config, validate};
 use crate::model::Network;
@@ -25,6 +26,7 @@ pub fn app() -> App<Config> {
             authors: "He, Zhang, Ren and Sun, 2016",
         },
         validate,
+        counts_classes: |config| config.model.num_classes.is_none(),
         stages: |_| vec![Stage::of::<Train>("train", plan)],
         model,
         predict,
@@ -36,9 +38,9 @@ pub fn app() -> App<Config> {
 
 /// `image` `[N, 3, H, W]`, centred [, `label`] → `logits` [, `loss`].
 fn model(config: &Config, _: &str, path: &nn::Path) -> Result<Forward> {
-    let variant = config.variant()?;
-    let net = Network::new(path, variant, config.model.num_classes);
-    Ok(classifier::forward(8..=i64::MAX, config.model.num_classes, move |image, mode| {
+    let (variant, classes) = (config.variant()?, config.classes()?);
+    let net = Network::new(path, variant, classes);
+    Ok(classifier::forward(8..=i64::MAX, classes, move |image, mode| {
         let (n, _, h, w) = image.size4()?;
         if mode.trains() {
             variant.check_batch(n, h.max(w))?;
@@ -52,25 +54,18 @@ fn look(config: &Config, setup: &Setup) -> Result<Look> {
 }
 
 /// Classes by probability, and a picture of where in each photo the first of them is seen (Grad-CAM).
-fn predict(
-    config: &Config,
-    given: &Named,
-    card: Option<&str>,
-    images: &[PathBuf],
-    folder: &Path,
-) -> Result<Vec<Answer>> {
-    let variant = config.variant()?;
+fn predict(config: &Config, setup: &Setup, given: &Named, images: &[PathBuf], folder: &Path) -> Result<Vec<Answer>> {
+    let (variant, classes) = (config.variant()?, config.classes()?);
+    let edge = config.edge(variant);
     let store = nn::VarStore::new(Device::Cpu);
-    let net = Network::new(&store.root(), variant, config.model.num_classes);
+    let net = Network::new(&store.root(), variant, classes);
     weights::copy_into(&store.variables().into_iter().collect(), given, "the weights file")?;
-    let card = Card::given_or(card, config.model.num_classes, &config.normalise)?;
-    let edge = config.edge(variant) as u32;
-    // 256 for 224; a network for CIFAR-10 has seen whole pictures.
-    let short = if variant.edge() == 224 { edge * 8 / 7 } else { edge };
-    let read = |path: &Path| classifier::photo(path, short, edge);
-    classifier::predict(&card, images, folder, read, |image: &Tensor| {
+    let card = Card::given_or(setup, classes, &config.normalise, edge)?;
+    let stills = Stills::new(config.view.as_ref(), edge)?;
+    let seen = config.view.as_ref().map_or(edge, |view| view.test_edge(edge));
+    classifier::predict(&card, images, folder, stills, seen, |image| {
         let output = net.forward(image, Mode::Eval);
-        (output.map, output.logits)
+        Ok(Seen { logits: output.logits.shallow_clone(), map: output.map, of_map: output.logits })
     })
 }
 

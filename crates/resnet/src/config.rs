@@ -3,6 +3,7 @@
 use repro::config::{Findings, Settings};
 use repro::data::{Augment, Normalise, View};
 use repro::optim::{EmaConfig, OptimConfig, SamConfig, Schedule};
+use repro::user;
 use serde::Deserialize;
 
 use crate::model::Variant;
@@ -35,8 +36,8 @@ pub struct Config {
 pub struct ModelConfig {
     /// Which one; see [`Variant::named`].
     pub name: String,
-    /// Classes K, at least 2.
-    pub num_classes: i64,
+    /// Classes K, at least 2. `None`: as many as the weights that are given know, or as there are folders of photos.
+    pub num_classes: Option<i64>,
     /// Edge of the pictures in pixels. `None`: what the network is made for, 224 or 32.
     pub image_size: Option<i64>,
     /// Whether the last norm of each block starts at 0, so that the block is its shortcut (arXiv:1706.02677, §5.1). `None`: no.
@@ -52,6 +53,14 @@ impl Config {
         Variant::named(&self.model.name)
     }
 
+    /// Classes K. A configuration without them is completed before it is used.
+    ///
+    /// # Errors
+    /// It was not.
+    pub fn classes(&self) -> repro::Result<i64> {
+        self.model.num_classes.ok_or_else(|| user!("model.num_classes is missing: write how many classes there are"))
+    }
+
     /// Edge of the pictures, in pixels.
     pub fn edge(&self, variant: Variant) -> i64 {
         self.model.image_size.unwrap_or(variant.edge())
@@ -61,7 +70,7 @@ impl Config {
 /// Refuses what cannot act or contradicts itself.
 pub fn validate(config: &Config, _: &Settings) -> Findings {
     let mut found = Findings::default();
-    let ModelConfig { num_classes, zero_init, .. } = config.model;
+    let zero_init = config.model.zero_init;
     let variant = match config.variant() {
         Ok(variant) => variant,
         Err(error) => {
@@ -70,9 +79,9 @@ pub fn validate(config: &Config, _: &Settings) -> Findings {
         }
     };
     found.must(
-        (2..=100_000).contains(&num_classes),
+        config.model.num_classes.is_none_or(|classes| (2..=100_000).contains(&classes)),
         "model.num_classes",
-        format!("is {num_classes}; at least 2 classes are needed"),
+        format!("is {}; at least 2 classes are needed", config.model.num_classes.unwrap_or_default()),
     );
     let edge = config.edge(variant);
     found.must(

@@ -59,7 +59,7 @@ impl Recipe for Train {
         }
         let form = Form {
             edge,
-            classes: config.model.num_classes,
+            classes: config.classes()?,
             augment: &config.augment,
             normalise: &config.normalise,
             view: config.view.as_ref(),
@@ -74,7 +74,7 @@ impl Recipe for Train {
 
     fn build(config: &Config, setup: &Setup, init: Option<&Named>) -> Result<Self> {
         let (store, variant) = (nn::VarStore::new(setup.device), config.variant()?);
-        let net = Network::new(&store.root(), variant, config.model.num_classes);
+        let net = Network::new(&store.root(), variant, config.classes()?);
         initialise(&store, variant, config.model.zero_init.unwrap_or(false))?;
         layers::kernels_channels_last(&store)?;
         let model: Named = store.variables().into_iter().collect();

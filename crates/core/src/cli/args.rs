@@ -1,7 +1,7 @@
 //! What can be typed.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -27,6 +27,10 @@ pub(super) enum Command {
     /// Tensors in, tensors out: hold the model against any other implementation
     Forward(ForwardArgs),
     /// Pictures in, answers out
+    ///
+    /// Words that are no overrides are photos (JPEG, PNG, WebP, BMP), or folders: of a folder all photos in it and in the folders in it, in the
+    /// order of their paths. A word that names an existing file or folder is that, even with a `=` in it, and all words behind `--` are.
+    /// A photo that cannot be read is answered by why, the others get their answers, and the exit code is 2.
     Predict(PredictArgs),
     /// Measure the speed of the training step, as JSON
     Bench(BenchArgs),
@@ -44,7 +48,7 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct Common {
-    /// The experiment
+    /// The experiment; with --weights of a run, that run's own configuration if it is left away
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// auto, cpu, cuda or cuda:<index>; short for compute.device=…
@@ -78,8 +82,19 @@ impl Common {
 
     /// The `key=value` words, and `--device`.
     pub(super) fn overrides(&self) -> Vec<String> {
-        let device = self.device.iter().map(|d| format!("compute.device={d}"));
-        self.words.iter().filter(|w| w.contains('=')).cloned().chain(device).collect()
+        self.with_device(self.words.iter().filter(|w| w.contains('=')).cloned())
+    }
+
+    /// For commands that take paths: the overrides, and the paths, to which `behind` belong. What exists is a path, whatever its name.
+    pub(super) fn overrides_and_paths(&self, behind: &[PathBuf]) -> (Vec<String>, Vec<PathBuf>) {
+        let (overrides, paths): (Vec<_>, Vec<_>) =
+            self.words.iter().cloned().partition(|word| word.contains('=') && !Path::new(word).exists());
+        let paths = paths.into_iter().map(PathBuf::from).chain(behind.iter().cloned());
+        (self.with_device(overrides.into_iter()), paths.collect())
+    }
+
+    fn with_device(&self, overrides: impl Iterator<Item = String>) -> Vec<String> {
+        overrides.chain(self.device.iter().map(|d| format!("compute.device={d}"))).collect()
     }
 }
 
@@ -129,6 +144,9 @@ pub(super) struct ExtraArgs {
     /// Where results go
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
+    /// Files and folders, whatever their names
+    #[arg(last = true, value_name = "PATH")]
+    pub(super) paths: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -180,6 +198,9 @@ pub(super) struct PredictArgs {
     /// Where pictures are drawn
     #[arg(long, value_name = "DIR", default_value = "predictions")]
     pub(super) out: PathBuf,
+    /// Photos and folders of photos, whatever their names; without a `=` in it, a name may also stand before the `--`
+    #[arg(last = true, value_name = "IMAGE")]
+    pub(super) paths: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! Commands that look at a model or at data and train nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::FromArgMatches;
@@ -8,7 +8,11 @@ use serde::de::DeserializeOwned;
 use tch::{Device, Kind, nn};
 
 use super::args::{BenchArgs, DataArgs, EvalArgs, ExtraArgs, ForwardArgs, PredictArgs, ShardsArgs, SummaryArgs};
-use super::{App, Asked, Extra, config_name, device_name, experiment, later, note, say, say_json, setup, stage_of};
+use super::given::{self, Given};
+use super::{
+    App, Asked, Extra, config_name, device_name, experiment, later, load, note, print_config, say, say_json, setup,
+    stage_of,
+};
 use crate::answer::Answer;
 use crate::nn::{Row, record, summary as summarise};
 use crate::trainer::Bench;
@@ -17,10 +21,12 @@ use crate::{Result, data, figures, files, user, weights};
 
 pub(super) fn eval<C: DeserializeOwned>(app: &App<C>, args: &EvalArgs) -> Result<()> {
     args.common.only_overrides()?;
-    let Some(experiment) = experiment(app, &args.common)? else { return Ok(()) };
+    let overrides = args.common.overrides();
+    let asked = given::given(app, &args.common, &overrides, &args.weights, args.stage.as_deref())?;
+    let Some(Given { experiment, weights: given, card }) = asked else { return Ok(()) };
     let (stage, plan, setup) = stage_of(app, &experiment, args.stage.as_deref())?;
+    let setup = setup.with_given(card);
     let later = later(app, &experiment, &stage.name);
-    let (given, _) = weights::load_stage(&args.weights, later)?;
     let (metrics, data_sha256) = (stage.evaluate)(&experiment.paper, &setup, &plan, &given)?;
     setup.take_notes().into_iter().for_each(note);
     let metrics = super::prefixed(metrics, later);
@@ -43,10 +49,10 @@ pub(super) fn eval<C: DeserializeOwned>(app: &App<C>, args: &EvalArgs) -> Result
 
 pub(super) fn forward<C: DeserializeOwned>(app: &App<C>, args: &ForwardArgs) -> Result<()> {
     args.common.only_overrides()?;
-    let Some(experiment) = experiment(app, &args.common)? else { return Ok(()) };
+    let overrides = args.common.overrides();
+    let asked = given::given(app, &args.common, &overrides, &args.weights, args.stage.as_deref())?;
+    let Some(Given { experiment, weights: given, .. }) = asked else { return Ok(()) };
     let (stage, _, setup) = stage_of(app, &experiment, args.stage.as_deref())?;
-    let later = later(app, &experiment, &stage.name);
-    let (given, _) = weights::load_stage(&args.weights, later)?;
     let (input, _) = weights::read(&args.input)?;
 
     let mut store = nn::VarStore::new(setup.device);
@@ -105,13 +111,11 @@ fn output_folder(file: &Path) -> Result<()> {
 }
 
 pub(super) fn predict<C: DeserializeOwned>(app: &App<C>, args: &PredictArgs) -> Result<()> {
-    let Some(experiment) = experiment(app, &args.common)? else { return Ok(()) };
-    let (given, card) = weights::load(&args.weights)?;
-    let images: Vec<_> = args.common.words.iter().filter(|w| !w.contains('=')).map(Into::into).collect();
-    if images.is_empty() {
-        return Err(user!("no picture given; name one or more PNG or JPEG files"));
-    }
-    setup(&experiment.settings)?;
+    let (overrides, paths) = args.common.overrides_and_paths(&args.paths);
+    let asked = given::given(app, &args.common, &overrides, &args.weights, None)?;
+    let Some(Given { experiment, weights: given, card }) = asked else { return Ok(()) };
+    let images = photos_of(&paths)?;
+    let setup = setup(&experiment.settings)?.with_given(card);
     // The file as the model has it.
     let store = nn::VarStore::new(Device::Cpu);
     let stages = (app.stages)(&experiment.paper);
@@ -121,30 +125,59 @@ pub(super) fn predict<C: DeserializeOwned>(app: &App<C>, args: &PredictArgs) -> 
     let origin = args.weights.display().to_string();
     Load::of(&origin).copy(&fitted, &given)?.into_iter().for_each(note);
     files::create_folder(&args.out)?;
-    let answers = (app.predict)(&experiment.paper, &fitted, card.as_deref(), &images, &args.out)?;
+    let answers = (app.predict)(&experiment.paper, &setup, &fitted, &images, &args.out)?;
+    setup.take_notes().into_iter().for_each(note);
     tell(&answers, args.common.json)
 }
 
+/// The files that `predict` is asked about: of a folder those below it.
+fn photos_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut images = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let (found, passed_over) = data::photos_in(path)?;
+            let passed_over = passed_over.note();
+            if found.is_empty() {
+                let others = passed_over.map(|note| format!("; {note}")).unwrap_or_default();
+                return Err(user!("{}: there are no photos in this folder{others}", path.display()));
+            }
+            passed_over.into_iter().for_each(|text| note(format!("{}: {text}", path.display())));
+            images.extend(found);
+        } else {
+            images.push(path.clone());
+        }
+    }
+    if images.is_empty() {
+        return Err(user!("no picture given; name photos (JPEG, PNG, WebP, BMP) or folders of them"));
+    }
+    Ok(images)
+}
+
+/// Prints the answers; then, if there are inputs without one, says so.
 fn tell(answers: &[Answer], json: bool) -> Result<()> {
     if json {
-        return say_json(&answers.iter().map(Answer::json).collect::<Vec<_>>());
+        say_json(&answers.iter().map(Answer::json).collect::<Vec<_>>())?;
+    } else {
+        answers.iter().for_each(|answer| say(answer.text()));
     }
-    answers.iter().for_each(|answer| say(answer.text()));
-    Ok(())
+    let failed: Vec<&str> = answers.iter().filter_map(|answer| answer.error.as_deref()).collect();
+    match failed.len() {
+        0 => Ok(()),
+        n => Err(user!("{n} of {} have no answer: {}", answers.len(), weights::some(&failed))),
+    }
 }
 
 /// A command of the paper's own.
 pub(super) fn extra<C: DeserializeOwned>(app: &App<C>, extra: &Extra<C>, flags: &clap::ArgMatches) -> Result<()> {
     let args = ExtraArgs::from_arg_matches(flags).map_err(|e| user!("{e}"))?;
-    let experiment = match args.common.config {
+    let (overrides, words) = args.common.overrides_and_paths(&args.paths);
+    let of_run = args.weights.as_deref().and_then(given::own_config);
+    let experiment = match args.common.config.as_deref().or(of_run.as_deref()) {
         None => None,
-        Some(_) => match experiment(app, &args.common)? {
-            Some(experiment) => Some(experiment),
-            None => return Ok(()),
-        },
+        Some(file) if args.common.print_config => return print_config(app, file, &overrides),
+        Some(file) => Some(load(app, file, &overrides)?),
     };
     let setup = experiment.as_ref().map(|experiment| setup(&experiment.settings)).transpose()?;
-    let words = args.common.words.iter().filter(|word| !word.contains('=')).map(Into::into).collect();
     let answers = (extra.run)(&Asked {
         config: experiment.as_ref().map(|experiment| &experiment.paper),
         setup: setup.as_ref(),
@@ -167,6 +200,7 @@ pub(super) fn bench<C: DeserializeOwned>(app: &App<C>, args: &BenchArgs) -> Resu
     torch_ext::reset_peak_memory(setup.device)?;
     let (seconds, scalars) = (stage.measure)(&experiment.paper, &setup, &plan, args.steps.max(1) + 1)?;
     let total = begun.elapsed().as_secs_f64();
+    setup.take_notes().into_iter().for_each(note);
     let timed: f64 = seconds[1..].iter().sum();
     let mut sorted = seconds[1..].to_vec();
     sorted.sort_by(f64::total_cmp);

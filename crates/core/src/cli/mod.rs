@@ -1,6 +1,7 @@
 //! The command line that every paper's binary shares.
 
 mod args;
+mod given;
 mod inspect;
 mod processes;
 mod runs;
@@ -22,7 +23,7 @@ use crate::config::{self, Experiment, Findings, Settings};
 use crate::setup::Setup;
 use crate::trainer::{Plan, Signals, Stage};
 use crate::weights::Named;
-use crate::{Error, Result, user};
+use crate::{Error, Result, data, user};
 
 /// Bytes of freed memory that the process keeps for its next tensors.
 const KEPT: i32 = 1 << 30;
@@ -38,8 +39,8 @@ pub struct Paper {
     pub authors: &'static str,
 }
 
-/// Weights, their card ([`crate::trainer::Recipe::card`]) and pictures in, answers out; pictures it draws go into the folder.
-pub type Predict<C> = fn(&C, &Named, Option<&str>, &[PathBuf], &Path) -> Result<Vec<Answer>>;
+/// Weights and pictures in, answers out; pictures it draws go into the folder. [`Setup::given`] has the weights' card.
+pub type Predict<C> = fn(&C, &Setup, &Named, &[PathBuf], &Path) -> Result<Vec<Answer>>;
 
 /// Tensors in, tensors out; the flag is training mode.
 pub type Forward = Box<dyn Fn(&Named, bool) -> Result<Named>>;
@@ -50,6 +51,8 @@ pub struct App<C> {
     pub paper: Paper,
     /// Finds settings that cannot act or contradict each other.
     pub validate: fn(&C, &Settings) -> Findings,
+    /// Whether the configuration leaves `model.num_classes` away, to be taken from the card of given weights or counted in a folder of photos.
+    pub counts_classes: fn(&C) -> bool,
     /// Training stages in their order.
     pub stages: fn(&C) -> Vec<Stage<C>>,
     /// Builds the model of a stage (by its name) into a store, for `forward`.
@@ -164,16 +167,22 @@ fn say_json(value: &impl Serialize) -> Result<()> {
 
 /// The experiment of `--config` with its overrides, validated. `None` if `--print-config` has answered already.
 fn experiment<C: DeserializeOwned>(app: &App<C>, common: &Common) -> Result<Option<Experiment<C>>> {
-    let file = common
-        .config
-        .as_deref()
-        .ok_or_else(|| user!("--config FILE is missing; the files are in experiments/{}/", app.paper.name))?;
-    let experiment = load(app, file, &common.overrides())?;
+    let file = common.config.as_deref().ok_or_else(|| no_config(app))?;
     if common.print_config {
-        say(experiment.resolved.with_origins().trim_end());
-        return Ok(None);
+        return print_config(app, file, &common.overrides()).map(|()| None);
     }
-    Ok(Some(experiment))
+    load(app, file, &common.overrides()).map(Some)
+}
+
+fn no_config<C>(app: &App<C>) -> Error {
+    user!("--config FILE is missing; the files are in experiments/{}/", app.paper.name)
+}
+
+/// Prints what a file and overrides come to, reading no data: classes are not counted.
+fn print_config<C: DeserializeOwned>(app: &App<C>, file: &Path, overrides: &[String]) -> Result<()> {
+    let experiment = checked(app, config::load(file, overrides)?)?;
+    say(experiment.resolved.with_origins().trim_end());
+    Ok(())
 }
 
 /// The stage that is asked for, or the first, and its place.
@@ -214,7 +223,27 @@ fn prefixed(metrics: BTreeMap<String, f64>, later: Option<&str>) -> BTreeMap<Str
 
 /// Loads and validates a config file.
 fn load<C: DeserializeOwned>(app: &App<C>, file: &Path, overrides: &[String]) -> Result<Experiment<C>> {
-    let experiment = config::load::<C>(file, overrides)?;
+    checked(app, counted(app, config::load(file, overrides)?, overrides, None)?)
+}
+
+/// The same experiment with its number of classes, where it leaves that to the card of given weights or to its folder of photos.
+fn counted<C: DeserializeOwned>(
+    app: &App<C>,
+    experiment: Experiment<C>,
+    overrides: &[String],
+    card: Option<&str>,
+) -> Result<Experiment<C>> {
+    if !(app.counts_classes)(&experiment.paper) {
+        return Ok(experiment);
+    }
+    let classes = match card.and_then(data::classes_on) {
+        Some(classes) => classes,
+        None => data::count_classes(&experiment.settings.data)?,
+    };
+    config::load(&experiment.file, &[overrides, &[format!("model.num_classes={classes}")]].concat())
+}
+
+fn checked<C>(app: &App<C>, experiment: Experiment<C>) -> Result<Experiment<C>> {
     experiment.check((app.validate)(&experiment.paper, &experiment.settings).list())?;
     Ok(experiment)
 }

@@ -1,6 +1,7 @@
 //! Data sets, order, augmentation.
 
 mod augment;
+mod card;
 mod cifar;
 mod idx;
 mod images;
@@ -19,13 +20,18 @@ pub use augment::{
     Affine, Augment, Blur, Centre, ColorJitter, Crop, CutMix, Cutout, Draws, Fill, Filter, Flip, Grey, Mixup, PcaNoise,
     Pipeline, RandAugment, RandomResizedCrop, ten_crop,
 };
+pub use card::Card;
+pub(crate) use card::classes_on;
 pub use images::{ImageSet, Images, Mix, Splits, overlap};
 pub use load::load;
 pub use normalise::{Normalise, Normaliser};
 pub use pair::{Counted, Pair};
 pub use pictures::{Form, Part, Pictures};
 pub use resident::Resident;
-pub use stream::{JPEG_DECODER, Packed, Stream, TestView, TrainView, View, pack};
+pub use stream::{
+    JPEG_DECODER, Packed, PassedOver, Stills, Stream, TestView, TrainView, View, count_classes, pack, photo_bytes,
+    photos_in,
+};
 pub use views::Views;
 
 use std::ops::Range;

@@ -100,6 +100,12 @@ impl Normaliser {
         Self { mean: shared(&self.mean), std: shared(&self.std) }
     }
 
+    /// The same on a device.
+    pub(super) fn to_device(&self, device: Device) -> Result<Self> {
+        let moved = |numbers: &Option<Tensor>| numbers.as_ref().map(|t| t.f_to_device(device)).transpose();
+        Ok(Self { mean: moved(&self.mean)?, std: moved(&self.std)? })
+    }
+
     /// Whether it does nothing.
     pub(super) fn is_none(&self) -> bool {
         self.mean.is_none() && self.std.is_none()

@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use tch::Tensor;
 
-use super::{Augment, Cursor, Images, Normalise, Normaliser, Resident, Source, Stream, View, load, overlap, stream};
+use super::{
+    Augment, Card, Cursor, Images, Normalise, Normaliser, Resident, Source, Stream, View, load, overlap, stream,
+};
 use crate::data::Split;
 use crate::setup::Setup;
 use crate::{Result, user};
@@ -72,7 +74,13 @@ impl Pictures {
         if shared > 0 {
             setup.note(format!("{shared} pictures of the test set stand in the training set of {name}, too"));
         }
-        Ok(Self::Resident(Resident::new(splits, form.augment.to_vec(), Some(form.normalise))?))
+        let mut data = Resident::new(splits, form.augment.to_vec(), Some(form.normalise))?;
+        if let Some(card) = Card::given(setup)? {
+            card.check_classes(name, data.test.classes())?;
+            card.note_differences(Some(data.pipeline.normaliser()), form.edge, setup)?;
+            data.pipeline = data.pipeline.centred_by(card.normaliser()?.to_device(setup.device)?);
+        }
+        Ok(Self::Resident(data))
     }
 
     /// The part of a split that this process evaluates: an even part of all where counts can be put together again. Where pictures may be bad,
@@ -124,6 +132,14 @@ impl Pictures {
         match self {
             Self::Resident(_) => None,
             Self::Stream(data) => Some(data.files(split, places)),
+        }
+    }
+
+    /// Edge of the pictures to train on, in pixels, before augmentation.
+    pub fn edge(&self) -> i64 {
+        match self {
+            Self::Resident(data) => data.set.shape()[2],
+            Self::Stream(data) => data.edge(),
         }
     }
 

@@ -76,6 +76,7 @@ fn prepare<R: Recipe>(config: &R::Config, setup: &Setup, plan: &Plan, init: Opti
             return Err(user!("length is {length}, which is less than one step; make it longer"));
         }
     }
+    setup.note_slow_precision();
     setup.seed_build();
     Ok((data, R::build(config, setup, init)?))
 }

@@ -40,7 +40,7 @@ impl<'a> Load<'a> {
     /// * a classifier for another number of classes starts fresh, as [`Self::head`] and [`Self::classifier`] have it.
     ///
     /// # Errors
-    /// [`Error::User`] that lists every other difference (of each kind the first ten), and then nothing is copied.
+    /// [`Error::User`] that counts every other difference and lists ten, and then nothing is copied.
     pub fn copy(&self, model: &Named, given: &Named) -> Result<Vec<String>> {
         let mut notes = Vec::new();
         let mut source = self.named(model, given, &mut notes)?;
@@ -149,8 +149,8 @@ fn overflows(tensor: &tch::Tensor) -> Result<bool> {
     Ok(infinite.f_logical_xor(&tensor.f_isinf()?)?.f_any()?.f_int64_value(&[])? != 0)
 }
 
-/// Copies `source` into `targets` by name, bit for bit. Every missing, unexpected or misshapen tensor is counted and of each kind the first
-/// ten are listed, and nothing is copied then. `origin` names the source in the message.
+/// Copies `source` into `targets` by name, bit for bit. Every missing, unexpected or misshapen tensor is counted and ten are listed, and
+/// nothing is copied then. `origin` names the source in the message.
 ///
 /// # Errors
 /// [`Error::User`] with the differences.
@@ -196,10 +196,14 @@ fn refuse(Differences(found): &Differences, load: &Load) -> Result<()> {
     }
     let plural = if count == 1 { "" } else { "s" };
     let mut text = format!("{} does not fit this model ({count} difference{plural}):", load.origin);
-    for (kind, lines) in found {
-        text.extend(lines.iter().take(LISTED).map(|line| format!("\n  {kind}: {line}")));
-        if lines.len() > LISTED {
-            text += &format!("\n  {kind}: {} more", lines.len() - LISTED);
+    let (mut left, mut kinds) = (LISTED, found.iter().filter(|(_, lines)| !lines.is_empty()).count());
+    for (kind, lines) in found.iter().filter(|(_, lines)| !lines.is_empty()) {
+        // An even share of the ten, and what the kinds before have left of theirs.
+        let listed = lines.len().min(left / kinds);
+        (left, kinds) = (left - listed, kinds - 1);
+        text.extend(lines[..listed].iter().map(|line| format!("\n  {kind}: {line}")));
+        if lines.len() > listed {
+            text += &format!("\n  {kind}: {} more", lines.len() - listed);
         }
     }
     let [(_, missing), (_, misshapen), ..] = found;
@@ -374,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn differences_are_counted_and_the_first_ten_of_a_kind_listed() {
+    fn differences_are_counted_and_ten_listed() {
         let target = network(0.0, 3);
         let mut given = renamed(&network(5.0, 3), |name| name.replace("conv", "convolution"));
         given.insert("fc.bias".into(), filled(&[1], 5.0));
@@ -388,12 +392,12 @@ mod tests {
                 "missing: conv.weight [2, 3]",
                 "misshapen: fc.bias is [1] and should be [3]",
                 "unexpected: convolution.weight",
-                "unexpected: extra.08",
-                "unexpected: 16 more",
+                "unexpected: extra.06",
+                "unexpected: 18 more",
             ] {
                 assert!(text.contains(part), "{text}");
             }
-            assert_eq!(text.lines().count(), 14, "{text}");
+            assert_eq!(text.lines().count(), 12, "{text}");
         }
         assert!(same(&target, &network(0.0, 3)));
     }

@@ -1,7 +1,7 @@
 //! Weights in and out: safetensors, strict both ways.
 //!
 //! tch's own loader broadcasts shapes, takes the file's dtype and ignores extra names (each a source of silently wrong numbers); this one
-//! lists every missing, unexpected and misshapen tensor and refuses. What only the packing of people's files differs in (prefixes that
+//! counts every missing, unexpected and misshapen tensor and refuses. What only the packing of people's files differs in (prefixes that
 //! wrappers leave, half precision, absent counters, shards) is put right and said.
 //!
 //! The way of a file: [`load`] finds and reads it ([`locate`], [`read`]) → [`Load::copy`] fits it to a model → [`begin`] does so for a
@@ -23,6 +23,7 @@ pub use begin::{begin, frozen_hash};
 pub use file::{hash, hex, read, write};
 pub use fit::{Load, copy_into};
 pub use locate::{load, locate};
+pub(crate) use names::some;
 pub use names::{below_prefix, check_prefixes};
 pub use stages::{file_name, hand_over, load_stage};
 

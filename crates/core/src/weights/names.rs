@@ -49,7 +49,7 @@ fn near(prefix: &str, names: &[&str]) -> String {
 }
 
 /// The first ten of a list, and how many there are beyond.
-pub(super) fn some(names: &[&str]) -> String {
+pub(crate) fn some(names: &[&str]) -> String {
     let listed = names.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(LISTED) {
         0 => listed,

@@ -113,6 +113,11 @@ impl Pipeline {
         Ok(Self { early, ..Self::new(list, normaliser, shape)? })
     }
 
+    /// The same, centred by other numbers.
+    pub(in crate::data) fn centred_by(self, normaliser: Normaliser) -> Self {
+        Self { normaliser, ..self }
+    }
+
     /// The flip that is not done here, but before.
     pub(in crate::data) fn early_flip(&self) -> Option<&Flip> {
         self.early.as_ref()

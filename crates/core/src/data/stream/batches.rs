@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::Stream;
 use super::loader::{CHUNK, Done, Drawn, Loader, Reader, Task, chunks};
-use crate::data::{Cursor, Draws, Flip, Images, Normalise, Pipeline};
+use crate::data::{Cursor, Draws, Flip, Images, Normaliser, Pipeline};
 use crate::random::order;
 use crate::{Result, user};
 
@@ -22,12 +22,12 @@ pub(super) struct Table(Box<[[f32; 256]; 3]>);
 type Samples = Vec<(u64, i64)>;
 
 impl Table {
-    /// [0, 1], centred by `normalise`: the very numbers that libtorch's operations make.
-    pub(super) fn new(normalise: Option<&Normalise>) -> Result<Self> {
+    /// [0, 1], centred by what is the same at all places: the very numbers that libtorch's operations make.
+    pub(super) fn new(normaliser: Option<&Normaliser>) -> Result<Self> {
         let bytes = Tensor::f_arange(256, (Kind::Float, Device::Cpu))?.f_div_scalar(255.0)?;
         let mut rows = bytes.f_view([1, 1, 256, 1])?.f_repeat([1, 3, 1, 1])?;
-        if let Some(normalise) = normalise {
-            rows = normalise.of(None, 3, Device::Cpu)?.apply(&rows)?;
+        if let Some(normaliser) = normaliser {
+            rows = normaliser.to_device(Device::Cpu)?.apply(&rows)?;
         }
         let numbers = Vec::<f32>::try_from(rows.f_view(-1)?)?;
         Ok(Self(Box::new(std::array::from_fn(|c| std::array::from_fn(|byte| numbers[256 * c + byte])))))
@@ -130,7 +130,8 @@ impl<'a> Batches<'a> {
             None if filling.samples.is_empty() => Ok(None),
             None => {
                 let (mut views, _) = filling.images(reader, stream.device)?;
-                if stream.device != Device::Cpu {
+                // On the CPU the table has centred them, unless by a mean picture.
+                if stream.device != Device::Cpu || stream.normaliser().mean_size().is_some() {
                     for images in &mut views {
                         images.image = stream.pipeline.normaliser().apply(&images.image)?;
                     }

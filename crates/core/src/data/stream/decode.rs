@@ -1,4 +1,4 @@
-//! From the bytes of a file to a square of RGB bytes. Pictures are read as Pillow's `convert("RGB")` reads them: grey is repeated, transparency
+//! From the bytes of a file (JPEG, PNG, WebP, BMP) to a square of RGB bytes. Pictures are read as Pillow's `convert("RGB")` reads them: grey is repeated, transparency
 //! is dropped, palettes are looked up, CMYK is taken for Adobe's inverted kind, the orientation that a camera noted is not applied. Of 16 bits
 //! the upper 8 are taken (Pillow cuts 16-bit grey off at 255). The decoder is told by the content, not by the name.
 
@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use fast_image_resize::images::{TypedCroppedImage, TypedCroppedImageMut, TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use image::{ImageFormat, ImageReader};
 use png::{ColorType, Transformations};
 
 use super::bad::Reason;
@@ -96,6 +97,8 @@ fn mirror(square: &mut [u8], edge: usize) {
 enum Format {
     Jpeg,
     Png,
+    /// What the crate `image` reads.
+    Other(ImageFormat),
 }
 
 fn format_of(file: &[u8]) -> Result<Format, Reason> {
@@ -103,18 +106,26 @@ fn format_of(file: &[u8]) -> Result<Format, Reason> {
         [] => Err("the file is empty".into()),
         [0xff, 0xd8, 0xff, ..] => Ok(Format::Jpeg),
         [0x89, b'P', b'N', b'G', ..] => Ok(Format::Png),
-        _ => Err("neither JPEG nor PNG, whatever its name says".into()),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Ok(Format::Other(ImageFormat::WebP)),
+        [b'B', b'M', ..] => Ok(Format::Other(ImageFormat::Bmp)),
+        _ => Err("neither JPEG, PNG, WebP nor BMP, whatever its name says".into()),
     }
 }
 
-/// Pixels of the picture, from its header alone; refused if they are too many.
-fn pixels_of(file: &[u8]) -> Result<u64, Reason> {
+/// Pixels of the picture, from its header alone; refused if they are too many, or the file is cut off as far as can be told.
+pub(super) fn pixels_of(file: &[u8]) -> Result<u64, Reason> {
     let (width, height) = match format_of(file)? {
         Format::Jpeg => frame(file)?,
         Format::Png => match file.get(16..24) {
             Some(&[a, b, c, d, e, f, g, h]) => (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])),
             _ => return Err("PNG: cut off within its header".into()),
         },
+        Format::Other(format) => {
+            if format == ImageFormat::WebP && is_cut_off(file) {
+                return Err("WebP: cut off".into());
+            }
+            ImageReader::with_format(Cursor::new(file), format).into_dimensions().map_err(|e| wrong(format, &e))?
+        }
     };
     match u64::from(width) * u64::from(height) {
         0 => Err(format!("{width}×{height} pixels are no picture")),
@@ -128,7 +139,25 @@ fn decode(file: &[u8], jpeg: &mut Jpeg, pixels: &mut Vec<u8>) -> Result<Rgb, Rea
     match format_of(file)? {
         Format::Jpeg => Ok(Rgb { size: jpeg.decode(file, pixels)? }),
         Format::Png => png(file, pixels),
+        Format::Other(format) => {
+            // How large it may be has been looked at.
+            let mut reader = ImageReader::with_format(Cursor::new(file), format);
+            reader.no_limits();
+            let picture = reader.decode().map_err(|e| wrong(format, &e))?.into_rgb8();
+            let size = [picture.width(), picture.height()];
+            *pixels = picture.into_raw();
+            Ok(Rgb { size })
+        }
     }
+}
+
+/// Whether a file in RIFF's layout is shorter than it says at its start.
+fn is_cut_off(file: &[u8]) -> bool {
+    matches!(file, [_, _, _, _, a, b, c, d, ..] if (file.len() as u64) < 8 + u64::from(u32::from_le_bytes([*a, *b, *c, *d])))
+}
+
+fn wrong(format: ImageFormat, error: &image::ImageError) -> Reason {
+    format!("{format:?}: {error}")
 }
 
 fn png(file: &[u8], pixels: &mut Vec<u8>) -> Result<Rgb, Reason> {

@@ -1,10 +1,15 @@
 //! Image folders: `train/CLASS/…` and `val/CLASS/…` or `test/CLASS/…`, as torchvision's ImageFolder reads them.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::classes::Classes;
 use super::index::Index;
 use crate::{Error, Result, user};
+
+/// How the names of pictures that are read end.
+const ENDINGS: [&str; 5] = [".jpg", ".jpeg", ".png", ".webp", ".bmp"];
 
 /// Folders within folders that are followed; more are taken for links in a circle.
 const DEPTH: usize = 32;
@@ -17,41 +22,114 @@ pub(super) struct Found {
     pub(super) validation: Option<Index>,
     /// What is tested on, under the name that it has there.
     pub(super) test: (&'static str, Index),
+    /// The names of the classes, by label.
     pub(super) classes: Vec<String>,
+    /// Files that are no pictures by their names.
+    pub(super) passed_over: PassedOver,
+}
+
+/// What a set is opened for.
+#[derive(Debug)]
+pub(super) struct Wanted<'a> {
+    /// `data.name`.
+    pub(super) set: &'a str,
+    /// The classes of the weights that are tested, by label. `None`: the set's own.
+    pub(super) known: Option<&'a [String]>,
+    /// Whether nothing is trained, so that there need be nothing to train on.
+    pub(super) only_test: bool,
+}
+
+/// Files that are no pictures by their names, counted by their endings.
+#[derive(Debug, Default)]
+pub struct PassedOver(BTreeMap<String, u64>);
+
+impl PassedOver {
+    fn add(&mut self, file: &str) {
+        // Files that begin with a dot are those that systems leave behind.
+        if !file.starts_with('.') {
+            let ending = file.rsplit_once('.').map_or("no ending".into(), |(_, ending)| format!(".{ending}"));
+            *self.0.entry(ending).or_default() += 1;
+        }
+    }
+
+    /// What the user must know of them, if there are any.
+    pub fn note(&self) -> Option<String> {
+        let each: Vec<String> = self.0.iter().map(|(ending, count)| format!("{ending} ({count})")).collect();
+        let total: u64 = self.0.values().sum();
+        let form = if total == 1 { "1 file is" } else { "files are" };
+        let count = if total == 1 { String::new() } else { format!("{total} ") };
+        (total > 0)
+            .then(|| format!("{count}{form} passed over for the ending: {}; read are {}", each.join(", "), endings()))
+    }
 }
 
 /// Reads the names and sizes of all pictures below `root`.
 ///
 /// # Errors
-/// A split or class without pictures, a class in `val` or `test` that `train` lacks, names that are no text, folders that cannot be read.
-pub(super) fn open(root: &Path) -> Result<Found> {
-    let train_folder = root.join("train");
-    let classes = folders(&train_folder).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => user!(
-            "{} has no folder `train`; an image folder has train/CLASS/*.jpg and val/CLASS/*.jpg (or test/CLASS/*.jpg); point data.root at it",
-            root.display()
-        ),
-        _ => cannot_read(&train_folder, &e),
-    })?;
-    if classes.is_empty() {
-        return Err(user!(
-            "{} has no folders; each class is a folder in it that holds the class's pictures",
-            train_folder.display()
-        ));
-    }
-    let split = |name: &str| split(root, name, &classes);
+/// A split or class without pictures, a class in `val` or `test` that `train` lacks or given weights do not know, two folders of one class,
+/// names that are no text, folders that cannot be read.
+pub(super) fn open(root: &Path, wanted: &Wanted) -> Result<Found> {
+    let trained = match wanted.only_test && !root.join("train").exists() {
+        true => None,
+        false => Some(class_folders(root)?),
+    };
     let (test, validation) = split_names(root.join("val").is_dir(), root.join("test").is_dir()).ok_or_else(|| {
         user!(
             "{} has neither `val` nor `test`; put the pictures to test on there, a folder for each class",
             root.display()
         )
     })?;
+    let classes = match (wanted.known, &trained) {
+        (Some(known), _) => Classes::of_weights(wanted.set, known),
+        (None, Some(folders)) => Classes::own(wanted.set, folders),
+        (None, None) => {
+            let folder = root.join(test);
+            Classes::own(wanted.set, &folders(&folder).map_err(|e| cannot_read(&folder, &e))?)
+        }
+    };
+    let mut passed_over = PassedOver::default();
+    let mut split = |name: &str| split(root, name, &classes, &mut passed_over);
     Ok(Found {
-        train: split("train")?,
-        validation: validation.map(split).transpose()?,
+        train: if trained.is_some() { split("train")? } else { Index::new() },
+        validation: validation.map(&mut split).transpose()?,
         test: (test, split(test)?),
-        classes,
+        classes: classes.names,
+        passed_over,
     })
+}
+
+/// The folders of the classes to train on, sorted.
+///
+/// # Errors
+/// There is no folder `train`, or none in it.
+pub(super) fn class_folders(root: &Path) -> Result<Vec<String>> {
+    let train = root.join("train");
+    let classes = folders(&train).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => user!(
+            "{} has no folder `train`; an image folder has train/CLASS/*.jpg and val/CLASS/*.jpg (or test/CLASS/*.jpg); point data.root at it",
+            root.display()
+        ),
+        _ => cannot_read(&train, &e),
+    })?;
+    if classes.is_empty() {
+        return Err(user!(
+            "{} has no folders; each class is a folder in it that holds the class's pictures",
+            train.display()
+        ));
+    }
+    Ok(classes)
+}
+
+/// All pictures in a folder and in the folders in it, in the order of their paths, and what lies beside them.
+///
+/// # Errors
+/// Folders that cannot be read; names that are no text.
+pub fn photos_in(folder: &Path) -> Result<(Vec<PathBuf>, PassedOver)> {
+    let (mut found, mut passed_over) = (Vec::new(), PassedOver::default());
+    walk(folder, "", 0, &mut found, &mut passed_over)?;
+    found.sort_unstable();
+    let files = |(_, folder, files): Listed| files.into_iter().map(move |(file, _)| folder.join(file));
+    Ok((found.into_iter().flat_map(files).collect(), passed_over))
 }
 
 /// What is tested on, and what is held out to choose by: `val` is the latter only where there is a `test` beside it.
@@ -81,23 +159,30 @@ fn folders(folder: &Path) -> std::io::Result<Vec<String>> {
 }
 
 /// The pictures of one split: class by class, in each class folder by folder, in each folder by name.
-fn split(root: &Path, name: &str, classes: &[String]) -> Result<Index> {
+fn split(root: &Path, name: &str, classes: &Classes, passed_over: &mut PassedOver) -> Result<Index> {
     let folder = root.join(name);
-    let mut index = Index::new();
-    for class_name in folders(&folder).map_err(|e| cannot_read(&folder, &e))? {
-        let Ok(label) = classes.binary_search(&class_name) else {
+    let (mut index, mut seen) = (Index::new(), HashMap::new());
+    let here = folders(&folder).map_err(|e| cannot_read(&folder, &e))?;
+    for class_name in &here {
+        let label = classes
+            .label(class_name)
+            .ok_or_else(|| classes.refuse(&folder.display().to_string(), class_name, &here))?;
+        if let Some(other) = seen.insert(label, class_name) {
             return Err(user!(
-                "{}/{class_name} is a class that {} lacks; a network cannot be tested on what it never learns: remove it, or add the class there",
+                "{}: the folders \"{}\" and \"{}\" are one class: names that look alike are written in two Unicode forms there, as happens when \
+                 folders come from several systems; put the pictures of both into one folder",
                 folder.display(),
-                root.join("train").display()
+                other.escape_default(),
+                class_name.escape_default()
             ));
-        };
+        }
         let before = index.len();
-        class(&folder.join(&class_name), &format!("{name}/{class_name}"), label as u32, &mut index)?;
+        class(&folder.join(class_name), &format!("{name}/{class_name}"), label, &mut index, passed_over)?;
         if index.len() == before {
             return Err(user!(
-                "{}/{class_name} holds no pictures (.jpg, .jpeg or .png); put some there or remove the folder",
-                folder.display()
+                "{}/{class_name} holds no pictures ({}); put some there or remove the folder",
+                folder.display(),
+                endings()
             ));
         }
     }
@@ -111,9 +196,9 @@ fn split(root: &Path, name: &str, classes: &[String]) -> Result<Index> {
 type Listed = (String, PathBuf, Vec<(String, u64)>);
 
 /// Adds the pictures in `folder` and in the folders in it: folder by folder in the order of their paths, which is torchvision's.
-fn class(folder: &Path, name: &str, label: u32, index: &mut Index) -> Result<()> {
+fn class(folder: &Path, name: &str, label: u32, index: &mut Index, passed_over: &mut PassedOver) -> Result<()> {
     let mut found = Vec::new();
-    walk(folder, name, 0, &mut found)?;
+    walk(folder, name, 0, &mut found, passed_over)?;
     found.sort_unstable();
     for (name, folder, files) in found {
         index.container(folder, name, None);
@@ -124,7 +209,7 @@ fn class(folder: &Path, name: &str, label: u32, index: &mut Index) -> Result<()>
     Ok(())
 }
 
-fn walk(folder: &Path, name: &str, depth: usize, found: &mut Vec<Listed>) -> Result<()> {
+fn walk(folder: &Path, name: &str, depth: usize, found: &mut Vec<Listed>, passed_over: &mut PassedOver) -> Result<()> {
     if depth > DEPTH {
         return Err(user!(
             "{} lies more than {DEPTH} folders deep; is there a link that leads back up?",
@@ -140,10 +225,10 @@ fn walk(folder: &Path, name: &str, depth: usize, found: &mut Vec<Listed>) -> Res
         let picture = is_picture(file);
         // Links are followed; one that leads nowhere is a bad picture when it is read.
         match fs::metadata(&path) {
-            Ok(meta) if meta.is_dir() => walk(&path, &format!("{name}/{file}"), depth + 1, found)?,
+            Ok(meta) if meta.is_dir() => walk(&path, &format!("{name}/{file}"), depth + 1, found, passed_over)?,
             Ok(meta) if picture => files.push((file.to_string(), meta.len())),
             Err(_) if picture => files.push((file.to_string(), 0)),
-            _ => {}
+            _ => passed_over.add(file),
         }
     }
     if !files.is_empty() {
@@ -159,7 +244,13 @@ pub(super) fn is_picture(name: &str) -> bool {
         name.len() > ending.len()
             && name.as_bytes()[name.len() - ending.len()..].eq_ignore_ascii_case(ending.as_bytes())
     };
-    [".jpg", ".jpeg", ".png"].into_iter().any(ends)
+    ENDINGS.into_iter().any(ends)
+}
+
+/// `.jpg, .jpeg, .png, .webp and .bmp`
+pub(super) fn endings() -> String {
+    let [first @ .., last] = ENDINGS;
+    format!("{} and {last}", first.join(", "))
 }
 
 fn cannot_read(folder: &Path, error: &std::io::Error) -> Error {

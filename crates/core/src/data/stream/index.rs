@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::{Result, user};
 
 /// Most bytes of a file that is read.
-const LARGEST: u64 = 1 << 30;
+pub(super) const LARGEST: u64 = 1 << 30;
 /// Shards that a worker keeps open.
 const OPEN: usize = 64;
 

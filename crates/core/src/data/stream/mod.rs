@@ -10,6 +10,7 @@
 
 mod bad;
 mod batches;
+mod classes;
 mod decode;
 mod folder;
 mod index;
@@ -17,6 +18,7 @@ mod jpeg;
 mod loader;
 mod pack;
 mod shards;
+mod still;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -27,17 +29,19 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
+pub use folder::{PassedOver, photos_in};
 pub use jpeg::JPEG_DECODER;
 pub use pack::{Packed, pack};
+pub use still::{Stills, photo_bytes};
 pub use view::{TestView, TrainView, View};
 
 use self::bad::Bad;
 use self::batches::{Batches, Table};
-use self::folder::Found;
+use self::classes::FOLDERS;
+use self::folder::{Found, Wanted};
 use self::index::Index;
 use self::loader::{Cutting, Loader, Reader, Task, Worker};
-use super::{Augment, Cursor, Form, Images, Normaliser, Pipeline, Source};
-use crate::classes::IMAGENETTE;
+use super::{Augment, Card, Cursor, DataConfig, Form, Images, Normaliser, Pipeline, Source};
 use crate::data::Split;
 use crate::data::root::folder_of;
 use crate::random::{permutation, rng};
@@ -47,12 +51,29 @@ use crate::{Error, Result, user};
 /// Training pictures whose mean and deviation are taken for those of all.
 const SAMPLED: usize = 1000;
 
-/// Sets that are image folders, by name, with the names of the classes that their folders stand for.
-const FOLDERS: [(&str, &[(&str, &str)]); 1] = [("imagenette", &IMAGENETTE)];
-
 /// The values of `data.name` that mean photos.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     ["folder", "shards"].into_iter().chain(FOLDERS.iter().map(|(name, _)| *name))
+}
+
+/// The classes of a set of photos, counted by its folders or in its list, for a configuration that leaves `model.num_classes` away.
+///
+/// # Errors
+/// A set that has none of them, or is none of photos.
+pub fn count_classes(config: &DataConfig) -> Result<usize> {
+    let missing = "model.num_classes is missing: write how many classes there are";
+    if !names().any(|name| name == config.name) {
+        return Err(user!("{missing} in {}; they are counted in folders of photos only", config.name));
+    }
+    if config.root.is_none() && ["folder", "shards"].contains(&config.name.as_str()) {
+        return Err(user!("{missing}, or point data.root at the photos, whose folders are counted then"));
+    }
+    let root = folder_of(config)?;
+    if config.name != "shards" {
+        return Ok(folder::class_folders(&root)?.len());
+    }
+    let named = shards::class_names(&root)?;
+    Ok(named.ok_or_else(|| user!("{missing}; {} has no {} to count them in", root.display(), shards::CLASSES))?.len())
 }
 
 /// Photos as a training source, with the splits that go with it.
@@ -94,18 +115,33 @@ impl Stream {
                 "JPEG files are read by {JPEG_DECODER}: other last digits than by the decoder that is the default"
             ));
         }
+        let card = Card::given(setup)?;
+        let known = card.as_ref().map(|card| &card.classes[..]);
+        let wanted = Wanted { set: name, known, only_test: setup.given.is_some() };
         let root = folder_of(config)?;
-        let found = if name == "shards" { shards::open(&root, form.classes)? } else { folder::open(&root)? };
-        let Found { train, validation, test: (_, test), classes } = found;
+        let found = match name.as_str() {
+            "shards" => shards::open(&root, &wanted, form.classes)?,
+            _ => folder::open(&root, &wanted)?,
+        };
+        let Found { train, validation, test: (_, test), classes, passed_over } = found;
         if classes.len() as i64 != form.classes {
-            return Err(user!("model.num_classes is {}, but {name} has {} classes", form.classes, classes.len()));
+            return Err(user!(
+                "model.num_classes is {}, but {} has {} classes; leave the key away where the configuration allows it, or write {}",
+                form.classes,
+                if known.is_some() { "the card of these weights" } else { name },
+                classes.len(),
+                classes.len()
+            ));
         }
+        passed_over.note().into_iter().for_each(|note| setup.note(note));
         let missing = missing(&test, &classes);
         if !missing.is_empty() {
             setup.note(format!("{name} has no test pictures of {}", missing.join(", ")));
         }
+        let nothing_to_train = train.len() == 0;
         let (train, validation) = match (config.validation, validation) {
             (None, validation) => (train, validation),
+            (Some(_), validation) if nothing_to_train => (train, validation),
             (Some(_), Some(_)) => {
                 return Err(user!(
                     "data.validation cannot act on {name}, which has a folder `val` beside `test`; remove the key"
@@ -124,21 +160,26 @@ impl Stream {
                 (train.part(left), Some(train.part(out)))
             }
         };
+        let limit_train = config.limit_train.filter(|_| !nothing_to_train);
         let (train, test) =
-            (limited(train, config.limit_train, "limit_train")?, limited(test, config.limit_test, "limit_test")?);
+            (limited(train, limit_train, "limit_train")?, limited(test, config.limit_test, "limit_test")?);
 
-        let normaliser = form.normalise.of(None, 3, device)?;
-        let centred = Table::new(Some(form.normalise))?;
+        let test_edge = view.test_edge(form.edge);
+        let normaliser = match &card {
+            None => form.normalise.of(None, 3, device)?,
+            Some(card) => centring(card, form, test_edge, setup)?,
+        };
+        // A mean picture is another number at each place.
+        let centred = Table::new(normaliser.mean_size().is_none().then_some(&normaliser))?;
         let pipeline = Pipeline::of_squares(form.augment.to_vec(), normaliser, [3, form.edge, form.edge])?;
         let max_bad = config.max_bad.unwrap_or(0);
-        let test_edge = view.test_edge(form.edge);
         let reader = |index, view, edge| Arc::new(Reader { index, view, edge: edge as u32, max_bad });
         let still = |index| reader(index, Cutting::Test(view.test.clone()), test_edge);
         Ok(Self {
             train: reader(train, Cutting::Train(view.train.clone()), form.edge),
             validation: validation.map(still),
             test: still(test),
-            classes: called(name, classes),
+            classes,
             pipeline,
             tables: Tables { unit: Table::new(None)?, centred },
             bad: Bad::new(max_bad),
@@ -214,6 +255,10 @@ impl Stream {
         views: Vec<(&'a str, &'a Pipeline)>,
     ) -> Box<dyn Iterator<Item = Result<Vec<Images>>> + 'a> {
         batches::boxed(from.check(self.len()).and_then(|()| Batches::training(self, from, views)))
+    }
+
+    pub(super) fn edge(&self) -> i64 {
+        i64::from(self.train.edge)
     }
 
     pub(super) fn test_edge(&self) -> i64 {
@@ -327,16 +372,19 @@ fn missing(index: &Index, classes: &[String]) -> Vec<String> {
     classes.iter().zip(there).filter(|(_, there)| !there).map(|(class, _)| class.clone()).collect()
 }
 
-/// What the classes of a set are called: by their folders, or as [`FOLDERS`] has it.
-fn called(name: &str, mut classes: Vec<String>) -> Vec<String> {
-    if let Some((_, known)) = FOLDERS.iter().find(|(set, _)| *set == name) {
-        for class in &mut classes {
-            if let Some((_, word)) = known.iter().find(|(folder, _)| folder == class) {
-                *class = (*word).to_string();
-            }
-        }
+/// What given weights want pictures of `edge` centred by; what the configuration says otherwise is noted.
+fn centring(card: &Card, form: &Form, edge: i64, setup: &Setup) -> Result<Normaliser> {
+    card.note_differences(form.normalise.of(None, 3, Device::Cpu).ok().as_ref(), form.edge, setup)?;
+    let normaliser = card.normaliser()?;
+    if let Some([height, width]) = normaliser.mean_size()
+        && (height < edge || width < edge)
+    {
+        return Err(user!(
+            "these weights subtract a mean picture of {height}×{width} pixels, and pictures are tested at {edge}; set view.test.edge or \
+             model.image_size to at most that"
+        ));
     }
-    classes
+    normaliser.to_device(setup.device)
 }
 
 fn cores() -> usize {

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::folder::Wanted;
 use super::index::{Index, Shards};
-use super::{called, folder, shards};
+use super::{folder, shards};
 use crate::data::root::folder_of;
 use crate::data::{DataConfig, stream};
 use crate::files::{PARTIAL, create_folder, write_atomic};
@@ -46,7 +47,7 @@ pub fn pack(config: &DataConfig, out: &Path, size: u64) -> Result<Packed> {
             return Err(user!("data.{key} cannot act here: shards hold the whole set; remove the key"));
         }
     }
-    let found = folder::open(&folder_of(config)?)?;
+    let found = folder::open(&folder_of(config)?, &Wanted { set: name, known: None, only_test: false })?;
     create_folder(out)?;
     for entry in std::fs::read_dir(out).map_err(Error::io("read", out))? {
         let path = entry.map_err(Error::io("read", out))?.path();
@@ -63,7 +64,7 @@ pub fn pack(config: &DataConfig, out: &Path, size: u64) -> Result<Packed> {
         packed.shards.extend(write(index, split, out, size)?);
         packed.pictures += index.len();
     }
-    let names: String = called(name, found.classes).into_iter().map(|class| class + "\n").collect();
+    let names: String = found.classes.iter().map(|class| shards::escaped(class) + "\n").collect();
     write_atomic(&out.join(shards::CLASSES), &[names.as_bytes()])?;
     std::fs::remove_file(&unfinished).map_err(Error::io("remove", &unfinished))?;
     Ok(packed)

@@ -161,6 +161,11 @@ impl TrainView {
 }
 
 impl TestView {
+    /// The whole of the shorter side, `edge` pixels long: how pictures that have the network's size in their set are seen.
+    pub fn whole(edge: i64) -> Self {
+        TestView::ResizeCrop { resize: edge, filter: Filter::Bilinear, edge: None }
+    }
+
     /// The part of a picture of `size` (width, height) that is seen.
     pub(super) fn cut(&self, size: [u32; 2], edge: u32) -> Cut {
         let TestView::ResizeCrop { resize, .. } = *self;

@@ -31,12 +31,25 @@ fn bad_pictures_are_refused_with_path_and_reason() {
     let mut png = Vec::new();
     picture(3).write_to(&mut std::io::Cursor::new(&mut png), ImageFormat::Png).unwrap();
     assert_eq!(reason(b""), "the file is empty");
-    assert!(reason(b"GIF89a, say").contains("neither JPEG nor PNG"));
+    assert!(reason(b"GIF89a, say").contains("neither JPEG, PNG, WebP nor BMP"));
     for length in [3, 20, jpeg.len() / 2, jpeg.len() - 30, jpeg.len() - 2] {
         assert_eq!(reason(&jpeg[..length]), "JPEG: cut off", "{length} of {}", jpeg.len());
     }
     for length in [10, 30, png.len() / 2] {
         assert!(reason(&png[..length]).starts_with("PNG: "), "{length}");
+    }
+    for (format, called) in [(ImageFormat::WebP, "WebP: "), (ImageFormat::Bmp, "Bmp: ")] {
+        let mut whole = Vec::new();
+        picture(3).write_to(&mut std::io::Cursor::new(&mut whole), format).unwrap();
+        for length in [14, 30, whole.len() / 2, whole.len() - 10] {
+            assert!(reason(&whole[..length]).starts_with(called), "{called}{length}");
+        }
+        // Whole, they are the same pixels as a PNG.
+        let of = |bytes: &[u8]| {
+            let dir = with_bad(bytes);
+            epoch(&open(data("folder", dir.path()), 2).unwrap()).unwrap()
+        };
+        assert!(same(&of(&whole), &of(&png)), "{called}");
     }
     // Width and height of a JPEG's frame say 65500×65500, which nobody has the memory for; those of a PNG likewise.
     let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
@@ -151,10 +164,10 @@ fn folders_that_are_no_sets_say_what_is_missing() {
         assert!(words.iter().all(|word| text.contains(word)), "{text}");
     };
     fs::create_dir(at("train/c")).unwrap();
-    refused(&["train/c holds no pictures (.jpg, .jpeg or .png)"]);
+    refused(&["train/c holds no pictures (.jpg, .jpeg, .png, .webp and .bmp)"]);
     fs::remove_dir(at("train/c")).unwrap();
     write(&at("val/c/1.png"), 1);
-    refused(&["val/c is a class that", "train lacks"]);
+    refused(&["val: c is a class that `train` lacks", "`train` has a, b; here are a, b, c"]);
     fs::remove_dir_all(at("val/c")).unwrap();
     symlink("..", at("train/b/up")).unwrap();
     refused(&["folders deep; is there a link"]);

@@ -1,6 +1,7 @@
 //! The stream from files to batches.
 
 mod faults;
+mod names;
 mod order;
 mod photos;
 mod shards;

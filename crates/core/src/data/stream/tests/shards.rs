@@ -169,7 +169,7 @@ fn what_cannot_be_packed_is_refused() {
 fn shards_that_were_not_written_to_the_end_are_refused() {
     let dir = folder();
     let out = TempDir::new().unwrap();
-    let found = folder::open(dir.path()).unwrap();
+    let found = folder::open(dir.path(), &Wanted { set: "folder", known: None, only_test: false }).unwrap();
     let last = found.test.1.len() as i64 - 1;
     let path = dir.path().join(found.test.1.told(last));
     fs::remove_file(&path).unwrap();
