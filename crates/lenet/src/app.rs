@@ -11,6 +11,7 @@ use repro::weights::Named;
 use repro::{Error, Result, figures, user, weights};
 use tch::{Device, Kind, Tensor, nn};
 
+use crate::boosting;
 use crate::config::{Config, validate};
 use crate::network::Network;
 use crate::predict::read_digit;
@@ -28,7 +29,7 @@ pub fn app() -> App<Config> {
             authors: "LeCun, Bottou, Bengio and Haffner, 1998",
         },
         validate,
-        stages: |_| vec![Stage::of::<Train>("train", train::plan)],
+        stages: |_| vec![Stage::of::<Train>("train", train::plan).whole(boosting::whole)],
         model,
         predict,
         example,

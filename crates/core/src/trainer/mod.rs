@@ -3,9 +3,11 @@
 mod checkpoint;
 mod eval;
 mod fit;
+mod folders;
 mod log;
 mod plan;
 mod progress;
+mod result;
 pub mod run;
 mod signals;
 mod stage;
