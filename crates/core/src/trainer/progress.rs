@@ -76,11 +76,16 @@ impl Progress {
         }
     }
 
-    /// The last state stays on the screen. Also right for a run that stops early.
+    /// The last state stays on the screen, in a line of its own. Also right for a run that stops early.
     pub(crate) fn finish(&mut self) {
         match &mut self.display {
             Display::Quiet => {}
-            Display::Bar(bar) => bar.abandon(),
+            Display::Bar(bar) if bar.is_finished() => {}
+            Display::Bar(bar) => {
+                bar.abandon();
+                // The bar leaves the cursor at its end.
+                let _ = writeln!(stderr());
+            }
             Display::Lines(lines) => lines.finish(),
         }
     }
