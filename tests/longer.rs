@@ -89,7 +89,11 @@ fn refused(folder: &Path, words: &[&str], parts: &[&str]) {
 fn a_schedule_that_looks_at_the_length_keeps_it() {
     let dir = tempfile::tempdir().unwrap();
     succeed(lenet(dir.path(), smoke(&["--out", "run", "length=8 steps", "-q"])));
-    refused(dir.path(), &["length=20 steps"], &["length cannot change", "schedule.kind is cosine", "new run", "constant"]);
+    refused(
+        dir.path(),
+        &["length=20 steps"],
+        &["length cannot change", "schedule.kind is cosine", "new run", "constant"],
+    );
     refused(dir.path(), &["length=20 steps", "schedule.kind=constant"], &["schedule.kind"]);
     refused(dir.path(), &["length=20 steps", "seed=5"], &["seed", "length where the schedule"]);
     refused(dir.path(), &["length=20"], &["length", "epochs"]);

@@ -100,7 +100,8 @@ fn processes_end_with_the_command_that_started_them() {
 fn ranks(folder: &Path, words: [&[&str]; 2]) -> [Output; 2] {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let children = [0, 1].map(|rank: usize| {
-        let mut command = lenet(folder, smoke(&[&["length=6 steps", "compute.device=cpu", "-q"], words[rank]].concat()));
+        let mut command =
+            lenet(folder, smoke(&[&["length=6 steps", "compute.device=cpu", "-q"], words[rank]].concat()));
         command.env("RANK", rank.to_string()).env("LOCAL_RANK", rank.to_string()).env("WORLD_SIZE", "2");
         command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", &port);
         command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
@@ -121,7 +122,10 @@ fn processes_that_are_not_of_one_configuration_or_data_are_refused_and_make_no_r
     let mnist = ["data=mnist", "data.root=a", "--out", "run"];
     let cases: [([&[&str]; 2], &str); 3] = [
         ([&["--out", "run"], &["--out", "run", "seed=2"]], "process 1 has another configuration than process 0"),
-        ([&["--out", "run"], &["--out", "run", "length=7 steps"]], "process 1 has another configuration than process 0"),
+        (
+            [&["--out", "run"], &["--out", "run", "length=7 steps"]],
+            "process 1 has another configuration than process 0",
+        ),
         ([&mnist, &["data=mnist", "data.root=b", "--out", "run"]], "process 1 has another data than process 0"),
     ];
     for (words, named) in cases {
@@ -166,7 +170,8 @@ fn means_over_processes_survive_a_cut() {
 #[test]
 fn two_quick_signals_end_all_processes_and_the_run_is_saved() {
     let dir = tempfile::tempdir().unwrap();
-    let words = ["--out", "run", "--processes", "2", "length=100000 steps", "checkpoint.every=1 steps", "eval.every=never"];
+    let words =
+        ["--out", "run", "--processes", "2", "length=100000 steps", "checkpoint.every=1 steps", "eval.every=never"];
     let mut child = quietly(lenet(dir.path(), smoke(&words)));
     let folder = dir.path().join("run");
     wait_until("a checkpoint", || !checkpoints(&folder).is_empty());

@@ -64,7 +64,10 @@ fn wrong_commands() {
     refused(vec!["--config".into(), "nowhere.yaml".into()], &["nowhere.yaml"]);
     refused(smoke(&["--no-such-flag"]), &["--no-such-flag"]);
     refused(smoke(&["nostage"]), &["nostage", "train"]);
-    refused(vec!["trane".into()], &["\"trane\" is neither a command nor key=value", "did you mean train?", "eval, forward"]);
+    refused(
+        vec!["trane".into()],
+        &["\"trane\" is neither a command nor key=value", "did you mean train?", "eval, forward"],
+    );
     refused([vec!["trane".to_string()], smoke(&[])].concat(), &["did you mean train?", "eval, forward", "key=value"]);
     refused([vec!["train".to_string()], smoke(&["seed"])].concat(), &["\"seed\"", "a stage, here train", "seed=1"]);
     refused(smoke(&["--processes", "0"]), &["--processes"]);
@@ -188,7 +191,7 @@ fn other_places_where_nothing_can_be_made() {
         refused(of("data", &["--out", &file]), &[&file]);
         refused(of("predict", &["--weights", &weights, "--out", out, &picture]), &[out]);
         let input = dir.path().join("input.safetensors");
-        let image = tch::Tensor::zeros([1, 1, 28, 28], (tch::Kind::Float, tch::Device::Cpu));
+        let image = tch::Tensor::zeros([1, 1, 32, 32], (tch::Kind::Float, tch::Device::Cpu));
         repro::weights::write(&input, &repro::weights::Named::from([("image".into(), image)]), None).unwrap();
         let (input, output) = (input.display().to_string(), format!("{out}.safetensors"));
         refused(of("forward", &["--weights", &weights, "--input", &input, "--output", &output]), &[&output]);

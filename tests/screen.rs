@@ -47,8 +47,8 @@ fn the_bar_stands_there_from_step_0_and_ends_with_its_line() {
     assert!(said.contains(" 0/12"), "{said:?}");
     let lines = shown(&said);
     let bar = lines.iter().position(|line| line.contains(" 12/12 ")).unwrap_or_else(|| panic!("{lines:?}"));
-    assert!(!lines[bar].contains("test/error"), "{lines:?}");
-    assert!(lines[bar + 1..].iter().any(|line| line.starts_with("test/error ")), "{lines:?}");
+    assert!(!lines[bar].contains("test/accuracy  "), "{lines:?}");
+    assert!(lines[bar + 1..].iter().any(|line| line.starts_with("test/accuracy  ")), "{lines:?}");
 }
 
 #[test]
@@ -111,7 +111,9 @@ fn latest_is_read_as_the_run_and_what_names_a_run_names_its_own_folder() {
     let name = own.strip_prefix(dir.path()).unwrap().display().to_string();
     assert!(text(&first.stderr).contains(&format!("--resume {name}")), "{}", text(&first.stderr));
     // An unfinished run has no weights, and it is said.
-    let eval = |weights: &str| lenet(dir.path(), [vec!["eval".into(), "--weights".into(), weights.into()], smoke(&[])].concat());
+    let eval = |weights: &str| {
+        lenet(dir.path(), [vec!["eval".into(), "--weights".into(), weights.into()], smoke(&[])].concat())
+    };
     let refused = run(eval(latest));
     assert!(text(&refused.stderr).contains("this run is not finished"), "{}", text(&refused.stderr));
     let second = run(lenet(dir.path(), ["--resume", latest]));

@@ -58,7 +58,13 @@ pub(crate) fn wrong_place(source: &std::io::Error) -> bool {
     use std::io::ErrorKind::*;
     matches!(
         source.kind(),
-        PermissionDenied | ReadOnlyFilesystem | NotFound | NotADirectory | IsADirectory | AlreadyExists | InvalidFilename
+        PermissionDenied
+            | ReadOnlyFilesystem
+            | NotFound
+            | NotADirectory
+            | IsADirectory
+            | AlreadyExists
+            | InvalidFilename
     )
 }
 

@@ -89,11 +89,9 @@ fn fresh<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<Option<T
 
 /// The newest unfinished run of the command line's experiment.
 fn newest<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs, overrides: &[String]) -> Result<PathBuf> {
-    let file = args
-        .common
-        .config
-        .as_deref()
-        .ok_or_else(|| user!("--resume without a run folder needs --config, to find the newest unfinished run of it"))?;
+    let file = args.common.config.as_deref().ok_or_else(|| {
+        user!("--resume without a run folder needs --config, to find the newest unfinished run of it")
+    })?;
     let wanted = load(app, file, overrides)?;
     run::newest_unfinished(app.paper.name, &wanted.resolved.hash()).ok_or_else(|| {
         user!(

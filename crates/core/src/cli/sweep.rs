@@ -32,14 +32,19 @@ struct Combination<C> {
 pub(super) fn sweep<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Result<()> {
     let Some(base) = experiment(app, &args.common)? else { return Ok(()) };
     if std::env::var("WORLD_SIZE").is_ok_and(|world| world != "1") {
-        return Err(user!("a sweep starts its runs one after the other, each in one process; start it without torchrun"));
+        return Err(user!(
+            "a sweep starts its runs one after the other, each in one process; start it without torchrun"
+        ));
     }
     let parent = args.out.clone().unwrap_or_else(|| {
         let name = format!("sweep-{}", &base.resolved.hash()[..8]);
         Path::new("runs").join(app.paper.name).join(config_name(&base.file)).join(name)
     });
     if run::holds_run(&parent) {
-        return Err(user!("{} is a run's own folder; choose another for the runs of the sweep with --out", parent.display()));
+        return Err(user!(
+            "{} is a run's own folder; choose another for the runs of the sweep with --out",
+            parent.display()
+        ));
     }
     let mut combinations = Vec::new();
     for overrides in config::sweep(&args.sweep)? {
@@ -112,9 +117,8 @@ fn is_done<C>(app: &App<C>, args: &TrainArgs, combination: &Combination<C>) -> R
     let Combination { experiment, folder, .. } = combination;
     let names = known_stages(app, &(app.stages)(&experiment.paper), args.only())?;
     let mut wanted = names.iter().filter(|name| args.only().is_none_or(|only| only == *name));
-    Ok(run::read_result(folder).is_ok_and(|result| {
-        result.config_sha256 == experiment.resolved.hash() && result.has_all(wanted.by_ref())
-    }))
+    Ok(run::read_result(folder)
+        .is_ok_and(|result| result.config_sha256 == experiment.resolved.hash() && result.has_all(wanted.by_ref())))
 }
 
 /// Refuses before the first run spends time what any of them would refuse: device, data, batch, schedule, initial weights. Those that are done
@@ -160,7 +164,8 @@ mod tests {
 
     #[test]
     fn folders_are_short_and_distinct() {
-        let name = |words: &[&str], hash: &str| folder_name(&words.iter().map(|w| w.to_string()).collect::<Vec<_>>(), hash);
+        let name =
+            |words: &[&str], hash: &str| folder_name(&words.iter().map(|w| w.to_string()).collect::<Vec<_>>(), hash);
         assert!(name(&["seed=1", "batch_size=32"], "a").starts_with("seed=1,batch_size=32-"));
         let long = "x".repeat(300);
         let all = [

@@ -11,7 +11,7 @@ use crate::{Error, Result, user};
 /// The folder beside a config's runs that stands for the newest of them.
 const LATEST: &str = "latest";
 /// Held by the process group that owns a run.
-const LOCK: &str = "run.lock";
+pub(super) const LOCK: &str = "run.lock";
 
 /// `runs/<paper>/<config>`.
 fn home(paper: &str, config: &str) -> PathBuf {
@@ -71,7 +71,9 @@ pub(crate) fn check_free(folder: &Path) -> Result<()> {
     const OWN: [&str; 7] = ["config.yaml", "env.json", LOCK, "log.txt", "metrics.jsonl", "checkpoints", "figures"];
     if folder.join("result.json").exists() {
         let folder = folder.display();
-        return Err(user!("{folder} holds a run already; go on with it by --resume {folder}, or choose another folder"));
+        return Err(user!(
+            "{folder} holds a run already; go on with it by --resume {folder}, or choose another folder"
+        ));
     }
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();

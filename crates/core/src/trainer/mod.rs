@@ -1,6 +1,7 @@
 //! The loop that no paper describes: iteration, logging, evaluation, checkpoints, resume. The paper owns the gradient step.
 
 mod checkpoint;
+mod environment;
 mod eval;
 mod fit;
 mod folders;

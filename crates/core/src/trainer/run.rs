@@ -10,7 +10,7 @@ use super::checkpoint::Sums;
 use super::folders::{self, fill_latest, point_latest};
 use super::log::Log;
 use super::tensorboard::HparamValue;
-use super::{Eval, Signals, Step, checkpoint};
+use super::{Eval, Signals, Step, checkpoint, environment};
 use crate::config::{Claim, Resolved};
 use crate::files::{create_folder, remove_partial, write_atomic};
 use crate::weights::Named;
@@ -102,31 +102,6 @@ pub struct Run {
 /// Bytes that the lock file takes up until the run ends: on a full disk there is then room to write how it did.
 const RESERVE: usize = 16 << 10;
 
-/// A command's output; empty if it fails, for a run must not depend on git.
-fn said(command: &str, arguments: &[&str]) -> String {
-    let output = std::process::Command::new(command).args(arguments).stderr(std::process::Stdio::null()).output();
-    output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_string()).unwrap_or_default()
-}
-
-/// The commit of the checkout that holds the config file, `+changes` if it is not clean, `unknown` outside a checkout. Changes in
-/// `results` act on no run, and come with every run that is taken in there.
-fn commit(config: &Path) -> String {
-    let folder = config.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_string_lossy();
-    let changes = ["-C", &folder, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results"];
-    match said("git", &["-C", &folder, "rev-parse", "HEAD"]) {
-        hash if hash.is_empty() => "unknown".into(),
-        hash if said("git", &changes).is_empty() => hash,
-        hash => format!("{hash}+changes"),
-    }
-}
-
-fn cpu() -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    info.lines()
-        .find_map(|l| l.strip_prefix("model name")?.split_once(':'))
-        .map_or("unknown".into(), |(_, name)| name.trim().into())
-}
-
 impl Run {
     /// A run of which no file is written yet. If its folder holds it already, it takes possession of that.
     ///
@@ -138,18 +113,8 @@ impl Run {
         let lock = if folders::holds_run(&folder) { Some(folders::lock(&folder)?) } else { None };
         let folder_of_books = start.of_rank_0.as_deref().unwrap_or(&folder);
         let continued = folder_of_books.join("result.json").exists();
-        let commit = commit(start.file);
-        let env = serde_json::json!({
-            "commit": commit,
-            "version": env!("CARGO_PKG_VERSION"),
-            "libtorch": torch_ext::LIBTORCH_VERSION,
-            "cuda": if start.device.starts_with("cuda") { tch::utils::version_cudart() } else { 0 },
-            "device": start.device,
-            "cpu": cpu(),
-            "cores": std::thread::available_parallelism().map_or(0, |n| n.get()),
-            "threads": tch::get_num_threads(),
-            "command": std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>(),
-        });
+        let commit = environment::commit(start.file);
+        let env = environment::told(&commit, &start.device);
         // What came up in an earlier sitting holds for the whole run, and so do the stages that are done.
         let before = read_result(folder_of_books).ok();
         // One whose weights are gone is to be ended again, from its last checkpoint.
@@ -245,7 +210,14 @@ impl Run {
         } else {
             create_folder(&self.folder)?;
         }
-        self.lock = Some(folders::lock(&self.folder)?);
+        let lock = folders::lock(&self.folder)?;
+        if self.folder.join("result.json").exists() {
+            let folder = self.folder.display();
+            return Err(user!(
+                "another process has begun a run in {folder} meanwhile; go on with it by --resume {folder}"
+            ));
+        }
+        self.lock = Some(lock);
         self.open()
     }
 
@@ -255,7 +227,7 @@ impl Run {
             remove_partial(&self.folder.join(left));
         }
         if let Some(lock) = &mut self.lock {
-            lock.write_all(&[b' '; RESERVE]).map_err(Error::io("write", &self.folder))?;
+            lock.write_all(&[b' '; RESERVE]).map_err(Error::io("write", &self.folder.join(folders::LOCK)))?;
         }
         create_folder(&self.folder.join("checkpoints"))?;
         create_folder(&self.folder.join("figures"))?;
@@ -537,35 +509,5 @@ fn hyper_parameter(value: &serde_json::Value) -> HparamValue {
         serde_json::Value::Number(n) => HparamValue::Number(n.as_f64().unwrap_or(f64::NAN)),
         serde_json::Value::String(s) => HparamValue::Text(s.clone()),
         other => HparamValue::Text(other.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_commit_tells_of_changes_but_not_of_those_in_the_results() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = dir.path().join("experiments/toy/one.yaml");
-        let results = dir.path().join("results/toy.md");
-        for file in [&config, &results] {
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(file, "before\n").unwrap();
-        }
-        assert_eq!(commit(&config), "unknown");
-        let folder = dir.path().to_string_lossy();
-        let git = |words: &[&str]| {
-            said("git", &[&["-C", &folder, "-c", "user.name=a", "-c", "user.email=a@b.c"], words].concat())
-        };
-        git(&["init", "--quiet"]);
-        git(&["add", "."]);
-        git(&["commit", "--quiet", "--message", "a"]);
-        let head = git(&["rev-parse", "HEAD"]);
-        assert_eq!((commit(&config), head.len()), (head.clone(), 40));
-        fs::write(&results, "after\n").unwrap();
-        assert_eq!(commit(&config), head);
-        fs::write(&config, "after\n").unwrap();
-        assert_eq!(commit(&config), format!("{head}+changes"));
     }
 }
