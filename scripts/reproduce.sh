@@ -35,10 +35,9 @@ report=$binaries/report
 
 # one CONFIG SEED: trains in runs/PAPER/CONFIG/seedSEED, or goes on there, and takes the result into the evidence and the pages.
 one() {
-    local file=experiments/$paper/$1.yaml run=runs/$paper/$1/seed$2 name where=--out
+    local file=experiments/$paper/$1.yaml run=runs/$paper/$1/seed$2 name
     for name in $(data_sets --config "$file"); do scripts/get_data.sh "$name" || return; done
-    [ ! -f "$run/result.json" ] || where=--resume
-    "$binaries/$paper" train --config "$file" "seed=$2" $where "$run" && "$report" add "$run" && "$report" write
+    "$binaries/$paper" train --config "$file" "seed=$2" --out "$run" --resume && "$report" add "$run" && "$report" write
 }
 
 # Names that the table does not have end here, with those that it has.

@@ -12,8 +12,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::program::{
-    all_files, checkpoints, files, hard, lenet, newest, pasted, quietly, result, run, succeed, text, uninterrupted,
-    wait_until, weights_hash,
+    all_files, checkpoints, files, hard, lenet, newest, pasted, quietly, result, run, run_folders, succeed, text,
+    uninterrupted, wait_until, weights_hash,
 };
 
 /// A sitting of one step: stopped by its limit, it leaves a checkpoint.
@@ -120,7 +120,15 @@ fn reheaded(file: &Path, change: impl Fn(&mut Value)) {
         seconds.to_string(),
         field("config_sha256"),
     ];
-    let whole = fields.join("\0") + "\0" + &field("data_sha256") + &repro::weights::hash(&state).unwrap();
+    let mut pending = String::new();
+    for (name, sums) in header["pending"].as_object().into_iter().flatten() {
+        pending += &format!("\0{name}");
+        for sum in sums.as_array().unwrap() {
+            pending += &format!("\0{}\0{}", sum[0].as_f64().unwrap().to_bits(), sum[1]);
+        }
+    }
+    let data = field("data_sha256");
+    let whole = fields.join("\0") + "\0" + &data + &pending + &repro::weights::hash(&state).unwrap();
     header["sha256"] = repro::weights::hex(&Sha256::digest(whole)).into();
     repro::weights::write(file, &state, Some(&header.to_string())).unwrap();
 }
@@ -263,7 +271,7 @@ fn a_clock_that_was_set_back_changes_nothing() {
     succeed(lenet(dir.path(), [&["--resume".to_string()], &words[..]].concat()));
     // As if the first sitting had been in 2040: the stamp of the folder, the times of all files, the name of its TensorBoard file.
     let home = dir.path().join("runs/lenet/smoke");
-    let made = files(&home).into_iter().find(|p| !p.is_symlink()).unwrap();
+    let made = run_folders(&home).remove(0);
     let hash = made.file_name().unwrap().to_str().unwrap().rsplit('-').next().unwrap().to_string();
     let folder = home.join(format!("20400101T000000Z-{hash}"));
     fs::rename(made, &folder).unwrap();
@@ -322,7 +330,7 @@ fn what_was_started_from_other_weights_goes_on_from_them() {
 }
 
 #[test]
-fn a_second_signal_leaves_at_once_and_the_run_goes_on_from_its_last_checkpoint() {
+fn two_signals_within_a_second_are_one_and_the_run_is_saved() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = quietly(lenet(dir.path(), hard(&["--out", "run", "checkpoint.every=5 steps"])));
     let folder = dir.path().join("run");
@@ -332,9 +340,37 @@ fn a_second_signal_leaves_at_once_and_the_run_goes_on_from_its_last_checkpoint()
         crate::program::signal(&child, name);
     }
     assert!(matches!(child.wait().unwrap().code(), Some(130 | 143)));
-    assert_eq!(result(&folder)["status"], "running", "it left without saving");
+    assert_eq!(result(&folder)["status"], "interrupted");
     succeed(resume(dir.path()));
     assert_eq!(weights_hash(&folder), uninterrupted());
+}
+
+#[test]
+fn a_second_signal_after_a_second_leaves_at_once_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    // A pipe in place of the pictures: the program waits for somebody to write there, as it would for a step that never ends.
+    let data = dir.path().join("mnist");
+    crate::refusals::mnist(&data, |_, bytes| bytes);
+    let pipe = data.join("train-images-idx3-ubyte");
+    fs::remove_file(&pipe).unwrap();
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let root = format!("data.root={}", data.display());
+    let words = hard(&["data=mnist", &root, "--out", "run"]);
+    let child = lenet(dir.path(), words).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let listens = || fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    wait_until("the program to wait", || {
+        // Bit 2 − 1 of the signals that it has a handler for.
+        let caught = listens().lines().find_map(|l| l.strip_prefix("SigCgt:\t").map(str::to_string)).unwrap();
+        u64::from_str_radix(&caught, 16).unwrap() & 2 != 0
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    crate::program::signal(&child, "INT");
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(Path::new(&format!("/proc/{}/fd", child.id())).exists(), "the first signal waits for the step");
+    crate::program::signal(&child, "INT");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(text(&output.stderr).contains("\nleft at once at a second signal"), "{}", text(&output.stderr));
 }
 
 /// `lenet` with a limit on the size of the files that it writes, which fails as a full disk does.

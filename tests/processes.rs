@@ -1,11 +1,14 @@
 //! Several processes give the result of one, but for the order of summation.
 
 use std::path::Path;
+use std::process::{Output, Stdio};
 
 use repro::weights;
 use repro::weights::Named;
 
-use crate::program::{checkpoints, lenet, pasted, result, run, signal, smoke, succeed, text, wait_until};
+use crate::program::{
+    checkpoints, hard, lenet, pasted, quietly, result, rows, run, signal, smoke, succeed, text, wait_until,
+};
 
 fn trained(folder: &Path, words: &[&str]) -> Named {
     succeed(lenet(folder, smoke(&[&["length=12 steps", "batch_size=64", "compute.device=cpu", "-q"], words].concat())));
@@ -23,6 +26,13 @@ fn two_processes_train_as_one_and_one_keeps_the_books() {
         let gap = (weight - &two[name]).abs().max().double_value(&[]);
         assert!(gap < 1e-5, "{name} differs by {gap}");
     }
+    // What is logged is the mean over the processes, and not what one of them saw.
+    let losses = |name: &str| -> Vec<f64> {
+        rows(&dir.path().join(name)).iter().filter_map(|row| row.get("train/loss")?.as_f64()).collect()
+    };
+    let (ours, theirs) = (losses("two"), losses("one"));
+    assert!(!ours.is_empty() && ours.len() == theirs.len());
+    assert!(ours.iter().zip(&theirs).all(|(a, b)| (a - b).abs() < 1e-5 * b), "{ours:?} {theirs:?}");
     // Had the processes seen equal halves, or not exchanged gradients, the weights would differ by far more than that.
     let other = trained(dir.path(), &["--out", "other", augment, "batch_size=32"]);
     let gap = (&one["c1.weight"] - &other["c1.weight"]).abs().max().double_value(&[]);
@@ -82,6 +92,94 @@ fn processes_end_with_the_command_that_started_them() {
     child.kill().unwrap();
     child.wait().unwrap();
     // Whoever owns the run holds its lock.
+    let lock = std::fs::File::open(folder.join("run.lock")).unwrap();
+    wait_until("the processes' end", || lock.try_lock().is_ok());
+}
+
+/// Two ranks started by hand, each with words of its own.
+fn ranks(folder: &Path, words: [&[&str]; 2]) -> [Output; 2] {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let children = [0, 1].map(|rank: usize| {
+        let mut command =
+            lenet(folder, smoke(&[&["length=6 steps", "compute.device=cpu", "-q"], words[rank]].concat()));
+        command.env("RANK", rank.to_string()).env("LOCAL_RANK", rank.to_string()).env("WORLD_SIZE", "2");
+        command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", &port);
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    });
+    children.map(|child| child.wait_with_output().unwrap())
+}
+
+#[test]
+fn processes_that_are_not_of_one_configuration_or_data_are_refused_and_make_no_run() {
+    let dir = tempfile::tempdir().unwrap();
+    crate::refusals::mnist(&dir.path().join("a"), |_, bytes| bytes);
+    crate::refusals::mnist(&dir.path().join("b"), |name, mut bytes| {
+        if name.starts_with("train-images") {
+            bytes[1000] ^= 1;
+        }
+        bytes
+    });
+    let mnist = ["data=mnist", "data.root=a", "--out", "run"];
+    let cases: [([&[&str]; 2], &str); 3] = [
+        ([&["--out", "run"], &["--out", "run", "seed=2"]], "process 1 has another configuration than process 0"),
+        (
+            [&["--out", "run"], &["--out", "run", "length=7 steps"]],
+            "process 1 has another configuration than process 0",
+        ),
+        ([&mnist, &["data=mnist", "data.root=b", "--out", "run"]], "process 1 has another data than process 0"),
+    ];
+    for (words, named) in cases {
+        for output in ranks(dir.path(), words) {
+            assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+            assert!(text(&output.stderr).contains(named), "{}", text(&output.stderr));
+        }
+        assert!(!dir.path().join("run").exists());
+    }
+}
+
+#[test]
+fn all_processes_begin_with_what_process_0_has() {
+    let dir = tempfile::tempdir().unwrap();
+    for seed in ["5", "6"] {
+        succeed(lenet(dir.path(), smoke(&["length=1 steps", "--out", seed, &format!("seed={seed}"), "-q"])));
+    }
+    let hash = |name: &str| result(&dir.path().join(name))["weights_sha256"].clone();
+    for (out, inits) in [("same", ["5", "5"]), ("mixed", ["5", "6"]), ("other", ["6", "5"])] {
+        let words = inits.map(|init| ["--init", init, "--out", out]);
+        for output in ranks(dir.path(), [&words[0], &words[1]]) {
+            assert!(output.status.success(), "{}", text(&output.stderr));
+        }
+    }
+    assert_eq!(hash("same"), hash("mixed"));
+    assert_ne!(hash("same"), hash("other"));
+}
+
+#[test]
+fn means_over_processes_survive_a_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let two = ["--processes", "2", "compute.micro_batch=16", "log.every=7 steps", "length=30 steps", "-q", "--out"];
+    succeed(lenet(dir.path(), hard(&[&two[..], &["whole"]].concat())));
+    succeed(lenet(dir.path(), hard(&[&two[..], &["cut", "limit=0.0001 seconds"]].concat())));
+    succeed(lenet(dir.path(), ["train", "--resume", "cut", "--processes", "2", "-q"]));
+    succeed(lenet(dir.path(), ["train", "--resume", "cut", "--processes", "2", "-q", "limit=10 minutes"]));
+    let [whole, cut] = ["whole", "cut"].map(|name| dir.path().join(name));
+    assert_eq!(result(&cut)["weights_sha256"], result(&whole)["weights_sha256"]);
+    assert_eq!(rows(&cut), rows(&whole));
+}
+
+#[test]
+fn two_quick_signals_end_all_processes_and_the_run_is_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let words =
+        ["--out", "run", "--processes", "2", "length=100000 steps", "checkpoint.every=1 steps", "eval.every=never"];
+    let mut child = quietly(lenet(dir.path(), smoke(&words)));
+    let folder = dir.path().join("run");
+    wait_until("a checkpoint", || !checkpoints(&folder).is_empty());
+    for name in ["STOP", "INT", "TERM", "CONT"] {
+        signal(&child, name);
+    }
+    assert!(matches!(child.wait().unwrap().code(), Some(130 | 143)));
+    assert_eq!(result(&folder)["status"], "interrupted");
     let lock = std::fs::File::open(folder.join("run.lock")).unwrap();
     wait_until("the processes' end", || lock.try_lock().is_ok());
 }

@@ -82,6 +82,13 @@ pub(crate) fn weights_hash(folder: &Path) -> String {
     format!("{} {}", result["weights_sha256"], repro::weights::hash(&averages).unwrap())
 }
 
+/// Changes a run's `result.json`.
+pub(crate) fn change_result(folder: &Path, change: impl Fn(&mut Value)) {
+    let mut changed = result(folder);
+    change(&mut changed);
+    std::fs::write(folder.join("result.json"), changed.to_string()).unwrap();
+}
+
 /// Waits until `ready` holds; fails the test after a minute.
 pub(crate) fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
     let begun = Instant::now();
@@ -94,6 +101,20 @@ pub(crate) fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
 /// The files below a folder.
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect()
+}
+
+/// The folders of runs in `runs/<paper>/<config>`: all but `latest`.
+pub(crate) fn run_folders(home: &Path) -> Vec<PathBuf> {
+    files(home).into_iter().filter(|path| !path.ends_with("latest")).collect()
+}
+
+/// `metrics.jsonl` without what depends on the clock.
+pub(crate) fn rows(run: &Path) -> Vec<Value> {
+    let mut rows: Vec<Value> = repro::trainer::read_metrics(run).unwrap().into_iter().map(Value::Object).collect();
+    for row in &mut rows {
+        row.as_object_mut().unwrap().retain(|name, _| !name.ends_with("per_second"));
+    }
+    rows
 }
 
 /// The hash of the uninterrupted `hard` run, and the hash of its averaged weights' file.

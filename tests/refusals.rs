@@ -79,6 +79,12 @@ fn wrong_commands() {
     refused(vec!["--config".into(), "nowhere.yaml".into()], &["nowhere.yaml"]);
     refused(smoke(&["--no-such-flag"]), &["--no-such-flag"]);
     refused(smoke(&["nostage"]), &["nostage", "train"]);
+    refused(
+        vec!["trane".into()],
+        &["\"trane\" is neither a command nor key=value", "did you mean train?", "eval, forward"],
+    );
+    refused([vec!["trane".to_string()], smoke(&[])].concat(), &["did you mean train?", "eval, forward", "key=value"]);
+    refused([vec!["train".to_string()], smoke(&["seed"])].concat(), &["\"seed\"", "a stage, here train", "seed=1"]);
     refused(smoke(&["--processes", "0"]), &["--processes"]);
     refused(smoke(&["--resume", "x", "--dry-run"]), &["--dry-run"]);
     refused([vec!["summary".to_string()], smoke(&["oops"])].concat(), &["oops"]);
@@ -88,7 +94,7 @@ fn wrong_commands() {
 }
 
 /// idx files of `n` pictures in a folder; `spoil` may change them.
-fn mnist(folder: &Path, spoil: impl Fn(&str, Vec<u8>) -> Vec<u8>) {
+pub(crate) fn mnist(folder: &Path, spoil: impl Fn(&str, Vec<u8>) -> Vec<u8>) {
     fs::create_dir_all(folder).unwrap();
     for (stem, n) in [("train", 128u32), ("t10k", 16)] {
         let mut images: Vec<u8> = [2051u32, n, 28, 28].iter().flat_map(|v| v.to_be_bytes()).collect();
@@ -182,6 +188,86 @@ fn a_run_folder_that_cannot_be_written() {
     let file = dir.path().join("file");
     fs::write(&file, b"").unwrap();
     refused(smoke(&["--out", &file.join("run").display().to_string()]), &["--out"]);
+    refused(smoke(&["--out", "/proc/none/x"]), &["/proc/none/x", "--out"]);
+    refused(smoke(&["--sweep", "seed=1,2", "--out", "/proc/none/x", "length=1 steps"]), &["/proc/none/x"]);
+}
+
+#[test]
+fn other_places_where_nothing_can_be_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = dir.path().join("run/weights.safetensors").display().to_string();
+    crate::program::succeed(lenet(dir.path(), smoke(&["--out", "run", "length=1 steps", "-q"])));
+    let of = |command: &str, words: &[&str]| [vec![command.to_string()], smoke(words)].concat();
+    let picture = dir.path().join("digit.png");
+    image::GrayImage::from_pixel(28, 28, image::Luma([9])).save(&picture).unwrap();
+    let picture = picture.display().to_string();
+    for out in ["/proc/none/x", "/proc/x"] {
+        let file = format!("{out}.png");
+        refused(of("data", &["--out", &file]), &[&file]);
+        refused(of("predict", &["--weights", &weights, "--out", out, &picture]), &[out]);
+        let input = dir.path().join("input.safetensors");
+        let image = tch::Tensor::zeros([1, 1, 32, 32], (tch::Kind::Float, tch::Device::Cpu));
+        repro::weights::write(&input, &repro::weights::Named::from([("image".into(), image)]), None).unwrap();
+        let (input, output) = (input.display().to_string(), format!("{out}.safetensors"));
+        refused(of("forward", &["--weights", &weights, "--input", &input, "--output", &output]), &[&output]);
+    }
+}
+
+/// Everything below a folder by name, with where links point.
+fn below(folder: &Path) -> Vec<(std::path::PathBuf, Option<std::path::PathBuf>)> {
+    let mut all: Vec<_> = crate::program::files(folder)
+        .into_iter()
+        .flat_map(|path| {
+            let inner = if path.is_dir() && !path.is_symlink() { below(&path) } else { Vec::new() };
+            let link = fs::read_link(&path).ok();
+            [vec![(path, link)], inner].concat()
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_refused_command_leaves_nothing_and_latest_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let spoilt = dir.path().join("mnist");
+    mnist(&spoilt, |name, bytes| if name.starts_with("t10k-labels") { bytes[..9].to_vec() } else { bytes });
+    fs::write(dir.path().join("w.safetensors"), b"nonsense").unwrap();
+    crate::program::succeed(lenet(dir.path(), smoke(&["length=1 steps", "-q"])));
+    let before = below(dir.path());
+    let root = format!("data.root={}", spoilt.display());
+    let cases: [&[&str]; 9] = [
+        &["--device", "cuda:99"],
+        &["batch_size=1000000"],
+        &["data=mnist", &root],
+        &["data=mnist", "data.root=/nowhere/at/all"],
+        &["--init", "w.safetensors"],
+        &["--init", "no/such/run"],
+        &["schedule.warmup=900 steps"],
+        &["nostage"],
+        &["freeze=[c9]"],
+    ];
+    for words in cases {
+        for place in [&[][..], &["--out", "run"], &["--out", "run", "--resume"]] {
+            let output = run(lenet(dir.path(), smoke(&[words, place].concat())));
+            assert_eq!(output.status.code(), Some(2), "{words:?} {place:?} {}", text(&output.stderr));
+            assert_eq!(below(dir.path()), before, "{words:?} {place:?}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_of_other_files_is_no_place_for_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("thesis")).unwrap();
+    fs::write(dir.path().join("thesis/chapter1.tex"), b"It").unwrap();
+    let before = below(dir.path());
+    for words in [&["--out", "thesis"][..], &["--out", "thesis", "--resume"]] {
+        let output = run(lenet(dir.path(), smoke(words)));
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains("thesis holds files that are not of a run, such as chapter1.tex"));
+        assert_eq!(below(dir.path()), before);
+    }
 }
 
 #[test]

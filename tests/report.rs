@@ -68,6 +68,19 @@ fn from_a_run_to_a_table_that_is_checked() {
     train("seed=3", "cut", &["limit=0.01 seconds"]);
     refused(folder, &["add", "cut"], 2, &["not done", "--resume cut"]);
 
+    // One that was cut after its last step is, once it has gone on; `latest` is named by its own folder.
+    let words = ["--config", "experiments/lenet/tiny.yaml", "seed=4", "compute.device=cpu", "-q"];
+    succeed(lenet(folder, [&words[..], &["limit=0.01 seconds"]].concat()));
+    refused(folder, &["add", "runs/lenet/tiny/latest"], 2, &["not done", "lenet train --resume runs/lenet/tiny/2"]);
+    succeed(lenet(folder, ["--resume", "runs/lenet/tiny/latest", "limit=10 minutes", "-q"]));
+    crate::program::change_result(&folder.join("runs/lenet/tiny/latest"), |result| {
+        result["status"] = "running".into();
+        result["stages"] = serde_json::json!({});
+    });
+    succeed(lenet(folder, ["--resume", "runs/lenet/tiny/latest", "-q"]));
+    assert!(report(&["add", "runs/lenet/tiny/latest"]).contains("added results/runs/lenet/tiny/seed4.json"));
+    fs::remove_file(folder.join("results/runs/lenet/tiny/seed4.json")).unwrap();
+
     refused(folder, &["check"], 1, &["results/lenet.md", "report write"]);
     assert!(report(&[]).contains("wrote results/figures/lenet-curves.png"));
     let table = report(&["show", "lenet/tiny"]);

@@ -1,8 +1,8 @@
 //! One run of a config, cut anywhere and resumed, ends in the hash of the uninterrupted run.
 
 use crate::program::{
-    checkpoints, files, hard, lenet, pasted, quietly, result, run, signal, succeed, text, uninterrupted, wait_until,
-    weights_hash,
+    change_result, checkpoints, hard, lenet, newest, pasted, quietly, result, rows, run, run_folders, signal, succeed,
+    text, uninterrupted, wait_until, weights_hash,
 };
 
 #[test]
@@ -64,9 +64,9 @@ fn resume_without_a_folder_finds_the_newest_unfinished_run_of_the_config() {
     run(lenet(dir.path(), hard(&["-q", "limit=0.01 seconds"])));
     run(lenet(dir.path(), hard(&["-q", "limit=0.01 seconds", "seed=3"])));
     succeed(lenet(dir.path(), hard(&["--resume", "-q"])));
-    let done: Vec<_> = files(&dir.path().join("runs/lenet/smoke"))
+    let done: Vec<_> = run_folders(&dir.path().join("runs/lenet/smoke"))
         .into_iter()
-        .filter(|p| !p.is_symlink() && result(p)["status"] == "done")
+        .filter(|p| result(p)["status"] == "done")
         .collect();
     assert_eq!(done.len(), 1);
     assert_eq!(weights_hash(&done[0]), uninterrupted());
@@ -130,4 +130,73 @@ fn a_run_whose_hash_is_of_an_earlier_version_is_refused_plainly() {
         said.contains("abababab") && said.contains("earlier version") && said.contains("start a new run"),
         "{said}"
     );
+}
+
+#[test]
+fn curves_are_those_of_a_run_that_was_never_cut() {
+    // No cadence meets another, so that every cut lies within the steps of a mean.
+    let words = ["log.every=7 steps", "checkpoint.every=5 steps", "eval.every=11 steps", "-q", "--out"];
+    let dir = tempfile::tempdir().unwrap();
+    succeed(lenet(dir.path(), hard(&[&words[..], &["whole"]].concat())));
+    let folder = dir.path().join("cut");
+    succeed(lenet(dir.path(), hard(&[&words[..], &["cut", "limit=0.0001 seconds"]].concat())));
+    for _ in 0..3 {
+        succeed(lenet(dir.path(), ["train", "--resume", "cut", "-q"]));
+    }
+    let mut child = quietly(lenet(dir.path(), ["train", "--resume", "cut", "limit=10 minutes"]));
+    wait_until("a later checkpoint", || newest(&folder).as_str() > "train-000000030");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    succeed(lenet(dir.path(), ["train", "--resume", "cut", "limit=10 minutes", "-q"]));
+    assert_eq!(weights_hash(&folder), weights_hash(&dir.path().join("whole")));
+    assert_eq!(rows(&folder), rows(&dir.path().join("whole")));
+}
+
+#[test]
+fn a_run_that_was_cut_after_its_last_step_tells_all_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("run");
+    succeed(lenet(dir.path(), hard(&["--out", "run", "-q"])));
+    let whole = result(&folder);
+    // As a kill between the last checkpoint and the end leaves it.
+    change_result(&folder, |result| {
+        result["status"] = "running".into();
+        (result["steps"], result["seconds"]) = (80.into(), 0.5.into());
+        result["stages"] = serde_json::json!({});
+    });
+    std::fs::remove_file(folder.join("weights.safetensors")).unwrap();
+    succeed(lenet(dir.path(), ["train", "--resume", "run", "-q"]));
+    let after = result(&folder);
+    for key in ["steps", "epochs", "seconds", "examples_per_second", "metrics", "weights_sha256", "effective_batch"] {
+        assert_eq!(after[key], whole[key], "{key}");
+    }
+    assert_eq!(after["steps"], 90);
+    assert!(after["seconds"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn one_command_begins_a_run_goes_on_with_it_and_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("run");
+    let command = |limit: &str| run(lenet(dir.path(), hard(&["--out", "run", "--resume", "-q", limit])));
+    for step in [1, 2] {
+        assert!(command("limit=0.0001 seconds").status.success());
+        assert_eq!(result(&folder)["steps"], step);
+    }
+    for _ in 0..2 {
+        let output = command("limit=10 minutes");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert_eq!(weights_hash(&folder), uninterrupted());
+    }
+    // A folder in which a run was killed before its first result is begun in.
+    std::fs::create_dir_all(dir.path().join("killed/checkpoints")).unwrap();
+    std::fs::write(dir.path().join("killed/run.lock"), b"").unwrap();
+    succeed(lenet(dir.path(), hard(&["--out", "killed", "--resume", "-q"])));
+    assert_eq!(weights_hash(&dir.path().join("killed")), uninterrupted());
+    let refused = run(lenet(dir.path(), hard(&["--out", "run", "--resume", "killed"])));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("leave --out away"), "{}", text(&refused.stderr));
+    // Another configuration is not taken for this one.
+    let refused = run(lenet(dir.path(), hard(&["--out", "run", "--resume", "optim.base_lr=0.5"])));
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
 }

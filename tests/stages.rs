@@ -7,7 +7,7 @@ use std::time::Duration;
 use repro::weights;
 use serde_json::Value;
 
-use crate::program::{checkpoints, newest, program, quietly, result, run, succeed, text, wait_until};
+use crate::program::{checkpoints, newest, program, quietly, result, rows, run, succeed, text, wait_until};
 
 const YAML: &str = "
 seed: 1
@@ -41,15 +41,6 @@ fn learned(run: &Path) -> Vec<String> {
     let (averages, _) = weights::read(&run.join("weights-ema.safetensors")).unwrap();
     hashes.push(weights::hash(&averages).unwrap());
     hashes
-}
-
-/// `metrics.jsonl` without what depends on the clock.
-fn rows(run: &Path) -> Vec<Value> {
-    let mut rows: Vec<Value> = repro::trainer::read_metrics(run).unwrap().into_iter().map(Value::Object).collect();
-    for row in &mut rows {
-        row.as_object_mut().unwrap().retain(|name, _| !name.ends_with("per_second"));
-    }
-    rows
 }
 
 fn whole(folder: &Path) -> PathBuf {
@@ -211,4 +202,44 @@ fn two_processes_are_exact_in_both_stages() {
         succeed(toy(dir.path(), &["--resume", name, "--processes", "2", "-q"]));
         assert_eq!(learned(&folder), learned(&whole), "{name}");
     }
+}
+
+#[test]
+fn a_longer_stage_goes_on_and_those_that_began_with_its_weights_begin_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let toy = |words: &[&str]| toy(dir.path(), words);
+    let folder = |name: &str| dir.path().join(name);
+    let train = |out: &str, words: &[&str]| {
+        succeed(toy(&[&["--config", "toy.yaml", "--out", out, "-q"], words].concat()));
+        learned(&folder(out))
+    };
+    let short = ["length=100 steps", "probe.length=60 steps"];
+    train("run", &short);
+    let time = |name: &str| std::fs::metadata(folder("run").join(name)).unwrap().modified().unwrap();
+    // A longer probe leaves the stage before it, and the one that does not begin with its weights, as they are.
+    let before = [time("weights.safetensors"), time("weights-knn.safetensors")];
+    succeed(toy(&["--resume", "run", "probe.length=100 steps", "-q"]));
+    assert_eq!([time("weights.safetensors"), time("weights-knn.safetensors")], before);
+    assert_eq!(learned(&folder("run")), train("probe", &[short[0], "probe.length=100 steps"]));
+    // A longer first stage: the probe of the shorter one is void.
+    let said = run(toy(&["--resume", "run", "length=140 steps", "train", "probe"]));
+    assert_eq!(said.status.code(), Some(2));
+    let said = run(toy(&["train", "probe", "--resume", "run", "length=140 steps"]));
+    assert_eq!(said.status.code(), Some(2));
+    assert!(text(&said.stderr).contains("pretrain has another length now"), "{}", text(&said.stderr));
+    succeed(toy(&["--resume", "run", "length=140 steps", "limit=0.0001 seconds", "-q"]));
+    let names: Vec<_> = checkpoints(&folder("run")).iter().map(|p| p.file_name().unwrap().to_owned()).collect();
+    assert!(names.iter().all(|name| name.to_string_lossy().starts_with("pretrain-")), "{names:?}");
+    assert!(!folder("run/weights-probe.safetensors").exists() && !folder("run/weights.safetensors").exists());
+    succeed(toy(&["--resume", "run", "limit=10 minutes", "-q"]));
+    assert_eq!(learned(&folder("run")), train("whole", &["length=140 steps", "probe.length=100 steps"]));
+}
+
+#[test]
+fn what_is_wrong_with_a_later_stage_is_said_before_the_first_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = run(toy(dir.path(), &["--config", "toy.yaml", "--out", "run", "probe.batch_size=1000000"]));
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("1000000"), "{}", text(&refused.stderr));
+    assert!(!dir.path().join("run").exists());
 }

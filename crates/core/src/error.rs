@@ -11,8 +11,8 @@ pub enum Error {
     /// The user's command, config, data, weights, folder or device is wrong (exit code 2).
     #[error("{0}")]
     User(String),
-    /// The disk refused (exit code 1).
-    #[error("cannot {action} {}: {source}{}", path.display(), remedy(source))]
+    /// The disk refused (exit code 1); or the place that the user named is none where anything can be made (exit code 2).
+    #[error("cannot {action} {}: {source}{}", path.display(), remedy(action, source))]
     Io {
         /// What was being done, as a verb: `write`, `read`, `create`.
         action: &'static str,
@@ -41,6 +41,7 @@ impl Error {
         match self {
             Error::User(_) => 2,
             Error::Interrupted(code) => *code,
+            Error::Io { action, source, .. } if *action != "read" && wrong_place(source) => 2,
             Error::Io { .. } | Error::Diverged(_) | Error::Torch(_) | Error::Failed(_) => 1,
         }
     }
@@ -52,14 +53,30 @@ impl Error {
     }
 }
 
-/// What to do about the few refusals of a disk that have a remedy.
-fn remedy(source: &std::io::Error) -> &'static str {
+/// Whether nothing can be made at a place, however much room there is.
+pub(crate) fn wrong_place(source: &std::io::Error) -> bool {
+    use std::io::ErrorKind::*;
+    matches!(
+        source.kind(),
+        PermissionDenied
+            | ReadOnlyFilesystem
+            | NotFound
+            | NotADirectory
+            | IsADirectory
+            | AlreadyExists
+            | InvalidFilename
+    )
+}
+
+/// What to do about the refusals of a disk that have a remedy.
+fn remedy(action: &str, source: &std::io::Error) -> &'static str {
     use std::io::ErrorKind::*;
     match source.kind() {
         StorageFull => "; make room on that disk (`df -h` tells how full it is) and go on",
         QuotaExceeded => "; make room within your quota and go on",
         FileTooLarge => "; raise the limit on the size of files (`ulimit -f`) and go on",
         ReadOnlyFilesystem => "; make that file system writable, or choose another folder",
+        _ if action != "read" && wrong_place(source) => "; choose another place",
         _ => "",
     }
 }

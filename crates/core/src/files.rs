@@ -45,12 +45,9 @@ pub fn create_folder(path: &Path) -> Result<()> {
 
 /// Why a folder could not be created: the user's choice, or the disk.
 pub fn cannot_create(path: &Path, error: std::io::Error) -> Error {
-    use std::io::ErrorKind::*;
-    match error.kind() {
-        PermissionDenied | ReadOnlyFilesystem | NotADirectory | AlreadyExists => {
-            crate::user!("cannot create the folder {}: {error}; choose another with --out", path.display())
-        }
-        _ => Error::io("create", path)(error),
+    match crate::error::wrong_place(&error) {
+        true => crate::user!("cannot create the folder {}: {error}; choose another with --out", path.display()),
+        false => Error::io("create", path)(error),
     }
 }
 

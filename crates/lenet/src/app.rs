@@ -11,6 +11,7 @@ use repro::weights::Named;
 use repro::{Error, Result, figures, user, weights};
 use tch::{Device, Kind, Tensor, nn};
 
+use crate::boosting;
 use crate::config::{Config, validate};
 use crate::network::Network;
 use crate::predict::read_digit;
@@ -29,7 +30,7 @@ pub fn app() -> App<Config> {
         },
         validate,
         counts_classes: |_| false,
-        stages: |_| vec![Stage::of::<Train>("train", train::plan)],
+        stages: |_| vec![Stage::of::<Train>("train", train::plan).whole(boosting::whole)],
         model,
         predict,
         example,

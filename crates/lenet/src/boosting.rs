@@ -12,6 +12,7 @@ use repro::random::{below, rng};
 use repro::trainer::Step;
 use tch::{Tensor, nn};
 
+use crate::config::{Config, Name};
 use crate::early::Lenet4;
 use crate::layers::Init;
 use crate::model::pixels;
@@ -74,6 +75,12 @@ pub fn turn(at: &Step) -> (usize, u64, u64) {
     let member = at.index * members / at.total;
     let start = |member: u64| (member * at.total).div_ceil(members);
     (member as usize, at.index - start(member), start(member + 1) - start(member))
+}
+
+/// Why a run of a boosted network keeps its length.
+pub fn whole(config: &Config) -> Option<&'static str> {
+    (config.model.name == Name::BoostedLenet4)
+        .then_some("each of the three networks learns for a third of it, so that another length gives them other turns")
 }
 
 impl Filter {

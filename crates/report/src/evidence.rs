@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use repro::trainer::read_metrics;
-use repro::trainer::run::{RunResult, Status, read_result};
+use repro::trainer::run::{RunResult, Status, read_result, real_folder};
 use repro::{Error, Result, files, user};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -72,6 +72,7 @@ pub(crate) enum Added {
 /// # Errors
 /// [`Error::User`] for a run that is unfinished, that no experiment stands for, or that contradicts evidence of its seed.
 pub(crate) fn add(root: &Path, run: &Path) -> Result<Added> {
+    let run = &real_folder(run);
     let result = read_result(run)?;
     if result.status != Status::Done {
         return Err(user!(

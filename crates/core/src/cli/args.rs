@@ -108,8 +108,8 @@ pub(super) struct TrainArgs {
     /// The run folder itself; with --sweep its parent
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
-    /// Go on with an unfinished run: the given one, or the newest of this config
-    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["out", "dry_run", "sweep"])]
+    /// Go on with an unfinished run: the given one, the one in --out (or begin it there), or the newest of this config
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["dry_run", "sweep"])]
     pub(super) resume: Option<String>,
     /// One step of training and an evaluation in a temporary folder
     #[arg(long, conflicts_with = "sweep")]
@@ -270,26 +270,15 @@ pub(super) struct RunsArgs {
     pub(super) json: bool,
 }
 
+/// The commands of every paper.
+pub(super) const COMMANDS: [&str; 10] =
+    ["train", "eval", "forward", "predict", "bench", "summary", "data", "shards", "verify", "runs"];
+
 /// Puts `train` in front where no command is named; `own` are the paper's own.
 pub(super) fn with_default_command(mut words: Vec<OsString>, own: &[&str]) -> Vec<OsString> {
-    const KNOWN: [&str; 15] = [
-        "train",
-        "eval",
-        "forward",
-        "predict",
-        "bench",
-        "summary",
-        "data",
-        "shards",
-        "verify",
-        "runs",
-        "help",
-        "--help",
-        "-h",
-        "--version",
-        "-V",
-    ];
-    let named = words.get(1).and_then(|w| w.to_str()).is_none_or(|w| KNOWN.contains(&w) || own.contains(&w));
+    const ABOUT: [&str; 5] = ["help", "--help", "-h", "--version", "-V"];
+    let known = |w: &str| COMMANDS.contains(&w) || ABOUT.contains(&w) || own.contains(&w);
+    let named = words.get(1).and_then(|w| w.to_str()).is_none_or(known);
     if !named {
         words.insert(1, "train".into());
     }

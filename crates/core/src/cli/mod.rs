@@ -3,8 +3,10 @@
 mod args;
 mod given;
 mod inspect;
+mod place;
 mod processes;
 mod runs;
+mod sweep;
 mod train;
 
 use std::collections::BTreeMap;
@@ -204,6 +206,27 @@ fn stage_of<C>(app: &App<C>, experiment: &Experiment<C>, name: Option<&str>) -> 
     Ok((stage, plan, setup))
 }
 
+/// The stage whose weights the one at `place` is given.
+fn giver<C>(stages: &[Stage<C>], place: usize) -> Option<&str> {
+    stages[place].after.or_else(|| Some(stages[place.checked_sub(1)?].name.as_str()))
+}
+
+/// A word of `train` that is neither an override nor one of the stages, if they are known.
+fn unknown_word<C>(app: &App<C>, word: &str, stages: &[String]) -> Error {
+    let commands: Vec<&str> = args::COMMANDS.into_iter().chain(app.extras.iter().map(|extra| extra.name)).collect();
+    let known: Vec<&str> = commands.iter().copied().chain(stages.iter().map(String::as_str)).collect();
+    let meant = config::nearest(word, &known).map(|name| format!("did you mean {name}? ")).unwrap_or_default();
+    let stages = match stages {
+        [] => "a stage that its --config has".to_string(),
+        stages => format!("a stage, here {}", stages.join(", ")),
+    };
+    user!(
+        "{word:?} is neither a command nor key=value: {meant}commands: {}; a word behind train is {stages}; overrides are written key=value, \
+         such as seed=1",
+        commands.join(", ")
+    )
+}
+
 fn no_stage<C>(app: &App<C>, name: &str, known: &[String]) -> Error {
     user!("there is no stage {name:?}; {} has {}; overrides are written key=value", app.paper.name, known.join(", "))
 }
@@ -263,20 +286,28 @@ fn setup(settings: &Settings) -> Result<Setup> {
     if let Some(threads) = settings.compute.threads {
         tch::set_num_threads(threads as i32);
     }
-    let device = match settings.compute.device.as_str() {
+    Setup::new(settings.clone(), device_of(settings)?)
+}
+
+/// The number of the card that `cuda` or `cuda:<index>` names to the process of this number on its machine.
+fn card(device: &str, local_rank: usize) -> Option<usize> {
+    match device.strip_prefix("cuda")? {
+        "" => Some(local_rank),
+        rest => rest.strip_prefix(':')?.parse().ok(),
+    }
+}
+
+/// The device that the settings name, if this machine has it.
+fn device_of(settings: &Settings) -> Result<Device> {
+    Ok(match settings.compute.device.as_str() {
         "cpu" => Device::Cpu,
         "auto" => match torch_ext::load_cuda() {
             Ok(()) if tch::Cuda::is_available() => Device::Cuda(processes::local_rank()),
             _ => Device::Cpu,
         },
         other => {
-            let index = match other.strip_prefix("cuda") {
-                Some("") => Some(processes::local_rank()),
-                Some(rest) => rest.strip_prefix(':').and_then(|i| i.parse::<usize>().ok()),
-                None => None,
-            };
-            let index =
-                index.ok_or_else(|| user!("compute.device is {other:?}; use auto, cpu, cuda or cuda:<index>"))?;
+            let index = card(other, processes::local_rank())
+                .ok_or_else(|| user!("compute.device is {other:?}; use auto, cpu, cuda or cuda:<index>"))?;
             torch_ext::load_cuda().map_err(|why| {
                 user!("compute.device is {other}, but CUDA is not available: {why}; use --device cpu")
             })?;
@@ -288,13 +319,25 @@ fn setup(settings: &Settings) -> Result<Setup> {
             }
             Device::Cuda(index)
         }
-    };
-    Setup::new(settings.clone(), device)
+    })
 }
 
 fn device_name(device: Device) -> String {
     match device {
         Device::Cuda(i) => format!("cuda:{i}"),
         _ => "cpu".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_local_rank_picks_the_card_unless_one_is_named() {
+        assert_eq!(card("cuda", 0), Some(0));
+        assert_eq!(card("cuda", 3), Some(3));
+        assert_eq!(card("cuda:1", 3), Some(1));
+        assert_eq!((card("cuda:x", 3), card("cudax", 0), card("tpu", 0)), (None, None, None));
     }
 }

@@ -34,6 +34,11 @@ pub(super) fn rank() -> u64 {
     if number("WORLD_SIZE").unwrap_or(1) > 1 { number("RANK").unwrap_or(0) } else { 0 }
 }
 
+/// Whether this process says what concerns all that work together: the one that the user started, or rank 0.
+pub(super) fn speaks() -> bool {
+    rank() == 0 && std::env::var_os(PARENT).is_none()
+}
+
 /// This process's number on this machine by torchrun's variables, which picks its card; 0 without them.
 pub(super) fn local_rank() -> usize {
     std::env::var("LOCAL_RANK").ok().and_then(|v| v.parse().ok()).unwrap_or(0)
@@ -51,7 +56,7 @@ pub(super) fn start(world: u64) -> Result<()> {
     // A port that was free a moment ago; the listener is closed before rank 0 opens it.
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(fail)?.port();
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    let signals = Signals::install()?;
+    let signals = Signals::install(false)?;
     let mut children = Vec::new();
     for rank in 0..world {
         let mut command = Command::new(&program);

@@ -33,12 +33,13 @@ pub(super) fn table<C>(app: &App<C>, args: &RunsArgs) -> Result<()> {
 
 /// Holds a finished run's claims against a new evaluation of its weights.
 pub(super) fn verify<C: DeserializeOwned>(app: &App<C>, args: &VerifyArgs) -> Result<()> {
-    let claimed = run::read_result(&args.run)?;
+    let folder = run::real_folder(&args.run);
+    let claimed = run::read_result(&folder)?;
     if claimed.status != Status::Done {
-        return Err(user!("{} is not finished ({:?}); there is nothing to verify", args.run.display(), claimed.status));
+        return Err(user!("{} is not finished ({:?}); there is nothing to verify", folder.display(), claimed.status));
     }
     let device: Vec<_> = args.device.iter().map(|d| format!("compute.device={d}")).collect();
-    let experiment = load(app, &args.run.join("config.yaml"), &device)?;
+    let experiment = load(app, &folder.join("config.yaml"), &device)?;
     let mut findings =
         vec![("configuration hash".to_string(), claimed.config_sha256.clone(), experiment.resolved.hash())];
     let mut metrics = BTreeMap::new();
@@ -57,7 +58,7 @@ pub(super) fn verify<C: DeserializeOwned>(app: &App<C>, args: &VerifyArgs) -> Re
             },
             None => continue,
         };
-        let (given, _) = weights::load_stage(&args.run, later)?;
+        let (given, _) = weights::load_stage(&folder, later)?;
         let (stage, plan, setup) = stage_of(app, &experiment, Some(&name))?;
         let (found, data_sha256) = (stage.evaluate)(&experiment.paper, &setup, &plan, &given)?;
         metrics.extend(super::prefixed(found, later));
@@ -97,5 +98,5 @@ pub(super) fn verify<C: DeserializeOwned>(app: &App<C>, args: &VerifyArgs) -> Re
     if !args.json && !unchecked.is_empty() {
         say(format!("not checked: {} (the weights files hold the last weights)", unchecked.join(", ")));
     }
-    if holds { Ok(()) } else { Err(Error::Failed(format!("{} does not hold", args.run.display()))) }
+    if holds { Ok(()) } else { Err(Error::Failed(format!("{} does not hold", folder.display()))) }
 }

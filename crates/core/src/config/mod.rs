@@ -31,7 +31,7 @@ use crate::{Error, Result};
 pub use findings::Findings;
 pub use length::{Every, Length, Limit};
 pub(crate) use nearest::nearest;
-pub(crate) use resolved::{NOT_HASHED, is_hashed};
+pub(crate) use resolved::{NOT_HASHED, is_hashed, is_length};
 pub use resolved::{Resolved, diff};
 pub use settings::{
     CheckpointConfig, Claim, Compute, DataConfig, EvalConfig, Head, InitConfig, Log, Precision, Settings,

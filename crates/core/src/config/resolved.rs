@@ -81,8 +81,19 @@ impl Resolved {
     /// folder and the bad pictures that are allowed, logging, checkpointing, the wall-clock limit, how often the run is evaluated, and the
     /// `paper:` block.
     pub fn hash(&self) -> String {
+        self.hash_without(&[])
+    }
+
+    /// [`hash`](Self::hash) without the lengths of the stages: what a step depends on where the schedule does not look at the length.
+    pub(crate) fn course(&self) -> String {
+        let lengths: Vec<String> = leaves(&self.tree).into_iter().filter(|key| is_length(key)).collect();
+        self.hash_without(&lengths.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// [`hash`](Self::hash) without some more keys.
+    pub(crate) fn hash_without(&self, keys: &[&str]) -> String {
         let mut tree = self.tree.clone();
-        for key in NOT_HASHED {
+        for key in NOT_HASHED.iter().chain(keys) {
             remove(&mut tree, key);
         }
         let json = canonical(&Value::from(tree)).to_string();
@@ -127,6 +138,11 @@ impl Resolved {
         };
         if value.as_dict().is_some() { file().or_else(tagged) } else { tagged() }
     }
+}
+
+/// Whether a key is the length of a stage: `length`, `probe.length`.
+pub(crate) fn is_length(key: &str) -> bool {
+    key == "length" || key.ends_with(".length") && key.matches('.').count() == 1
 }
 
 /// The dotted keys whose values differ, sorted. A key that is null and one that is missing are the same.

@@ -1,5 +1,6 @@
 //! Checkpoints: whole or absent, checked when read, the last good one kept until the next is durable.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,10 @@ const FORMAT: u32 = 1;
 /// The ending of a checkpoint that could not be used.
 const ASIDE: &str = "set-aside";
 
+/// Sums of scalars since the last log and how many steps are in them, by name: one of each process, by rank. A run that goes on logs the
+/// same means as one that was never cut.
+pub(super) type Sums = BTreeMap<String, Vec<(f64, u64)>>;
+
 /// What a checkpoint knows beside tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Header {
@@ -25,20 +30,30 @@ pub(super) struct Header {
     pub(super) step: u64,
     /// Training time so far, over all sittings.
     pub(super) seconds: f64,
-    /// Hash of the configuration that the run stands for.
-    pub(super) config_sha256: String,
+    /// Hash of the configuration but for its lengths, which may change; in files of older builds, of all of it.
+    config_sha256: String,
     /// Hash of the data of this stage; empty in files of older builds.
     #[serde(default)]
-    pub(super) data_sha256: String,
+    data_sha256: String,
+    /// What is still to be logged; empty in files of older builds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) pending: Sums,
     /// Over the fields above and all tensors.
     sha256: String,
 }
 
 impl Header {
-    pub(super) fn new(stage: &str, step: u64, seconds: f64, config_sha256: &str, data_sha256: &str) -> Self {
+    pub(super) fn new(
+        stage: &str,
+        step: u64,
+        seconds: f64,
+        config_sha256: &str,
+        data_sha256: &str,
+        pending: Sums,
+    ) -> Self {
         let (stage, sha256) = (stage.to_string(), String::new());
         let (config_sha256, data_sha256) = (config_sha256.to_string(), data_sha256.to_string());
-        Self { format: FORMAT, stage, step, seconds, config_sha256, data_sha256, sha256 }
+        Self { format: FORMAT, stage, step, seconds, config_sha256, data_sha256, pending, sha256 }
     }
 
     /// Refuses to go on with other data than those that the run has learned from.
@@ -53,15 +68,22 @@ impl Header {
         ))
     }
 
+    fn pending_bits(&self) -> String {
+        let bits = |(sum, count): &(f64, u64)| format!("\0{}\0{count}", sum.to_bits());
+        let line = |(name, sums): (&String, &Vec<_>)| format!("\0{name}{}", sums.iter().map(bits).collect::<String>());
+        self.pending.iter().map(line).collect()
+    }
+
     fn checksum(&self, state: &Named) -> Result<String> {
         let fields = format!(
-            "{}\0{}\0{}\0{}\0{}\0{}",
+            "{}\0{}\0{}\0{}\0{}\0{}{}",
             self.format,
             self.stage,
             self.step,
             self.seconds.to_bits(),
             self.config_sha256,
-            self.data_sha256
+            self.data_sha256,
+            self.pending_bits()
         );
         Ok(weights::hex(&Sha256::digest(fields + &weights::hash(state)?)))
     }
@@ -79,6 +101,14 @@ pub(super) fn save(folder: &Path, mut header: Header, state: &Named, keep: u64) 
         let _ = fs::remove_file(old);
     }
     Ok(path)
+}
+
+/// Removes the checkpoints of a stage that begins again.
+pub(super) fn remove_all(folder: &Path, stage: &str) -> Result<()> {
+    for file in list(folder, stage) {
+        fs::remove_file(&file).map_err(crate::Error::io("remove", &file))?;
+    }
+    Ok(())
 }
 
 /// The stage's checkpoint files, newest step first: by the step in the name, since clocks can be set back.
@@ -117,16 +147,16 @@ fn load(path: &Path) -> Result<(Header, Named)> {
 }
 
 /// Copies a checkpoint into the tensors of `state`, if it is whole, of this configuration and of this model.
-fn restore(path: &Path, config_sha256: &str, state: &Named) -> Result<Header> {
+fn restore(path: &Path, known_as: [&str; 2], state: &Named) -> Result<Header> {
     let (header, saved) = load(path)?;
-    if header.config_sha256 != config_sha256 {
+    if !known_as.contains(&header.config_sha256.as_str()) {
         return Err(user!("{} belongs to another configuration", path.display()));
     }
     weights::copy_into(state, &saved, &path.display().to_string())?;
     Ok(header)
 }
 
-/// Copies the newest checkpoint of `stage` that can be used into `state`. The newer ones that cannot are named by `tell` and set aside:
+/// Copies the newest checkpoint of `stage` that can be used into `state`; `known_as` are the hashes that its configuration may have. The newer ones that cannot are named by `tell` and set aside:
 /// they keep their content and lose their name, which the run needs when it comes to that step again.
 ///
 /// # Errors
@@ -134,13 +164,13 @@ fn restore(path: &Path, config_sha256: &str, state: &Named) -> Result<Header> {
 pub(super) fn newest(
     folder: &Path,
     stage: &str,
-    config_sha256: &str,
+    known_as: [&str; 2],
     state: &Named,
     tell: &mut dyn FnMut(String),
 ) -> Result<Option<Header>> {
     let mut passed: Vec<(PathBuf, crate::Error)> = Vec::new();
     for path in list(folder, stage) {
-        match restore(&path, config_sha256, state) {
+        match restore(&path, known_as, state) {
             Ok(header) => {
                 for (path, error) in passed {
                     tell(format!("passed over a checkpoint: {error}"));
@@ -172,13 +202,18 @@ mod tests {
         Named::from([("model.w".to_string(), Tensor::from_slice(&[value, 2.0, 3.0]))])
     }
 
+    fn header(step: u64, seconds: f64, config: &str) -> Header {
+        let pending = Sums::from([("loss".to_string(), vec![(seconds, 3), (0.1, 3)])]);
+        Header::new("train", step, seconds, config, "data", pending)
+    }
+
     fn save_at(folder: &Path, step: u64) -> PathBuf {
-        save(folder, Header::new("train", step, 1.5, "abc", "data"), &state(step as f32), 2).unwrap()
+        save(folder, header(step, 1.5, "abc"), &state(step as f32), 2).unwrap()
     }
 
     fn newest_step(folder: &Path) -> (Option<u64>, Vec<String>) {
         let mut told = Vec::new();
-        let found = newest(folder, "train", "abc", &state(0.0), &mut |t| told.push(t)).unwrap();
+        let found = newest(folder, "train", ["abc", "old"], &state(0.0), &mut |t| told.push(t)).unwrap();
         (found.map(|header| header.step), told)
     }
 
@@ -199,8 +234,9 @@ mod tests {
         let path = dir.path().join("train-000000005.safetensors");
         for i in 1..300 {
             let seconds = f64::from(i) * 0.123_456_789_123_4 + 1e-9;
-            save(dir.path(), Header::new("train", 5, seconds, "abc", "data"), &state(5.0), 2).unwrap();
-            assert_eq!(load(&path).unwrap().0.seconds, seconds);
+            save(dir.path(), header(5, seconds, "abc"), &state(5.0), 2).unwrap();
+            let read = load(&path).unwrap().0;
+            assert_eq!((read.seconds, &read.pending["loss"][0]), (seconds, &(seconds, 3)));
         }
     }
 
@@ -237,7 +273,7 @@ mod tests {
         save_at(dir.path(), 5);
         fs::write(dir.path().join("train-000000010.safetensors"), b"cut").unwrap();
         assert_eq!(newest_step(dir.path()).0, Some(5));
-        save(dir.path(), Header::new("train", 7, 0.0, "abc", "data"), &state(7.0), 1).unwrap();
+        save(dir.path(), header(7, 0.0, "abc"), &state(7.0), 1).unwrap();
         assert_eq!(newest_step(dir.path()), (Some(7), vec![]));
         assert_eq!(list(dir.path(), "train").len(), 1);
         assert_eq!(fs::read(dir.path().join("train-000000010.set-aside")).unwrap(), b"cut");
@@ -247,13 +283,13 @@ mod tests {
     fn what_is_whole_and_does_not_fit_is_named_and_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         save_at(dir.path(), 5);
-        let mut newer = Header::new("train", 7, 0.0, "abc", "data");
+        let mut newer = header(7, 0.0, "abc");
         newer.format = FORMAT + 1;
         let wide = Named::from([("model.w".to_string(), Tensor::from_slice(&[0f32; 4]))]);
         for (step, header, saved, named) in [
             (7, newer, state(1.0), "format 2"),
-            (8, Header::new("train", 8, 0.0, "other", "data"), state(1.0), "another configuration"),
-            (9, Header::new("train", 9, 0.0, "abc", "data"), wide, "model.w is [4] and should be [3]"),
+            (8, header(8, 0.0, "other"), state(1.0), "another configuration"),
+            (9, header(9, 0.0, "abc"), wide, "model.w is [4] and should be [3]"),
         ] {
             let path = save(dir.path(), header, &saved, 9).unwrap();
             let whole = fs::read(&path).unwrap();
@@ -269,7 +305,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(newest_step(dir.path()), (None, vec![]));
         fs::write(dir.path().join("train-000000005.safetensors"), b"").unwrap();
-        assert_eq!(newest(dir.path(), "train", "abc", &state(0.0), &mut |_| {}).unwrap_err().exit_code(), 2);
+        assert_eq!(newest(dir.path(), "train", ["abc", "old"], &state(0.0), &mut |_| {}).unwrap_err().exit_code(), 2);
         assert_eq!(list(dir.path(), "train").len(), 1, "what is refused stays as it is");
     }
 }

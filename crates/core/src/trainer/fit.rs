@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tch::{Device, Kind, Tensor};
 
+use super::checkpoint::Sums;
 use super::plan::Plan;
 use super::run::{Progressed, Run};
 use super::{Eval, Recipe, Scalar, Scalars, Step, checkpoint};
@@ -19,7 +20,7 @@ const PENDING: usize = 1000;
 
 /// Runs the steps of one stage from where it stands to its end; stops early, with a checkpoint, at a signal or the limit.
 ///
-/// Returns where it stands then.
+/// `summed`: what the steps before it have left to be logged. Returns where it stands then.
 pub(super) fn fit<R: Recipe>(
     recipe: &mut R,
     data: &R::Data,
@@ -27,6 +28,7 @@ pub(super) fn fit<R: Recipe>(
     setup: &Setup,
     run: &mut Run,
     from: Progressed,
+    summed: &Sums,
 ) -> Result<Progressed> {
     let cursor = Cursor::of(setup, from.step);
     let steps_per_epoch = cursor.steps_per_epoch(data.len());
@@ -35,7 +37,7 @@ pub(super) fn fit<R: Recipe>(
     let due = |every: Every, done: u64| every.steps(steps_per_epoch).is_some_and(|n| done.is_multiple_of(n));
 
     let mut batches = data.batches(cursor);
-    let mut pending = Pending::default();
+    let mut pending = Pending::of(summed, setup);
     let mut at = from;
     while at.step < total {
         let clock = Instant::now();
@@ -48,7 +50,8 @@ pub(super) fn fit<R: Recipe>(
         let stop = setup.any(run.stop())?;
         let evaluate = due(settings.eval.every, done) && done < total;
         let checkpoint = due(settings.checkpoint.every, done) || done == total || stop;
-        let log = due(Every::Each(settings.log.every), done) || done == total;
+        let log_due = due(Every::Each(settings.log.every), done);
+        let log = log_due || done == total;
         // The only places that wait for the device.
         if log || evaluate || checkpoint || pending.len() >= PENDING {
             pending.read()?;
@@ -56,11 +59,16 @@ pub(super) fn fit<R: Recipe>(
         at.seconds += clock.elapsed().as_secs_f64();
 
         run.progressed(&at, steps_per_epoch);
+        run.show(&at);
         if log || evaluate || checkpoint {
             run.notes(data.notes())?;
         }
         if log {
             run.trained(&step, at.seconds, pending.means(setup)?)?;
+        }
+        // What the end of the stage alone has logged, a longer one would go on summing.
+        if log_due {
+            pending.sums.clear();
         }
         if evaluate {
             let (split, name) =
@@ -69,11 +77,14 @@ pub(super) fn fit<R: Recipe>(
             let found = evaluate_into(Eval::on_the_way(full), recipe, data, split, &step)?;
             run.evaluated(name, &step, &found, false)?;
         }
-        if checkpoint && setup.rank == 0 {
-            finite(&recipe.state(), done)?;
-            run.flush()?;
-            let header = run.header(&at);
-            checkpoint::save(run.checkpoints(), header, &recipe.state(), settings.checkpoint.keep)?;
+        if checkpoint {
+            let sums = pending.of_all(setup)?;
+            if setup.rank == 0 {
+                finite(&recipe.state(), done)?;
+                run.flush()?;
+                let header = run.header(&at, sums);
+                checkpoint::save(&run.checkpoints(), header, &recipe.state(), settings.checkpoint.keep)?;
+            }
         }
         if stop {
             break;
@@ -113,10 +124,35 @@ pub(super) fn evaluate_into<R: Recipe>(
 pub(super) struct Pending {
     steps: Vec<(u64, Scalars)>,
     /// Sums and counts since the last log, by name.
-    sums: BTreeMap<&'static str, (f64, u64)>,
+    sums: BTreeMap<String, (f64, u64)>,
 }
 
 impl Pending {
+    /// What this process had summed when the checkpoint was written; where the processes were of another number, the mean of theirs.
+    fn of(summed: &Sums, setup: &Setup) -> Self {
+        let own = |sums: &Vec<(f64, u64)>| match sums.get(setup.rank as usize) {
+            Some(own) if sums.len() as u64 == setup.world => *own,
+            _ => {
+                let sum: f64 = sums.iter().map(|(sum, _)| sum).sum();
+                (sum / sums.len().max(1) as f64, sums.first().map_or(0, |(_, count)| *count))
+            }
+        };
+        let sums = summed.iter().map(|(name, sums)| (name.clone(), own(sums))).collect();
+        Self { steps: Vec::new(), sums }
+    }
+
+    /// The sums of all processes, which all of them ask for together.
+    fn of_all(&self, setup: &Setup) -> Result<Sums> {
+        let own: Vec<f64> = self.sums.values().flat_map(|(sum, count)| [*sum, *count as f64]).collect();
+        if own.is_empty() {
+            return Ok(Sums::new());
+        }
+        let rows = setup.gather_rows(&Tensor::f_from_slice(&own)?)?;
+        let all: Vec<Vec<f64>> = rows.iter().map(|row| Ok(Vec::try_from(row)?)).collect::<Result<_>>()?;
+        let of = |place: usize| all.iter().map(|row| (row[2 * place], row[2 * place + 1] as u64)).collect();
+        Ok(self.sums.keys().enumerate().map(|(place, name)| (name.clone(), of(place))).collect())
+    }
+
     pub(super) fn push(&mut self, step: u64, mut scalars: Scalars) {
         for (_, scalar) in &mut scalars {
             // A loss that is kept until the next log must not keep its graph.
@@ -165,23 +201,23 @@ impl Pending {
                 )));
             }
             for (name, value) in values {
-                let sum = self.sums.entry(name).or_default();
+                let sum = self.sums.entry(name.to_string()).or_default();
                 *sum = (sum.0 + value, sum.1 + 1);
             }
         }
         Ok(())
     }
 
-    /// The mean of every scalar over the steps since the last call, and over the processes.
-    pub(super) fn means(&mut self, setup: &Setup) -> Result<BTreeMap<&'static str, f64>> {
+    /// The mean of every scalar over the steps that are summed, and over the processes.
+    fn means(&self, setup: &Setup) -> Result<BTreeMap<String, f64>> {
         let means = self.mean_here();
         let values: Vec<f64> = means.values().copied().collect();
         Ok(means.into_keys().zip(setup.means(&values)?).collect())
     }
 
     /// The same over the steps of this process alone.
-    pub(super) fn mean_here(&mut self) -> BTreeMap<&'static str, f64> {
-        std::mem::take(&mut self.sums).into_iter().map(|(n, (sum, count))| (n, sum / count as f64)).collect()
+    pub(super) fn mean_here(&self) -> BTreeMap<String, f64> {
+        self.sums.iter().map(|(name, (sum, count))| (name.clone(), sum / *count as f64)).collect()
     }
 }
 

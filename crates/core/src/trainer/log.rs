@@ -18,7 +18,9 @@ const TEXT: &str = "log.txt";
 /// All logs of one run folder.
 pub(super) struct Log {
     folder: PathBuf,
-    text: File,
+    text: Option<File>,
+    /// Lines that were said before there was a file for them.
+    early: String,
     quiet: bool,
     /// The stage in work and its `metrics.jsonl`, open from its start on, when it is known from which step.
     stage: Option<(String, File)>,
@@ -28,22 +30,24 @@ pub(super) struct Log {
 }
 
 impl Log {
+    /// Logs without a folder: lines wait for it.
+    pub(super) fn new(quiet: bool) -> Self {
+        let (folder, early) = (PathBuf::new(), String::new());
+        Self { folder, text: None, early, quiet, stage: None, tensorboard: None, progress: None }
+    }
+
     /// Opens `log.txt`; the other logs open with the first stage.
-    pub(super) fn open(folder: &Path, quiet: bool) -> Result<Self> {
-        Ok(Self {
-            folder: folder.to_owned(),
-            text: append(folder, TEXT)?,
-            quiet,
-            stage: None,
-            tensorboard: None,
-            progress: None,
-        })
+    pub(super) fn open(&mut self, folder: &Path) -> Result<()> {
+        self.folder = folder.to_owned();
+        self.text = Some(append(folder, TEXT)?);
+        let early = std::mem::take(&mut self.early);
+        self.write_text(&early)
     }
 
     /// Starts the logs of a stage of which `from` steps of `total` are done. A later stage counts its steps from 0 again, so that its events
     /// stand in a folder of its own: TensorBoard would take them for a run that was set back.
-    pub(super) fn begin(&mut self, stage: &str, later: bool, from: u64, total: u64) -> Result<()> {
-        rewind(&self.folder, stage, from, total)?;
+    pub(super) fn begin(&mut self, stage: &str, later: bool, from: u64, total: u64, unfinished: bool) -> Result<()> {
+        rewind(&self.folder, stage, from, total, unfinished)?;
         self.stage = Some((stage.to_string(), append(&self.folder, METRICS)?));
         if let Some(progress) = &mut self.progress {
             progress.finish();
@@ -73,7 +77,17 @@ impl Log {
     pub(super) fn file_line(&mut self, text: &str) -> Result<()> {
         // One write a line: a full disk then cuts as few lines as can be.
         let line = format!("{} {text}\n", jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ"));
-        self.text.write_all(line.as_bytes()).map_err(Error::io("write", &self.folder.join(TEXT)))
+        self.write_text(&line)
+    }
+
+    fn write_text(&mut self, lines: &str) -> Result<()> {
+        match &mut self.text {
+            Some(file) => file.write_all(lines.as_bytes()).map_err(Error::io("write", &self.folder.join(TEXT))),
+            None => {
+                self.early += lines;
+                Ok(())
+            }
+        }
     }
 
     /// A row of numbers at a step, for programs.
@@ -150,14 +164,19 @@ fn of_split(name: &str, split: &str) -> bool {
     name.split('/').any(|part| part == split || part.strip_suffix("-ema") == Some(split))
 }
 
-/// Drops the rows of a stage that a resumed run writes again: those behind `step`, the final test's, and the validation's at the last step.
-fn rewind(folder: &Path, stage: &str, step: u64, total: u64) -> Result<()> {
+/// Drops the rows of a stage that a resumed run writes again: those behind `step`, the final test's, the validation's at the last step, and where
+/// the means at `step` are `unfinished`, theirs.
+fn rewind(folder: &Path, stage: &str, step: u64, total: u64, unfinished: bool) -> Result<()> {
     let rows = read_metrics(folder)?.into_iter();
+    let of_training = |row: &Map<String, Value>| row.keys().any(|name| name.split('/').any(|part| part == "train"));
     let stays = |row: &Map<String, Value>| {
         let at = row.get("step").and_then(Value::as_u64);
         let of = |split: &str| row.keys().any(|name| of_split(name, split));
         row.get("stage").and_then(Value::as_str) != Some(stage)
-            || at.is_some_and(|at| at <= step) && !of("test") && !(at == Some(total) && of("val"))
+            || at.is_some_and(|at| at <= step)
+                && !of("test")
+                && !(at == Some(total) && of("val"))
+                && !(unfinished && at == Some(step) && of_training(row))
     };
     let kept: String = rows.filter(stays).map(|row| format!("{}\n", Value::Object(row))).collect();
     crate::files::write_atomic(&folder.join(METRICS), &[kept.as_bytes()])
@@ -185,7 +204,7 @@ mod tests {
         ];
         let left = |step: u64| {
             fs::write(dir.path().join(METRICS), rows.concat()).unwrap();
-            rewind(dir.path(), "train", step, 10).unwrap();
+            rewind(dir.path(), "train", step, 10, false).unwrap();
             fs::read_to_string(dir.path().join(METRICS)).unwrap()
         };
         let of = |kept: &[usize]| kept.iter().map(|at| rows[*at].clone()).collect::<String>();

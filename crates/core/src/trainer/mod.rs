@@ -1,11 +1,14 @@
 //! The loop that no paper describes: iteration, logging, evaluation, checkpoints, resume. The paper owns the gradient step.
 
 mod checkpoint;
+mod environment;
 mod eval;
 mod fit;
+mod folders;
 mod log;
 mod plan;
 mod progress;
+mod result;
 pub mod run;
 mod signals;
 mod stage;

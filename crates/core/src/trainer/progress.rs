@@ -7,6 +7,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Plain lines come no more often than this.
 const PAUSE: Duration = Duration::from_secs(10);
+/// The bar is drawn anew so often, however long a step takes.
+const TICK: Duration = Duration::from_millis(250);
 
 /// Shows the progress of one stage on standard error.
 pub(crate) struct Progress {
@@ -43,6 +45,13 @@ impl Progress {
         Progress { first_step, total, started: Instant::now(), display }
     }
 
+    /// `step` steps are done: the bar moves with each, its words with each log.
+    pub(crate) fn at(&mut self, step: u64) {
+        if let Display::Bar(bar) = &self.display {
+            bar.set_position(step);
+        }
+    }
+
     /// `step` steps and `epoch` epochs are done; `loss` is left out until it is known.
     pub(crate) fn update(&mut self, step: u64, epoch: f64, loss: Option<f64>, images_per_second: f64) {
         let now = Instant::now();
@@ -67,11 +76,16 @@ impl Progress {
         }
     }
 
-    /// The last state stays on the screen. Also right for a run that stops early.
+    /// The last state stays on the screen, in a line of its own. Also right for a run that stops early.
     pub(crate) fn finish(&mut self) {
         match &mut self.display {
             Display::Quiet => {}
-            Display::Bar(bar) => bar.abandon(),
+            Display::Bar(bar) if bar.is_finished() => {}
+            Display::Bar(bar) => {
+                bar.abandon();
+                // The bar leaves the cursor at its end.
+                let _ = writeln!(stderr());
+            }
             Display::Lines(lines) => lines.finish(),
         }
     }
@@ -103,8 +117,11 @@ impl Lines {
 fn bar(first_step: u64, total: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_position(first_step);
     // The template is fixed, so it is either always sound or never; the plain style is as good a bar.
-    let style = ProgressStyle::with_template("{wide_bar:.blue/dim} {pos}/{len}  {msg}");
-    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    let style = ProgressStyle::with_template("{spinner} {wide_bar:.blue/dim} {pos}/{len}  {msg}");
+    let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.tick();
+    bar.enable_steady_tick(TICK);
+    bar
 }
 
 /// `epoch 0.43  loss 0.211  8123 images/s  ETA 1m 12s`

@@ -1,106 +1,29 @@
 //! The run folder: one process group owns it, everything about the run is in it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
+use super::checkpoint::Sums;
+use super::folders::{self, fill_latest, point_latest};
 use super::log::Log;
 use super::tensorboard::HparamValue;
-use super::{Eval, Signals, Step, checkpoint};
+use super::{Eval, Signals, Step, checkpoint, environment};
 use crate::config::{Claim, Resolved};
-use crate::files::{cannot_create, create_folder, remove_partial, write_atomic};
+use crate::files::{create_folder, remove_partial, write_atomic};
 use crate::weights::Named;
 use crate::{Error, Result, user, weights};
+
+pub use super::folders::real_folder;
+pub(crate) use super::folders::{all, check_free, holds_run, newest_unfinished};
+pub use super::result::{Init, RunResult, StageResult, Status, read_result};
 
 /// The stage that a metric is of: the one whose name stands in front, else the first.
 fn stage_of(metric: &str, stages: &[String]) -> String {
     let named = metric.split('/').next().filter(|front| stages.iter().any(|stage| stage == front));
     named.or(stages.first().map(String::as_str)).unwrap_or_default().to_string()
-}
-
-/// How a run stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum Status {
-    Running,
-    Done,
-    Interrupted,
-    Failed,
-    Diverged,
-}
-
-/// `result.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub struct RunResult {
-    pub paper: String,
-    /// Stem of the config's file name.
-    pub config: String,
-    pub table: Option<String>,
-    pub row: Option<String>,
-    pub seed: u64,
-    pub status: Status,
-    /// `test/accuracy` → value. Accuracy and error are fractions.
-    pub metrics: BTreeMap<String, f64>,
-    pub paper_metric: Option<String>,
-    pub paper_value: Option<f64>,
-    pub steps: u64,
-    pub epochs: f64,
-    /// Training time over all sittings, without evaluation.
-    pub seconds: f64,
-    pub examples_per_second: f64,
-    pub effective_batch: u64,
-    /// `base` as configured, `scaled` after `optim.lr_scaling`.
-    pub lr: BTreeMap<String, f64>,
-    pub device: String,
-    pub world_size: u64,
-    pub commit: String,
-    pub config_sha256: String,
-    pub weights_sha256: Option<String>,
-    pub data_sha256: Option<String>,
-    /// Numbers that training changes.
-    pub parameters: u64,
-    /// What the reader must know beside the numbers.
-    pub notes: Vec<String>,
-    /// The weights that the run began with, where it was given some.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub init: Option<Init>,
-    /// Each stage by its name; what stands above is that of the first.
-    #[serde(default)]
-    pub stages: BTreeMap<String, StageResult>,
-}
-
-/// What one stage came to; the fields as in [`RunResult`].
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub struct StageResult {
-    /// Whether it is trained, tested and written: a run that goes on passes over it.
-    pub done: bool,
-    pub steps: u64,
-    pub epochs: f64,
-    pub seconds: f64,
-    pub examples_per_second: f64,
-    pub effective_batch: u64,
-    pub lr: BTreeMap<String, f64>,
-    pub data_sha256: Option<String>,
-    pub weights_sha256: Option<String>,
-    /// Hash of what `freeze` names, the same before and after.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub frozen_sha256: Option<String>,
-}
-
-/// Weights that were given to a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Init {
-    /// The file or the run folder, as it was named.
-    pub path: PathBuf,
-    /// Hash of the weights.
-    pub sha256: String,
 }
 
 /// Where a stage stands in its run.
@@ -114,6 +37,8 @@ pub(super) struct Progressed {
 
 /// What a run is started with.
 pub(crate) struct Start<'a> {
+    /// Where it goes on or begins; `None`: in a new folder below `runs`.
+    pub(crate) folder: Option<PathBuf>,
     pub(crate) paper: &'static str,
     pub(crate) config: String,
     pub(crate) file: &'a Path,
@@ -130,12 +55,25 @@ pub(crate) struct Start<'a> {
     pub(crate) stages: Vec<String>,
     /// The weights that this sitting was given.
     pub(crate) init: Option<Init>,
+    /// What a changed length undoes.
+    pub(crate) undone: Undone,
 }
 
-/// A run folder in use.
+/// Stages that a changed length of a run undoes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Undone {
+    /// Those of another length: they go on from their last checkpoint.
+    pub(crate) longer: Vec<String>,
+    /// Those that began with the weights of one that is undone: they begin again.
+    pub(crate) again: Vec<String>,
+}
+
+/// A run, which takes possession of its folder when it is certain that it can be done.
 pub struct Run {
-    /// The folder.
+    /// The folder; empty while there is none.
     pub folder: PathBuf,
+    /// Whether the folder is to be a new one below `runs`, which `latest` then stands for.
+    new: bool,
     pub(super) result: RunResult,
     log: Log,
     yaml: String,
@@ -144,8 +82,8 @@ pub struct Run {
     signals: Signals,
     begun: Instant,
     limit: Option<std::time::Duration>,
-    /// Where checkpoints are: in the folder, but of rank 0 for all processes.
-    checkpoints: PathBuf,
+    /// The folder of rank 0, where this process has another rank.
+    of_rank_0: Option<PathBuf>,
     continued: bool,
     /// The paper's stages, in their order.
     stages: Vec<String>,
@@ -153,147 +91,37 @@ pub struct Run {
     stage: String,
     /// Whether the books are this sitting's.
     begun_books: bool,
-    lock: File,
+    /// The configuration without its lengths, by which checkpoints know it.
+    course: String,
+    /// Stages that begin again, and those that go on to another length.
+    undone: Undone,
+    /// From when it has the folder on.
+    lock: Option<File>,
 }
 
 /// Bytes that the lock file takes up until the run ends: on a full disk there is then room to write how it did.
 const RESERVE: usize = 16 << 10;
 
-/// `runs/<paper>/<config>`.
-fn home(paper: &str, config: &str) -> PathBuf {
-    Path::new("runs").join(paper).join(config)
-}
-
-/// A new folder `runs/<paper>/<config>/<UTC time>-<config hash>`.
-pub(crate) fn fresh_folder(paper: &str, config: &str, hash: &str) -> Result<PathBuf> {
-    let home = home(paper, config);
-    create_folder(&home)?;
-    let stamp = format!("{}-{}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), &hash[..8]);
-    for attempt in 1..1000 {
-        let name = if attempt == 1 { stamp.clone() } else { format!("{stamp}-{attempt}") };
-        // `create_dir` and not `create_dir_all`: of two processes in one second, one gets the name.
-        match fs::create_dir(home.join(&name)) {
-            Ok(()) => {
-                link_latest(&home, &name);
-                return Ok(home.join(name));
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(cannot_create(&home.join(name), e)),
-        }
-    }
-    Err(user!("{} is full of runs of this second", home.display()))
-}
-
-/// Points `latest` at the run; a link that cannot be made (some shared folders have none) is no reason to stop.
-fn link_latest(home: &Path, name: &str) {
-    let temporary = home.join(format!(".latest-{}", std::process::id()));
-    if std::os::unix::fs::symlink(name, &temporary).is_ok() && fs::rename(&temporary, home.join("latest")).is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-}
-
-/// The run folders of a paper with their results, oldest first.
-pub(crate) fn all(paper: &str) -> Vec<(PathBuf, RunResult)> {
-    let folders = |path: PathBuf| {
-        fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir() && !p.is_symlink())
-    };
-    // A sweep's runs lie one folder deeper than the others.
-    let (runs, sweeps): (Vec<_>, Vec<_>) =
-        folders(Path::new("runs").join(paper)).flat_map(folders).partition(|f| f.join("result.json").exists());
-    let mut runs: Vec<_> = runs
-        .into_iter()
-        .chain(sweeps.into_iter().flat_map(folders))
-        .filter_map(|folder| Some((folder.clone(), read_result(&folder).ok()?)))
-        .collect();
-    runs.sort_by_key(|(folder, _)| folder.file_name().map(|n| n.to_owned()));
-    runs
-}
-
-/// The newest run of this configuration that is not done.
-pub(crate) fn newest_unfinished(paper: &str, config_sha256: &str) -> Option<PathBuf> {
-    let unfinished = |(_, r): &(PathBuf, RunResult)| r.status != Status::Done && r.config_sha256 == config_sha256;
-    all(paper).into_iter().rfind(unfinished).map(|(folder, _)| folder)
-}
-
-/// Reads a run's `result.json`.
-pub fn read_result(folder: &Path) -> Result<RunResult> {
-    let path = folder.join("result.json");
-    let text = fs::read_to_string(&path)
-        .map_err(|e| user!("{} is not a run folder: cannot read result.json: {e}", folder.display()))?;
-    serde_json::from_str(&text).map_err(|e| user!("{} is damaged or of another version: {e}", path.display()))
-}
-
-/// A command's output; empty if it fails, for a run must not depend on git.
-fn said(command: &str, arguments: &[&str]) -> String {
-    let output = std::process::Command::new(command).args(arguments).stderr(std::process::Stdio::null()).output();
-    output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_string()).unwrap_or_default()
-}
-
-/// The commit of the checkout that holds the config file, `+changes` if it is not clean, `unknown` outside a checkout. Changes in
-/// `results` act on no run, and come with every run that is taken in there.
-fn commit(config: &Path) -> String {
-    let folder = config.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_string_lossy();
-    let changes = ["-C", &folder, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results"];
-    match said("git", &["-C", &folder, "rev-parse", "HEAD"]) {
-        hash if hash.is_empty() => "unknown".into(),
-        hash if said("git", &changes).is_empty() => hash,
-        hash => format!("{hash}+changes"),
-    }
-}
-
-fn cpu() -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    info.lines()
-        .find_map(|l| l.strip_prefix("model name")?.split_once(':'))
-        .map_or("unknown".into(), |(_, name)| name.trim().into())
-}
-
 impl Run {
-    /// Takes possession of `folder`, which may hold an unfinished run of the same configuration.
+    /// A run of which no file is written yet. If its folder holds it already, it takes possession of that.
     ///
     /// # Errors
-    /// Another process has it; the disk refuses.
-    pub(crate) fn open(folder: PathBuf, start: Start, signals: Signals) -> Result<Self> {
-        create_folder(&folder)?;
-        let lock_path = folder.join("run.lock");
-        let open = OpenOptions::new().write(true).create(true).truncate(false).open(&lock_path);
-        let mut lock = open.map_err(|e| match e.kind() {
-            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
-                user!("cannot write in {}: {e}; choose another folder with --out", folder.display())
-            }
-            _ => Error::io("write", &lock_path)(e),
-        })?;
-        lock.try_lock().map_err(|e| match e {
-            TryLockError::WouldBlock => user!(
-                "another process is using {}; wait for it, or give this run a folder of its own with --out",
-                folder.display()
-            ),
-            TryLockError::Error(e) => Error::io("lock", &lock_path)(e),
-        })?;
-        for left in [".", "checkpoints", "figures"] {
-            remove_partial(&folder.join(left));
-        }
-        lock.write_all(&[b' '; RESERVE]).map_err(Error::io("write", &lock_path))?;
+    /// Another process has the folder; the disk refuses; the run began with other weights.
+    pub(crate) fn new(start: Start, signals: Signals) -> Result<Self> {
+        let folder = start.folder.clone().unwrap_or_default();
+        // Before anything is read in it, which its owner may be changing.
+        let lock = if folders::holds_run(&folder) { Some(folders::lock(&folder)?) } else { None };
         let folder_of_books = start.of_rank_0.as_deref().unwrap_or(&folder);
-        let continued = folder.join("result.json").exists();
-        create_folder(&folder.join("checkpoints"))?;
-        create_folder(&folder.join("figures"))?;
-        let commit = commit(start.file);
-        let env = serde_json::json!({
-            "commit": commit,
-            "version": env!("CARGO_PKG_VERSION"),
-            "libtorch": torch_ext::LIBTORCH_VERSION,
-            "cuda": if start.device.starts_with("cuda") { tch::utils::version_cudart() } else { 0 },
-            "device": start.device,
-            "cpu": cpu(),
-            "cores": std::thread::available_parallelism().map_or(0, |n| n.get()),
-            "threads": tch::get_num_threads(),
-            "command": std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>(),
-        });
+        let continued = folder_of_books.join("result.json").exists();
+        let commit = environment::commit(start.file);
+        let env = environment::told(&commit, &start.device);
         // What came up in an earlier sitting holds for the whole run, and so do the stages that are done.
         let before = read_result(folder_of_books).ok();
         // One whose weights are gone is to be ended again, from its last checkpoint.
         let kept = |stage: &String| {
+            if start.undone.longer.contains(stage) || start.undone.again.contains(stage) {
+                return false;
+            }
             let later = start.stages.first().filter(|first| *first != stage).map(|_| stage.as_str());
             folder_of_books.join(weights::file_name(later, false)).is_file()
         };
@@ -341,17 +169,16 @@ impl Run {
             init,
             stages: done,
         };
-        let log = Log::open(&folder, start.quiet)?;
         let fields = start.resolved.leaves().into_iter().map(|(key, value)| (key, hyper_parameter(&value))).collect();
-        let checkpoints = folder_of_books.join("checkpoints");
         let mut run = Self {
             folder,
-            checkpoints,
+            of_rank_0: start.of_rank_0,
             continued,
+            new: start.folder.is_none(),
             stages: start.stages,
             stage: String::new(),
             result,
-            log,
+            log: Log::new(start.quiet),
             yaml: start.resolved.yaml(),
             env: format!("{env:#}\n"),
             fields,
@@ -359,12 +186,63 @@ impl Run {
             begun: Instant::now(),
             limit: start.limit,
             begun_books: false,
+            course: start.resolved.course(),
+            undone: start.undone,
             lock,
         };
-        if !continued {
-            run.write_books()?;
+        if run.lock.is_some() {
+            run.open()?;
         }
         Ok(run)
+    }
+
+    /// Takes possession of the folder, unless that was done before. Whatever can refuse the command has had its say by then.
+    ///
+    /// # Errors
+    /// Another process has it; the disk refuses.
+    pub(super) fn take(&mut self) -> Result<()> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        if self.new {
+            let RunResult { paper, config, config_sha256, .. } = &self.result;
+            self.folder = folders::fresh_folder(paper, config, config_sha256)?;
+        } else {
+            create_folder(&self.folder)?;
+        }
+        let lock = folders::lock(&self.folder)?;
+        if self.folder.join("result.json").exists() {
+            let folder = self.folder.display();
+            return Err(user!(
+                "another process has begun a run in {folder} meanwhile; go on with it by --resume {folder}"
+            ));
+        }
+        self.lock = Some(lock);
+        self.open()
+    }
+
+    /// Readies the folder for this sitting.
+    fn open(&mut self) -> Result<()> {
+        for left in [".", "checkpoints", "figures"] {
+            remove_partial(&self.folder.join(left));
+        }
+        if let Some(lock) = &mut self.lock {
+            lock.write_all(&[b' '; RESERVE]).map_err(Error::io("write", &self.folder.join(folders::LOCK)))?;
+        }
+        create_folder(&self.folder.join("checkpoints"))?;
+        create_folder(&self.folder.join("figures"))?;
+        self.log.open(&self.folder)?;
+        self.line(&format!("run folder {}", self.folder.display()))
+    }
+
+    /// Whether the folder holds the books of this run, so that a later command can go on with it.
+    pub(crate) fn has_books(&self) -> bool {
+        self.begun_books || self.continued
+    }
+
+    /// The result as it stands.
+    pub(crate) fn result(&self) -> &RunResult {
+        &self.result
     }
 
     /// A line for people.
@@ -383,8 +261,13 @@ impl Run {
         Ok(())
     }
 
-    pub(super) fn checkpoints(&self) -> &Path {
-        &self.checkpoints
+    /// The folder that holds the run for all processes: that of rank 0.
+    fn shared(&self) -> &Path {
+        self.of_rank_0.as_deref().unwrap_or(&self.folder)
+    }
+
+    pub(super) fn checkpoints(&self) -> PathBuf {
+        self.shared().join("checkpoints")
     }
 
     /// Whether the run should save and leave: a signal came, or `limit` is over.
@@ -428,10 +311,15 @@ impl Run {
         self.stages.first().is_some_and(|first| *first != self.stage)
     }
 
-    /// The header of a checkpoint of the stage in work.
-    pub(super) fn header(&mut self, at: &Progressed) -> checkpoint::Header {
+    /// The header of a checkpoint of the stage in work, with what is still to be logged.
+    pub(super) fn header(&mut self, at: &Progressed, pending: Sums) -> checkpoint::Header {
         let data = self.stage().data_sha256.clone().unwrap_or_default();
-        checkpoint::Header::new(&self.stage, at.step, at.seconds, &self.result.config_sha256, &data)
+        checkpoint::Header::new(&self.stage, at.step, at.seconds, &self.course, &data, pending)
+    }
+
+    /// The hashes by which checkpoints of this run know their configuration: without its lengths, and as builds before had it.
+    pub(super) fn known_as(&self) -> [&str; 2] {
+        [&self.course, &self.result.config_sha256]
     }
 
     /// Writes the weights of the stage in work, and their averages if there are any.
@@ -441,13 +329,14 @@ impl Run {
         if !averages.is_empty() {
             weights::write(&self.folder.join(weights::file_name(stage, true)), averages, card)?;
         }
+        fill_latest(&self.folder, &self.stages);
         self.stage().weights_sha256 = Some(weights::hash(model)?);
         Ok(())
     }
 
     /// What the weights files of a finished stage hand over to a later one.
     pub(crate) fn hand_over(&self, stage: &str) -> Result<Named> {
-        let folder = self.checkpoints.parent().unwrap_or(&self.folder);
+        let folder = self.shared();
         let later = self.stages.first().is_some_and(|first| first != stage);
         let given = weights::hand_over(folder, later.then_some(stage))?;
         let known = self.finished(stage).and_then(|record| record.weights_sha256.clone());
@@ -467,8 +356,15 @@ impl Run {
     }
 
     /// Whether the folder held this run before.
-    pub(super) fn is_continued(&self) -> bool {
+    pub(crate) fn is_continued(&self) -> bool {
         self.continued
+    }
+
+    /// Moves the bar.
+    pub(super) fn show(&mut self, at: &Progressed) {
+        if let Some(progress) = &mut self.log.progress {
+            progress.at(at.step);
+        }
     }
 
     /// Hands logs and the present result to the disk.
@@ -477,23 +373,25 @@ impl Run {
         self.write_result()
     }
 
-    /// Starts the logs of a stage of which `from` steps of `total` are done.
-    pub(super) fn begin_stage(&mut self, stage: &str, from: u64, total: u64) -> Result<()> {
-        self.log.begin(stage, self.is_later(), from, total)?;
+    /// Starts the logs of a stage of which `from` steps of `total` are done. `unfinished`: the means of the last of them are still being
+    /// summed, so that a row of them, which the end of a shorter run wrote, is taken back.
+    pub(super) fn begin_stage(&mut self, stage: &str, from: u64, total: u64, unfinished: bool) -> Result<()> {
+        self.log.begin(stage, self.is_later(), from, total, unfinished)?;
+        fill_latest(&self.folder, &self.stages);
         let claimed = self.result.paper_metric.clone().into_iter();
         let metrics: Vec<_> = claimed.chain(["test/accuracy".to_string(), "test/error".to_string()]).collect();
         self.log.describe(&self.yaml, &self.fields, &metrics)
     }
 
     /// The means of a step's scalars since the last call.
-    pub(super) fn trained(&mut self, step: &Step, seconds: f64, means: BTreeMap<&'static str, f64>) -> Result<()> {
+    pub(super) fn trained(&mut self, step: &Step, seconds: f64, means: BTreeMap<String, f64>) -> Result<()> {
         let done = step.index + 1;
         let epoch = done as f64 / step.steps_per_epoch as f64;
         let speed = done as f64 * self.stage().effective_batch as f64 / seconds.max(1e-9);
         if let Some(progress) = &mut self.log.progress {
             progress.update(done, epoch, means.get("loss").copied(), speed);
         }
-        let named = means.into_iter().chain([("examples_per_second", speed)]);
+        let named = means.into_iter().chain([("examples_per_second".to_string(), speed)]);
         let values = named.map(|(name, value)| (self.prefixed(&format!("train/{name}")), value)).collect();
         self.log.numbers(done, epoch, &values)
     }
@@ -525,11 +423,39 @@ impl Run {
     /// Writes what the run is: configuration, environment, result so far. Those of a run that is continued stay until it is certain that it
     /// can go on, so that a refusal changes nothing.
     pub(super) fn write_books(&mut self) -> Result<()> {
-        write_atomic(&self.folder.join("config.yaml"), &[self.yaml.as_bytes()])?;
+        let config = self.folder.join("config.yaml");
+        if !self.begun_books {
+            self.forget_undone()?;
+        }
+        // Of a run that goes on first the hash and then what it is of: cut between them, the command that changed the length does so again.
+        if self.continued {
+            self.write_result()?;
+        }
+        write_atomic(&config, &[self.yaml.as_bytes()])?;
         write_atomic(&self.folder.join("env.json"), &[self.env.as_bytes()])?;
-        self.write_result()?;
+        if !self.continued {
+            self.write_result()?;
+        }
+        if self.new && !self.begun_books {
+            point_latest(&self.folder, &self.stages);
+        }
         self.begun_books = true;
         Ok(())
+    }
+
+    /// Removes what another length has made void: weights of the end that is none any more, and checkpoints that began with them.
+    fn forget_undone(&self) -> Result<()> {
+        let Undone { longer, again } = &self.undone;
+        for stage in longer.iter().chain(again) {
+            let later = self.stages.first().filter(|first| *first != stage).map(|_| stage.as_str());
+            for averages in [false, true] {
+                let file = self.folder.join(weights::file_name(later, averages));
+                if file.exists() {
+                    fs::remove_file(&file).map_err(Error::io("remove", &file))?;
+                }
+            }
+        }
+        again.iter().try_for_each(|stage| checkpoint::remove_all(&self.folder.join("checkpoints"), stage))
     }
 
     /// Writes `result.json` as it stands.
@@ -548,18 +474,26 @@ impl Run {
         write_atomic(&self.folder.join("result.json"), &[text.as_bytes(), b"\n"])
     }
 
+    /// Lets go of the room that was kept for the words of the end.
+    fn give_room(&self) {
+        if let Some(lock) = &self.lock {
+            let _ = lock.set_len(0);
+        }
+    }
+
     /// Ends a run that is done. Its result is the last thing that is written.
     pub(crate) fn done(&mut self) -> Result<RunResult> {
         self.log.end(true)?;
-        let _ = self.lock.set_len(0);
+        self.give_room();
         self.result.status = Status::Done;
         self.write_result()?;
+        fill_latest(&self.folder, &self.stages);
         Ok(self.result.clone())
     }
 
     /// Ends a run that is not done, on a disk that may be full.
     pub(crate) fn cut_short(&mut self, status: Status, line: &str) -> Result<()> {
-        let _ = self.lock.set_len(0);
+        self.give_room();
         self.result.status = status;
         let written = if self.begun_books { self.write_result() } else { Ok(()) };
         // What the logs cannot take is on the terminal.
@@ -575,35 +509,5 @@ fn hyper_parameter(value: &serde_json::Value) -> HparamValue {
         serde_json::Value::Number(n) => HparamValue::Number(n.as_f64().unwrap_or(f64::NAN)),
         serde_json::Value::String(s) => HparamValue::Text(s.clone()),
         other => HparamValue::Text(other.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_commit_tells_of_changes_but_not_of_those_in_the_results() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = dir.path().join("experiments/toy/one.yaml");
-        let results = dir.path().join("results/toy.md");
-        for file in [&config, &results] {
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(file, "before\n").unwrap();
-        }
-        assert_eq!(commit(&config), "unknown");
-        let folder = dir.path().to_string_lossy();
-        let git = |words: &[&str]| {
-            said("git", &[&["-C", &folder, "-c", "user.name=a", "-c", "user.email=a@b.c"], words].concat())
-        };
-        git(&["init", "--quiet"]);
-        git(&["add", "."]);
-        git(&["commit", "--quiet", "--message", "a"]);
-        let head = git(&["rev-parse", "HEAD"]);
-        assert_eq!((commit(&config), head.len()), (head.clone(), 40));
-        fs::write(&results, "after\n").unwrap();
-        assert_eq!(commit(&config), head);
-        fs::write(&config, "after\n").unwrap();
-        assert_eq!(commit(&config), format!("{head}+changes"));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::checkpoint::Sums;
 use super::fit::{Pending, evaluate_into, fit};
 use super::plan::Plan;
 use super::run::{Progressed, Run, StageResult};
@@ -31,14 +32,15 @@ pub struct Bench {
     pub examples_per_second: f64,
     pub peak_memory_bytes: u64,
     /// Means over all steps.
-    pub scalars: BTreeMap<&'static str, f64>,
+    pub scalars: BTreeMap<String, f64>,
 }
 
 /// What [`Stage::measure`] finds: seconds of each step, and the means of the scalars.
-pub(crate) type Measured = (Vec<f64>, BTreeMap<&'static str, f64>);
+pub(crate) type Measured = (Vec<f64>, BTreeMap<String, f64>);
 
 type Train<C> = fn(&C, &Setup, &Plan, Option<&Named>, &mut Run) -> Result<Named>;
 type Evaluate<C> = fn(&C, &Setup, &Plan, &Named) -> Result<(BTreeMap<String, f64>, String)>;
+type Check<C> = fn(&C, &Setup, &Plan, Option<&Named>) -> Result<()>;
 type Measure<C> = fn(&C, &Setup, &Plan, u64) -> Result<Measured>;
 
 /// One stage of a paper's program.
@@ -47,7 +49,10 @@ pub struct Stage<C> {
     pub name: String,
     /// The stage whose weights it is given. `None`: the one before it.
     pub(crate) after: Option<&'static str>,
+    /// Why a run of such a configuration cannot be made longer, beside its schedule.
+    pub(crate) whole: fn(&C) -> Option<&'static str>,
     pub(crate) plan: fn(&C, &Settings) -> Plan,
+    pub(crate) check: Check<C>,
     pub(crate) train: Train<C>,
     pub(crate) evaluate: Evaluate<C>,
     pub(crate) measure: Measure<C>,
@@ -56,13 +61,27 @@ pub struct Stage<C> {
 impl<C> Stage<C> {
     /// The stage that `R` describes; `plan` takes its length and batch from the configuration.
     pub fn of<R: Recipe<Config = C>>(name: impl Into<String>, plan: fn(&C, &Settings) -> Plan) -> Self {
-        let (train, evaluate, measure) = (train::<R>, evaluate::<R>, measure::<R>);
-        Self { name: name.into(), after: None, plan, train, evaluate, measure }
+        Self {
+            name: name.into(),
+            after: None,
+            whole: |_| None,
+            plan,
+            check: |config, setup, plan, init| prepare::<R>(config, setup, plan, init).map(drop),
+            train: train::<R>,
+            evaluate: evaluate::<R>,
+            measure: measure::<R>,
+        }
     }
 
     /// The same, given the weights of an earlier stage than the one before it: fine-tuning starts from pre-training, not from the probe.
     pub fn after(self, stage: &'static str) -> Self {
         Self { after: Some(stage), ..self }
+    }
+
+    /// The same, where a step depends on the length of the stage by more than its `schedule`: `why` says so of a configuration, in words that
+    /// follow "cannot be made longer: ". Such a run keeps its length.
+    pub fn whole(self, why: fn(&C) -> Option<&'static str>) -> Self {
+        Self { whole: why, ..self }
     }
 }
 
@@ -98,11 +117,16 @@ fn train<R: Recipe>(
     setup.agree("configuration", &run.result.config_sha256)?;
     setup.agree("data", &data_sha256)?;
     setup.share(&state)?;
+    run.take()?;
     run.result.world_size = setup.world;
-    let (lr, data_sha256) = (plan.rates(), Some(data_sha256));
     run.enter(
         &setup.stage,
-        StageResult { effective_batch: plan.batch_size, lr, data_sha256, ..StageResult::default() },
+        StageResult {
+            effective_batch: plan.batch_size,
+            lr: plan.rates(),
+            data_sha256: Some(data_sha256.clone()),
+            ..StageResult::default()
+        },
     );
     run.line(&format!(
         "{}: {} examples, {total} steps of {} ({steps_per_epoch} an epoch), lr {} (base {}), {} parameters, {}",
@@ -117,18 +141,24 @@ fn train<R: Recipe>(
     run.notes(setup.take_notes())?;
 
     let mut told = Vec::new();
-    let fresh = run.header(&Progressed::default());
-    let found = checkpoint::newest(run.checkpoints(), &setup.stage, &fresh.config_sha256, &state, &mut |text| {
-        told.push(text);
-    });
+    let found =
+        checkpoint::newest(&run.checkpoints(), &setup.stage, run.known_as(), &state, &mut |text| told.push(text))?;
     for text in told {
         run.line(&text)?;
     }
-    let from = match found? {
+    let (from, summed) = match found {
         Some(header) => {
-            header.check_data(&fresh.data_sha256)?;
+            header.check_data(&data_sha256)?;
+            if header.step > total {
+                return Err(user!(
+                    "{} has done {} steps already, more than the {total} that length asks for; give it {} steps or more",
+                    setup.stage,
+                    header.step,
+                    header.step
+                ));
+            }
             run.line(&format!("goes on from step {} of {total}", header.step))?;
-            Progressed { step: header.step, seconds: header.seconds }
+            (Progressed { step: header.step, seconds: header.seconds }, header.pending)
         }
         None => {
             if run.is_continued() {
@@ -136,13 +166,15 @@ fn train<R: Recipe>(
             }
             if init.is_some() && setup.rank == 0 {
                 // `--resume` need not find again the weights that the stage began with.
-                checkpoint::save(run.checkpoints(), fresh, &state, setup.settings.checkpoint.keep)?;
+                let header = run.header(&Progressed::default(), Sums::new());
+                checkpoint::save(&run.checkpoints(), header, &state, setup.settings.checkpoint.keep)?;
             }
-            Progressed::default()
+            (Progressed::default(), Sums::new())
         }
     };
+    run.progressed(&from, steps_per_epoch);
     run.write_books()?;
-    run.begin_stage(&setup.stage, from.step, total)?;
+    run.begin_stage(&setup.stage, from.step, total, from.step < total && !summed.is_empty())?;
     let frozen = |state: &Named| {
         let freeze = setup.settings.freeze.as_deref().unwrap_or_default();
         if freeze.is_empty() {
@@ -152,7 +184,7 @@ fn train<R: Recipe>(
         }
     };
     let before = frozen(&state)?;
-    let at = fit(&mut recipe, &data, plan, setup, run, from)?;
+    let at = fit(&mut recipe, &data, plan, setup, run, from, &summed)?;
     if frozen(&state)? != before {
         return Err(Error::Failed("internal error: what freeze names has changed in training".into()));
     }

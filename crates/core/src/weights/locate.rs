@@ -76,8 +76,12 @@ pub fn locate(path: &Path) -> Result<PathBuf> {
         return locate(&path.join("snapshots").join(revision.trim()));
     }
     let entries = fs::read_dir(path).map_err(|e| user!("cannot read {}: {e}", path.display()))?;
-    let mut there: Vec<String> =
-        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    // A link to nothing is not there.
+    let mut there: Vec<String> = entries
+        .flatten()
+        .filter(|entry| entry.path().exists())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
     there.retain(|name| !name.starts_with('.'));
     there.sort();
     let ending = |ends: &[&str]| -> Vec<&str> {
