@@ -46,13 +46,16 @@ pub(super) fn sweep<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Resu
             parent.display()
         ));
     }
+    let init =
+        args.init.as_deref().map(|init| given(init, first(&(app.stages)(&base.paper), args.only()).1)).transpose()?;
+    let begins = init.as_ref().map_or("", |(_, init)| &init.sha256);
     let mut combinations = Vec::new();
     for overrides in config::sweep(&args.sweep)? {
         let experiment = load(app, &base.file, &[args.common.overrides(), overrides.clone()].concat())?;
-        let folder = parent.join(folder_name(&overrides, &experiment.resolved.hash()));
+        let folder = parent.join(folder_name(&overrides, &experiment.resolved.hash(), begins));
         combinations.push(Combination { overrides, experiment, folder });
     }
-    check_all(app, args, &combinations)?;
+    check_all(app, args, &combinations, init.as_ref().map(|(weights, _)| weights))?;
 
     let program = std::env::current_exe().map_err(|e| Error::Failed(format!("cannot find this program: {e}")))?;
     let signals = Signals::install(false)?;
@@ -102,11 +105,11 @@ pub(super) fn sweep<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Resu
     }
 }
 
-/// Short, whatever the values are, and another one for every configuration and every way of writing it: the values as far as they fit, and a
-/// hash of all.
-fn folder_name(overrides: &[String], config_sha256: &str) -> String {
+/// Short, whatever the values are, and another one for every configuration, every way of writing it and all initial weights: the values as far as
+/// they fit, and a hash of all.
+fn folder_name(overrides: &[String], config_sha256: &str, init_sha256: &str) -> String {
     let told = overrides.join(",");
-    let hash = Sha256::digest(format!("{config_sha256}\0{}", overrides.join("\0")));
+    let hash = Sha256::digest(format!("{config_sha256}\0{init_sha256}\0{}", overrides.join("\0")));
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-=,+".contains(c) { c } else { '_' };
     let told: String = told.chars().map(plain).take(TOLD).collect();
     format!("{told}-{}", &weights::hex(&hash)[..8])
@@ -123,9 +126,13 @@ fn is_done<C>(app: &App<C>, args: &TrainArgs, combination: &Combination<C>) -> R
 
 /// Refuses before the first run spends time what any of them would refuse: device, data, batch, schedule, initial weights. Those that are done
 /// have been through it; runs that differ in nothing but their seed are alike in it.
-fn check_all<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs, combinations: &[Combination<C>]) -> Result<()> {
+fn check_all<C: DeserializeOwned>(
+    app: &App<C>,
+    args: &TrainArgs,
+    combinations: &[Combination<C>],
+    init: Option<&Named>,
+) -> Result<()> {
     let mut seen = BTreeSet::new();
-    let mut init: Option<Named> = None;
     for combination in combinations {
         let Experiment { paper, settings, resolved, .. } = &combination.experiment;
         // What the hash leaves out is swept as well.
@@ -138,10 +145,7 @@ fn check_all<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs, combinations: 
             error => error,
         };
         let stages = (app.stages)(paper);
-        let (begin, later) = first(&stages, args.only());
-        if let (Some(path), None) = (&args.init, &init) {
-            init = Some(given(path, later)?.0);
-        }
+        let (begin, _) = first(&stages, args.only());
         device_of(settings).map_err(of)?;
         // On the CPU: the runs want the card for themselves.
         let setup = Setup::new(settings.clone(), Device::Cpu)?;
@@ -151,7 +155,7 @@ fn check_all<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs, combinations: 
             }
             let plan = (stage.plan)(paper, settings);
             let setup = setup.for_stage(&stage.name, place > 0, plan.length, plan.batch_size);
-            let init = init.as_ref().filter(|_| place == begin);
+            let init = init.filter(|_| place == begin);
             (stage.check)(paper, &setup, &plan, init).map_err(of)?;
         }
     }
@@ -164,8 +168,9 @@ mod tests {
 
     #[test]
     fn folders_are_short_and_distinct() {
-        let name =
-            |words: &[&str], hash: &str| folder_name(&words.iter().map(|w| w.to_string()).collect::<Vec<_>>(), hash);
+        let name = |words: &[&str], hash: &str| {
+            folder_name(&words.iter().map(|w| w.to_string()).collect::<Vec<_>>(), hash, "")
+        };
         assert!(name(&["seed=1", "batch_size=32"], "a").starts_with("seed=1,batch_size=32-"));
         let long = "x".repeat(300);
         let all = [

@@ -22,6 +22,8 @@ use stand_in::{STAND_INS, StandIn};
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) problems: Vec<(String, String)>,
+    /// Those of them that no type knows.
+    pub(super) unknown: Vec<String>,
     /// Keys that stand-ins replace, and how many stand-ins they had.
     replaced: BTreeMap<String, usize>,
 }
@@ -137,6 +139,7 @@ impl<'a> Node<'a> {
                 known.push((key, Some(value)));
             } else {
                 let near = suggestion(key, fields.iter().chain(self.elsewhere).copied());
+                self.state.borrow_mut().unknown.push(join(&self.path, key));
                 self.problem(join(&self.path, key), format!("unknown key{near}"));
             }
         }

@@ -62,24 +62,33 @@ pub(super) fn compose(
     }
     main.lines.retain(|key, _| key != "defaults" && !key.starts_with("defaults["));
     push(&mut layers, main);
-    let mut wrong = Vec::new();
+    let (mut wrong, mut rekinded) = (Vec::new(), Vec::new());
     for Assignment { name, key, value } in assignments {
         if let Err(why) = reachable(&layers, &key) {
             wrong.push(format!("{name}: {why}"));
             continue;
         }
+        // A kind on its own keeps what the new kind has as well, such as the learning rate of another optimizer.
+        let alone = key.strip_suffix(".kind").map(str::to_string);
         let nested = key.rsplit('.').fold(value, |value, part| Value::from(Map::from([(part.to_string(), value)])));
         let dict = nested.into_dict().unwrap_or_default();
-        push(&mut layers, Layer { name, key: Some(key), dict, lines: Lines::new() });
+        let layer = Layer { name, key: Some(key), dict, lines: Lines::new() };
+        match alone {
+            Some(block) => {
+                rekinded.push(block);
+                layers.push(layer);
+            }
+            None => push(&mut layers, layer),
+        }
     }
     if !wrong.is_empty() {
         return Err(Error::User(wrong.join("\n")));
     }
     let figment = merge(&layers);
-    Ok(Resolved::new(file.to_owned(), layers, figment))
+    Ok(Resolved::new(file.to_owned(), layers, figment, rekinded))
 }
 
-fn merge(layers: &[Layer]) -> Figment {
+pub(super) fn merge(layers: &[Layer]) -> Figment {
     layers.iter().fold(Figment::new(), |figment, layer| figment.merge(layer.clone()))
 }
 

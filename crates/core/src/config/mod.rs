@@ -76,21 +76,33 @@ fn load_with<C: DeserializeOwned>(
     overrides: &[String],
     variables: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Experiment<C>> {
-    let resolved = layers::compose(file, overrides, variables)?;
+    let mut resolved = layers::compose(file, overrides, variables)?;
+    loop {
+        let (settings, paper, findings) = read::<C>(&resolved);
+        if let Some(without) = resolved.without_leftovers(&findings.unknown) {
+            resolved = without;
+            continue;
+        }
+        return match (settings, paper) {
+            (Some(settings), Some(paper)) if findings.problems.is_empty() => {
+                let experiment = Experiment { settings, paper, resolved, file: file.to_owned() };
+                experiment.check(&experiment.settings.problems())?;
+                Ok(experiment)
+            }
+            _ => Err(report(&resolved, file, &findings.problems)),
+        };
+    }
+}
+
+/// The tree as what all papers share and what this one adds.
+fn read<C: DeserializeOwned>(resolved: &Resolved) -> (Option<Settings>, Option<C>, de::Findings) {
     let shared = de::fields::<Settings>();
     let (ours, papers): (Dict, Dict) =
         resolved.tree.clone().into_iter().partition(|(key, _)| shared.contains(&key.as_str()));
     let mut findings = de::Findings::default();
-    let settings: Option<Settings> = de::read(ours, &[], &mut findings);
-    let paper: Option<C> = de::read(papers, shared, &mut findings);
-    match (settings, paper) {
-        (Some(settings), Some(paper)) if findings.problems.is_empty() => {
-            let experiment = Experiment { settings, paper, resolved, file: file.to_owned() };
-            experiment.check(&experiment.settings.problems())?;
-            Ok(experiment)
-        }
-        _ => Err(report(&resolved, file, &findings.problems)),
-    }
+    let settings = de::read(ours, &[], &mut findings);
+    let paper = de::read(papers, shared, &mut findings);
+    (settings, paper, findings)
 }
 
 impl<C> Experiment<C> {

@@ -7,6 +7,7 @@ use figment::{Figment, Profile, Provider};
 use sha2::{Digest, Sha256};
 
 use super::layer::{Layer, find, leaves, remove};
+use super::layers::merge;
 use super::yaml;
 
 /// These change where and how a run computes, how often it is looked at, and which printed number it is held against. They do not change
@@ -39,6 +40,8 @@ pub struct Resolved {
     /// Lowest first.
     layers: Vec<Layer>,
     file: PathBuf,
+    /// Blocks whose kind an override has set on its own.
+    rekinded: Vec<String>,
 }
 
 /// Where a key comes from; sorts by layer and line.
@@ -53,9 +56,23 @@ pub(super) struct Origin {
 }
 
 impl Resolved {
-    pub(super) fn new(file: PathBuf, layers: Vec<Layer>, figment: Figment) -> Self {
+    pub(super) fn new(file: PathBuf, layers: Vec<Layer>, figment: Figment, rekinded: Vec<String>) -> Self {
         let tree = figment.data().ok().and_then(|mut profiles| profiles.remove(&Profile::Default)).unwrap_or_default();
-        Resolved { tree, figment, layers, file }
+        Resolved { tree, figment, layers, file, rekinded }
+    }
+
+    /// Without those of the keys that a file sets in a block whose kind an override has set: they were meant for another kind. `None` if there is
+    /// no such key.
+    pub(super) fn without_leftovers(&self, unknown: &[String]) -> Option<Self> {
+        let of_block = |key: &str| self.rekinded.iter().any(|block| parent(key) == block);
+        let of_file = |key: &str| self.layer_of(key).is_some_and(|at| self.layers[at].key.is_none());
+        let gone: Vec<&String> = unknown.iter().filter(|key| of_block(key) && of_file(key)).collect();
+        let mut layers = self.layers.clone();
+        for layer in &mut layers {
+            gone.iter().for_each(|key| remove(&mut layer.dict, key));
+        }
+        let figment = merge(&layers);
+        (!gone.is_empty()).then(|| Resolved::new(self.file.clone(), layers, figment, self.rekinded.clone()))
     }
 
     /// The configuration as YAML without a `defaults` list: loaded again it is the same. Keys stand in a fixed order.

@@ -18,6 +18,9 @@ pub fn sweep(specs: &[String]) -> Result<Vec<Vec<String>>> {
         }
         keys.push(key);
         let values = split_list(list).map_err(|why| user!("--sweep {spec}: {why}"))?;
+        if let Some((_, twice)) = values.iter().enumerate().find(|(at, value)| values[..*at].contains(value)) {
+            return Err(user!("--sweep {spec}: {twice} stands twice; each value is one run"));
+        }
         runs = runs
             .iter()
             .flat_map(|run| values.iter().map(|value| [run.as_slice(), &[format!("{key}={value}")]].concat()))
@@ -85,6 +88,7 @@ mod tests {
             (&["seed="], "value is missing"),
             (&["seed=1,,2"], "value is missing"),
             (&["seed=1", "seed=2"], "twice"),
+            (&["seed=1,2, 1"], "1 stands twice"),
             (&["a=[1,2"], "`]` is missing"),
             (&["a='x"], "`'` is missing"),
         ] {

@@ -148,6 +148,21 @@ impl ImageSet {
         )
     }
 
+    /// The same pictures as squares of `edge` pixels, each the nearest of before.
+    pub(super) fn squares(&self, edge: i64) -> Result<Self> {
+        let (labels, pixels) = self.host()?;
+        let [channels, height, width] = self.shape().map(|n| n as usize);
+        let side = edge as usize;
+        let mut scaled = Vec::with_capacity(labels.len() * channels * side * side);
+        for plane in pixels.chunks_exact(height * width) {
+            for row in (0..side).map(|y| y * height / side) {
+                scaled.extend((0..side).map(|x| plane[row * width + x * width / side]));
+            }
+        }
+        let classes: Vec<&str> = self.classes.iter().map(String::as_str).collect();
+        Self::new(&scaled, [channels, side, side], &labels, &classes)?.to_device(self.device())
+    }
+
     /// The same set on `device`.
     ///
     /// # Errors

@@ -57,7 +57,13 @@ impl Pictures {
         if form.view.is_some() {
             return Err(user!("view cannot act on {}, whose pictures are of one size; remove the key", config.name));
         }
-        let splits = load(config, setup.device)?;
+        let mut splits = load(config, setup.device)?;
+        // What is drawn by code is drawn as large as the network takes it.
+        if config.name == "synthetic_colour" && form.edge != splits.train.shape()[1] {
+            for set in [&mut splits.train, &mut splits.test].into_iter().chain(&mut splits.validation) {
+                *set = set.squares(form.edge)?;
+            }
+        }
         let (name, shape, classes) = (&config.name, splits.train.shape(), splits.train.classes().len() as i64);
         if classes != form.classes {
             return Err(user!("model.num_classes is {}, but {name} has {classes} classes", form.classes));

@@ -155,7 +155,7 @@ pub fn tap<T>(patterns: &[String], pass: impl FnOnce() -> Result<T>) -> Result<(
             let mut names: Vec<&str> = seen.iter().map(|seen| seen.name.as_str()).collect();
             names.sort_by(|a, b| strsim::jaro_winkler(pattern, b).total_cmp(&strsim::jaro_winkler(pattern, a)));
             let near = names.into_iter().take(3).collect::<Vec<_>>().join(", ");
-            return Err(user!("no layer or block is called {pattern}; the nearest names are {near}"));
+            return Err(user!("no layer or block is called {pattern:?}; the nearest names are {near}"));
         }
     }
     Ok((result, seen.into_iter().filter_map(|seen| Some((seen.name, seen.value?))).collect()))

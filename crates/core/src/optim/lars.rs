@@ -24,7 +24,7 @@ pub struct LarsConfig {
     #[serde(default)]
     pub lr_scaling: LrScaling,
     /// Factors on the rate of parts of the model; see [`super::LrScale`].
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::lr_scale")]
     pub lr_scale: LrScale,
 }
 

@@ -13,8 +13,10 @@ mod schedule;
 mod sgd;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
@@ -69,6 +71,54 @@ pub enum OptimConfig {
 /// Factors on the learning rate of parts of a model, by the first segments of their names: `{layer1: 0.1, layer1.0: 0.01}`. Of several that
 /// fit a name the longest counts. A trunk that shall learn more slowly than its new classifier is named here.
 pub type LrScale = BTreeMap<String, f64>;
+
+/// Reads factors; a name of several segments may stand as blocks in each other, `{layer1: {0: 0.1}}`, as `optim.lr_scale.layer1.0=0.1` makes them.
+fn lr_scale<'de, D: Deserializer<'de>>(from: D) -> Result<LrScale, D::Error> {
+    enum Scale {
+        Factor(f64),
+        Below(BTreeMap<String, Scale>),
+    }
+    struct Visit;
+    impl<'de> Visitor<'de> for Visit {
+        type Value = Scale;
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("a factor such as 0.1, or a block of names with their factors")
+        }
+        fn visit_f64<E>(self, factor: f64) -> Result<Scale, E> {
+            Ok(Scale::Factor(factor))
+        }
+        fn visit_u64<E>(self, factor: u64) -> Result<Scale, E> {
+            Ok(Scale::Factor(factor as f64))
+        }
+        fn visit_i64<E>(self, factor: i64) -> Result<Scale, E> {
+            Ok(Scale::Factor(factor as f64))
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut names: A) -> Result<Scale, A::Error> {
+            let mut below = BTreeMap::new();
+            while let Some((name, scale)) = names.next_entry()? {
+                below.insert(name, scale);
+            }
+            Ok(Scale::Below(below))
+        }
+    }
+    impl<'de> Deserialize<'de> for Scale {
+        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            from.deserialize_any(Visit)
+        }
+    }
+    fn collect(prefix: &str, below: BTreeMap<String, Scale>, into: &mut LrScale) {
+        for (name, scale) in below {
+            let name = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+            match scale {
+                Scale::Factor(factor) => drop(into.insert(name, factor)),
+                Scale::Below(below) => collect(&name, below, into),
+            }
+        }
+    }
+    let mut flat = LrScale::new();
+    collect("", BTreeMap::deserialize(from)?, &mut flat);
+    Ok(flat)
+}
 
 impl OptimConfig {
     /// The learning rate for a global batch, before the schedule.

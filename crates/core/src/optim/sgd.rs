@@ -27,7 +27,7 @@ pub struct SgdConfig {
     #[serde(default)]
     pub lr_scaling: LrScaling,
     /// Factors on the rate of parts of the model; see [`super::LrScale`].
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::lr_scale")]
     pub lr_scale: LrScale,
 }
 

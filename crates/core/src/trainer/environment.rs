@@ -24,13 +24,16 @@ fn said(command: &str, arguments: &[&str]) -> String {
     output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_string()).unwrap_or_default()
 }
 
+/// The commit of what stands in no checkout.
+pub(super) const UNKNOWN: &str = "unknown";
+
 /// The commit of the checkout that holds the config file, `+changes` if it is not clean, `unknown` outside a checkout. Changes in
 /// `results` act on no run, and come with every run that is taken in there.
 pub(super) fn commit(config: &Path) -> String {
     let folder = config.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_string_lossy();
     let changes = ["-C", &folder, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results"];
     match said("git", &["-C", &folder, "rev-parse", "HEAD"]) {
-        hash if hash.is_empty() => "unknown".into(),
+        hash if hash.is_empty() => UNKNOWN.into(),
         hash if said("git", &changes).is_empty() => hash,
         hash => format!("{hash}+changes"),
     }

@@ -114,6 +114,10 @@ pub(super) fn evaluate_into<R: Recipe>(
     split: Split,
     at: &Step,
 ) -> Result<Eval> {
+    // Each process has seen other pictures, and its batch norms have other running statistics: what is measured are the weights that are saved,
+    // which are rank 0's.
+    let learned = recipe.state().into_iter().filter(|(name, _)| !name.starts_with("optim.")).collect();
+    at.setup.share(&learned)?;
     tch::no_grad(|| recipe.evaluate(data, split, at, &mut out))?;
     at.setup.meet()?;
     Ok(out)

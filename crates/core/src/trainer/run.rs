@@ -113,10 +113,14 @@ impl Run {
         let lock = if folders::holds_run(&folder) { Some(folders::lock(&folder)?) } else { None };
         let folder_of_books = start.of_rank_0.as_deref().unwrap_or(&folder);
         let continued = folder_of_books.join("result.json").exists();
-        let commit = environment::commit(start.file);
-        let env = environment::told(&commit, &start.device);
         // What came up in an earlier sitting holds for the whole run, and so do the stages that are done.
         let before = read_result(folder_of_books).ok();
+        // A run folder stands in no checkout, so that a run that goes on by its own configuration keeps the commit that it began with.
+        let commit = match (environment::commit(start.file), &before) {
+            (unknown, Some(before)) if unknown == environment::UNKNOWN => before.commit.clone(),
+            (commit, _) => commit,
+        };
+        let env = environment::told(&commit, &start.device);
         // One whose weights are gone is to be ended again, from its last checkpoint.
         let kept = |stage: &String| {
             if start.undone.longer.contains(stage) || start.undone.again.contains(stage) {
@@ -159,13 +163,13 @@ impl Run {
             effective_batch: 0,
             lr: BTreeMap::new(),
             device: start.device,
-            world_size: 1,
+            world_size: before.as_ref().map_or(1, |before| before.world_size),
             commit,
             config_sha256: start.resolved.hash(),
             weights_sha256: None,
             data_sha256: None,
             parameters: start.parameters,
-            notes: before.map(|before| before.notes).unwrap_or_default(),
+            notes: before.as_ref().map(|before| before.notes.clone()).unwrap_or_default(),
             init,
             stages: done,
         };

@@ -118,6 +118,12 @@ fn train<R: Recipe>(
     setup.agree("data", &data_sha256)?;
     setup.share(&state)?;
     run.take()?;
+    if run.is_continued() && run.result.world_size != setup.world {
+        setup.note(format!(
+            "trained by {} processes and then by {}: sums are taken in another order, so the last digits are not those of an uncut run",
+            run.result.world_size, setup.world
+        ));
+    }
     run.result.world_size = setup.world;
     run.enter(
         &setup.stage,

@@ -15,7 +15,7 @@ use crate::{Result, user};
 pub fn begin(model: &Named, init: Option<&Named>, head: &[&str], setup: &Setup) -> Result<()> {
     if let Some(init) = init {
         let classifier = setup.settings.init.as_ref().and_then(|init| init.head);
-        let load = Load { head, classifier, ..Load::of("the initial weights") };
+        let load = Load { head, classifier, ..Load::of("the file of initial weights") };
         load.copy(model, &below(init, "model."))?.into_iter().for_each(|note| setup.note(note));
     }
     let freeze = setup.settings.freeze.as_deref().unwrap_or_default();

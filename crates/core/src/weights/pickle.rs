@@ -40,12 +40,17 @@ fn is_pickle(start: &[u8]) -> bool {
 /// Two lines of Python that write the state dict of the pickle at `path`, bare or nested as trainers nest it, as safetensors beside it.
 fn conversion(path: &Path) -> String {
     let quoted = |path: &Path| format!("\"{}\"", path.display().to_string().replace('\\', r"\\").replace('"', "\\\""));
+    // A pickle may be called so itself.
+    let target = match path.extension() {
+        Some(ending) if ending == "safetensors" => path.with_extension("converted.safetensors"),
+        _ => path.with_extension("safetensors"),
+    };
     format!(
         "  import torch, safetensors.torch; w = torch.load({}, map_location=\"cpu\", weights_only=True)\n  \
          safetensors.torch.save_file({{k: v.clone().contiguous() for k, v in next((w[n] for n in (\"state_dict\", \"model_state_dict\", \
          \"model\") if n in w), w).items() if torch.is_tensor(v)}}, {})",
         quoted(path),
-        quoted(&path.with_extension("safetensors"))
+        quoted(&target)
     )
 }
 

@@ -75,6 +75,7 @@ impl<'de> VariantAccess<'de> for Choice<'_> {
 
     fn unit_variant(self) -> Result<(), Fault> {
         for (key, _) in self.node.entries().into_iter().flatten() {
+            self.node.state.borrow_mut().unknown.push(join(&self.node.path, key));
             self.node.problem(join(&self.node.path, key), format!("unknown key; {} has no keys", self.variant));
         }
         Ok(())

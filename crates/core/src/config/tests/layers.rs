@@ -61,14 +61,27 @@ fn a_block_whose_kind_changes_is_replaced() {
         folder.load(&["optim={kind: adamw, base_lr: 1, betas: []}"]).paper.optim,
         Optim::Adamw { base_lr: 1.0, betas: vec![] }
     );
-    let back = folder.refusal(&["optim.kind=adamw", "optim.kind=sgd", "optim.base_lr=1"]);
-    assert!(back.contains("optim.momentum: missing"), "{back}"); // the file's block went with the first change
+    let block = folder.refusal(&["optim={kind: adamw, betas: []}"]);
+    assert!(block.contains("optim.base_lr: missing"), "{block}"); // the file's block went with the change
     assert_eq!(
         folder.load(&["optim.kind=sgd", "optim.base_lr=1"]).paper.optim,
         Optim::Sgd(Sgd { base_lr: 1.0, momentum: 0.9, nesterov: false })
     );
     assert_eq!(folder.load(&["optim=frozen"]).paper.optim, Optim::Frozen);
     assert_eq!(folder.load(&["optim.kind=frozen"]).paper.optim, Optim::Frozen);
+}
+
+/// A kind on its own keeps what the new kind has as well; what the file set for the old kind alone goes, and what the command line sets does not.
+#[test]
+fn a_kind_on_its_own_keeps_what_both_kinds_have() {
+    let folder = Folder::new(ROW);
+    let adamw = folder.load(&["optim.kind=adamw", "optim.betas=[0.9]"]);
+    let Optim::Adamw { base_lr, .. } = adamw.paper.optim else { panic!("{:?}", adamw.paper.optim) };
+    assert_eq!(Some(base_lr.to_string()), folder.load(&[]).resolved.get("optim.base_lr"));
+    assert_eq!(adamw.resolved.get("optim.momentum"), None);
+    assert!(!adamw.resolved.yaml().contains("momentum"));
+    let wrong = folder.refusal(&["optim.kind=adamw", "optim.betas=[0.9]", "optim.momentum=0.5"]);
+    assert!(wrong.contains("command line: optim.momentum=0.5: unknown key"), "{wrong}");
 }
 
 #[test]
