@@ -28,12 +28,13 @@ pub fn heat(picture: &RgbImage, heat: &Tensor, title: &str) -> Result<RgbImage> 
     let size = [i64::from(height), i64::from(width)];
     let map = heat.to_kind(Kind::Float).view([1, 1, rows, columns]);
     let (map, how) = match rows.min(columns) < FEWEST {
-        true => (map.f_upsample_nearest2d(size, None, None)?, "too few cells to interpolate"),
-        false => (map.f_upsample_bilinear2d(size, false, None, None)?, "interpolated"),
+        true => (map.f_upsample_nearest2d(size, None, None)?, "too few to interpolate to"),
+        false => (map.f_upsample_bilinear2d(size, false, None, None)?, "interpolated to"),
     };
     let map = Vec::<f32>::try_from(map.clamp(0.0, 1.0).to_device(tch::Device::Cpu).reshape([-1]))?;
 
-    let note = format!("map of {rows} × {columns} on {} × {} pixels, {how}", picture.height(), picture.width());
+    let (tall, broad) = (picture.height(), picture.width());
+    let note = format!("map of {rows} × {columns} cells, {how} the picture's {tall} × {broad} pixels");
     let top = MARGIN + TITLE as u32 + 4 + SMALL as u32 + 8;
     let bar = top + height + 8;
     let wide = (2 * width).max(text::width(title, TITLE)).max(text::width(&note, SMALL));

@@ -110,7 +110,7 @@ fn unescaped(line: &str) -> String {
     let (mut name, mut rest) = (String::new(), line);
     while let Some(at) = rest.find('\\') {
         name += &rest[..at];
-        let (meant, length) = match rest[at..].as_bytes() {
+        let (meant, length) = match rest.as_bytes()[at..] {
             [_, b'n', ..] => ('\n', 2),
             [_, b'r', ..] => ('\r', 2),
             [_, b'\\', ..] => ('\\', 2),
