@@ -138,10 +138,9 @@ fn resumed<C: DeserializeOwned>(
                     folder.display()
                 ),
                 false => user!(
-                    "{} cannot go on: the configuration hash in its result.json ({known:.8}) is not that of its config.yaml ({kept:.8}); either \
-                     the file was changed, or its length was changed and that sitting was cut before it began (then give that length again), or an \
-                     earlier version of this program, which computed the hash from more keys, began the run; finish it with that version, or start \
-                     a new run",
+                    "{} cannot go on: the configuration hash in its result.json ({known:.8}) is not that of its config.yaml ({kept:.8}). If a change \
+                     of its length was cut off, give the length that it was last resumed with. If an earlier version of this program, which \
+                     computed the hash from more keys, began the run, finish it with that version, or start a new run",
                     folder.display()
                 ),
             });
