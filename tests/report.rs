@@ -109,7 +109,7 @@ fn from_a_run_to_a_table_that_is_checked() {
     assert!(report(&["show", "lenet/tiny"]).contains("| 89.00 % |"));
 
     // A row whose method draws nothing asks for one seed.
-    correct("results/lenet.yaml", "label: One,", "label: One, deterministic: true,");
+    correct("results/lenet.yaml", "{row: one,", "{row: one, deterministic: true,");
     fs::remove_dir_all(folder.join("results/runs/lenet/tiny")).unwrap();
     assert_eq!(report(&["todo", "lenet/tiny"]), "tiny 1\n");
 }
