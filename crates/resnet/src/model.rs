@@ -12,9 +12,8 @@
 //! *Changes against the references*: none in the arithmetic. `…_cifar` (a 3×3 convolution without pooling in front of Table 1's stages)
 //! and `…_v1` (the paper's place of the stride) are named variants.
 
-use std::collections::BTreeMap;
-
 use repro::nn::{BatchNorm2d, BatchNormConfig, Conv2d, Linear, Mode, channels_last, record};
+use repro::weights::Named;
 use repro::{Result, user};
 use tch::{Kind as Numbers, Tensor, nn};
 
@@ -279,15 +278,14 @@ impl Network {
 ///
 /// # Errors
 /// libtorch's.
-pub fn initialise(store: &nn::VarStore, variant: Variant, zero_init: bool) -> Result<()> {
-    // By name, so that the order of drawing is fixed.
-    let weights: BTreeMap<_, _> = store.variables().into_iter().filter(|(_, t)| t.requires_grad()).collect();
+pub fn initialise(model: &Named, variant: Variant, zero_init: bool) -> Result<()> {
     let last_norm = match variant {
         Variant::Photo { bottleneck: Some(_), .. } => ".bn3.weight",
         _ => ".bn2.weight",
     };
-    for (name, mut weight) in weights {
-        let shape = weight.size();
+    // By name, so that the order of drawing is fixed.
+    for (name, weight) in model.iter().filter(|(_, tensor)| tensor.requires_grad()) {
+        let (mut weight, shape) = (weight.shallow_clone(), weight.size());
         let area = shape.iter().skip(2).product::<i64>();
         let _guard = tch::no_grad_guard();
         match (variant, shape.as_slice()) {

@@ -67,6 +67,11 @@ pub struct RunResult {
     pub parameters: u64,
     /// What the reader must know beside the numbers.
     pub notes: Vec<String>,
+    /// Hash of the trunk that a probe read, before it and after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trunk_sha256_before: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trunk_sha256_after: Option<String>,
     /// The weights that the run began with, where it was given some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<Init>,
@@ -337,6 +342,8 @@ impl Run {
             weights_sha256: None,
             data_sha256: None,
             parameters: start.parameters,
+            trunk_sha256_before: before.as_ref().and_then(|before| before.trunk_sha256_before.clone()),
+            trunk_sha256_after: before.as_ref().and_then(|before| before.trunk_sha256_after.clone()),
             notes: before.map(|before| before.notes).unwrap_or_default(),
             init,
             stages: done,
@@ -404,6 +411,25 @@ impl Run {
         stage.epochs = at.step as f64 / steps_per_epoch.max(1) as f64;
         stage.seconds = at.seconds;
         stage.examples_per_second = at.step as f64 * stage.effective_batch as f64 / at.seconds.max(1e-9);
+    }
+
+    /// Keeps the hashes of the trunk that the stage in work reads, if it has one.
+    ///
+    /// # Errors
+    /// They differ: what the stage measured is not that trunk's.
+    pub(super) fn keep_still(&mut self, before: Option<String>, after: Option<String>) -> Result<()> {
+        if before.is_none() {
+            return Ok(());
+        }
+        let same = before == after;
+        (self.result.trunk_sha256_before, self.result.trunk_sha256_after) = (before, after);
+        if same {
+            return Ok(());
+        }
+        Err(Error::Failed(format!(
+            "internal error: the trunk has changed in stage {}, which must leave it alone",
+            self.stage
+        )))
     }
 
     /// Begins the record of a stage that is not done.
