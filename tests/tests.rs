@@ -18,5 +18,6 @@ mod refusals;
 mod report;
 mod resume;
 mod run_folder;
+mod simclr;
 mod stages;
 mod subcommands;
