@@ -169,15 +169,12 @@ fn photos_are_pre_trained_on_and_described() {
     photos(&dir.path().join("photos"));
     let words = [
         "data={name: folder, root: photos}",
+        "data.limit_test=null",
         "model.num_classes=2",
         "view={train: {kind: random_resized_crop, scale: [0.2, 1], ratio: [0.75, 1.3333], filter: bilinear}, test: {kind: resize_crop, resize: 36, filter: bilinear}}",
         "length=2 steps",
         "schedule.warmup=1 step",
         "batch_size=8",
-        "probe.batch_size=8",
-        "finetune.batch_size=8",
-        "finetune.labels=0.5",
-        "knn.k=5",
         "compute.threads=1",
         "-q",
     ];
@@ -210,7 +207,7 @@ fn photos_are_pre_trained_on_and_described() {
         dir.path(),
         "predict",
         &[
-            &words[..3],
+            &words[..4],
             &["--weights", "run", "--json", "photos/val/bright/00.png", "photos/val/dark/00.png", "one/a.jpg"],
         ]
         .concat(),
@@ -231,7 +228,7 @@ fn what_cannot_be_is_refused() {
     };
     refused(&["batch_size=1"], "at least 2");
     refused(&["compute.micro_batch=4"], "loss.chunk");
-    refused(&["loss.temperature=0"], "loss.temperature: is 0");
+    refused(&["loss.temperature=0"], "loss.temperature=0: is 0");
     refused(&["knn.temperature=0"], "knn.temperature");
     refused(&["knn.k=65"], "there are 64 training pictures");
     refused(&["finetune.labels=0"], "finetune.labels");
