@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::photos::photos;
 use crate::program::{program, root, run, succeed, text};
 
-const PAPERS: [&str; 3] = ["alexnet", "lenet", "resnet"];
+const PAPERS: [&str; 4] = ["alexnet", "lenet", "resnet", "simclr"];
 
 /// The YAMLs of a paper's experiments.
 pub(crate) fn experiments(paper: &str) -> Vec<PathBuf> {
@@ -30,7 +30,20 @@ fn cheap(paper: &str, file: &Path) -> Vec<&'static str> {
         return vec!["data=synthetic", "data.limit_train=null"];
     }
     let mut words = vec!["batch_size=2", "data.limit_train=null", "data.limit_test=2"];
-    if fs::read_to_string(file).unwrap().contains("\nview:") {
+    let text = fs::read_to_string(file).unwrap();
+    if paper == "simclr" {
+        // Its later stages have batches of their own and read every training picture.
+        words[1] = "data.limit_train=8";
+        for (block, word) in [
+            ("probe", "probe.batch_size=2"),
+            ("finetune", "finetune.batch_size=2"),
+            ("finetune", "finetune.labels=1"),
+            ("knn", "knn.k=2"),
+        ] {
+            words.extend(text.contains(&format!("\n{block}:")).then_some(word));
+        }
+    }
+    if text.contains("\nview:") {
         words.extend(["data.name=folder", "data.root=photos", "model.num_classes=2"]);
     } else {
         words.extend(["data=synthetic_colour", "data.validation=null"]);

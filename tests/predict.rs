@@ -156,7 +156,11 @@ fn pictures_are_centred_as_the_weights_learned_and_differences_are_told() {
 
     // The mean picture of a run's own data centres photos, too: these are as large as it.
     let yaml = root().join("experiments/resnet/smoke.yaml").display().to_string();
-    succeed(resnet(dir.path(), &["--config", &yaml, "-q", "--out", "mean", "length=2 steps", "data.limit_train=64"]));
+    let mean = "normalise={kind: pixel_mean}";
+    succeed(resnet(
+        dir.path(),
+        &["--config", &yaml, "-q", "--out", "mean", "length=2 steps", "data.limit_train=64", mean],
+    ));
     let eval = |words: &[&str]| {
         let output = run(resnet(dir.path(), &[&["eval", "--weights", "mean", "--json"], words].concat()));
         (json(&text(&output.stdout))["metrics"]["test/loss"].clone(), text(&output.stderr))

@@ -22,6 +22,7 @@ mod report;
 mod resume;
 mod run_folder;
 mod screen;
+mod simclr;
 mod stages;
 mod subcommands;
 mod sweeps;

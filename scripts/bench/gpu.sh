@@ -13,6 +13,7 @@ PAPERS=(
     "lenet | - |"
     "alexnet | cifar_cnn |"
     "resnet | resnet18_cifar | model.name=resnet18_cifar"
+    "simclr | - | model.name=simclr_resnet18_cifar"
 )
 
 bin=$root/target/release out=$root/runs/gpu minutes=20 device=cuda steps=200 batch=128

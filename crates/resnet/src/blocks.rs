@@ -1,6 +1,6 @@
 //! The building blocks of §3: two or three convolutions F(x), each with batch norm, and the shortcut beside them: y = F(x) + x (Eq. 1).
 
-use repro::nn::{BatchNorm2d, Conv2d, Conv2dConfig, Mode, Normed, record};
+use repro::nn::{BatchNorm2d, BatchNormConfig, Conv2d, Conv2dConfig, Mode, Normed, record};
 use tch::{Tensor, nn};
 
 /// A convolution without bias: the norm behind it has one.
@@ -37,7 +37,7 @@ pub enum Kind {
 }
 
 impl Shortcut {
-    fn new(path: &nn::Path, option: Kind, input: i64, output: i64, stride: i64) -> Self {
+    fn new(path: &nn::Path, option: Kind, input: i64, output: i64, stride: i64, norm: &BatchNormConfig) -> Self {
         match option {
             Kind::Plain => Shortcut::Plain,
             _ if stride == 1 && input == output => Shortcut::Identity,
@@ -46,7 +46,7 @@ impl Shortcut {
                 let path = path / "downsample";
                 Shortcut::Project(
                     conv(&(&path / "0"), input, output, 1, stride),
-                    BatchNorm2d::new(&(&path / "1"), output),
+                    BatchNorm2d::with(&(&path / "1"), output, norm.clone()),
                 )
             }
         }
@@ -86,13 +86,20 @@ pub(crate) struct BasicBlock {
 }
 
 impl BasicBlock {
-    pub(crate) fn new(path: &nn::Path, option: Kind, input: i64, width: i64, stride: i64) -> Self {
+    pub(crate) fn new(
+        path: &nn::Path,
+        option: Kind,
+        input: i64,
+        width: i64,
+        stride: i64,
+        norm: &BatchNormConfig,
+    ) -> Self {
         BasicBlock {
             conv1: conv(&(path / "conv1"), input, width, 3, stride),
-            bn1: BatchNorm2d::new(&(path / "bn1"), width),
+            bn1: BatchNorm2d::with(&(path / "bn1"), width, norm.clone()),
             conv2: conv(&(path / "conv2"), width, width, 3, 1),
-            bn2: BatchNorm2d::new(&(path / "bn2"), width),
-            shortcut: Shortcut::new(path, option, input, width, stride),
+            bn2: BatchNorm2d::with(&(path / "bn2"), width, norm.clone()),
+            shortcut: Shortcut::new(path, option, input, width, stride, norm),
             name: record::name(path),
         }
     }
@@ -133,17 +140,24 @@ impl Bottleneck {
     /// The width of the last convolution over that of the middle.
     pub(crate) const EXPANSION: i64 = 4;
 
-    pub(crate) fn new(path: &nn::Path, place: Stride, input: i64, width: i64, stride: i64) -> Self {
+    pub(crate) fn new(
+        path: &nn::Path,
+        place: Stride,
+        input: i64,
+        width: i64,
+        stride: i64,
+        norm: &BatchNormConfig,
+    ) -> Self {
         let output = width * Self::EXPANSION;
         let (first, middle) = if place == Stride::First { (stride, 1) } else { (1, stride) };
         Bottleneck {
             conv1: conv(&(path / "conv1"), input, width, 1, first),
-            bn1: BatchNorm2d::new(&(path / "bn1"), width),
+            bn1: BatchNorm2d::with(&(path / "bn1"), width, norm.clone()),
             conv2: conv(&(path / "conv2"), width, width, 3, middle),
-            bn2: BatchNorm2d::new(&(path / "bn2"), width),
+            bn2: BatchNorm2d::with(&(path / "bn2"), width, norm.clone()),
             conv3: conv(&(path / "conv3"), width, output, 1, 1),
-            bn3: BatchNorm2d::new(&(path / "bn3"), output),
-            shortcut: Shortcut::new(path, Kind::B, input, output, stride),
+            bn3: BatchNorm2d::with(&(path / "bn3"), output, norm.clone()),
+            shortcut: Shortcut::new(path, Kind::B, input, output, stride, norm),
             name: record::name(path),
         }
     }

@@ -3,8 +3,8 @@
 //! | section | here |
 //! |---|---|
 //! | §3.2, §3.3, Fig. 5: blocks and shortcuts | [`crate::blocks`] |
-//! | Table 1: networks for photos | [`PHOTO`], [`Resnet`] |
-//! | §4.2: networks for CIFAR-10, residual and plain | [`Cifar`] |
+//! | Table 1: networks for photos | [`PHOTO`], [`Trunk`] |
+//! | §4.2: networks for CIFAR-10, residual and plain | [`CIFAR_DEPTHS`], [`Trunk`] |
 //!
 //! References: pytorch/vision 0.26.0 (`torchvision/models/resnet.py`, BSD-3-Clause) for the networks for photos,
 //! akamaster/pytorch_resnet_cifar10 (BSD-2-Clause) for those for CIFAR-10. State-dict names are theirs.
@@ -12,9 +12,8 @@
 //! *Changes against the references*: none in the arithmetic. `…_cifar` (a 3×3 convolution without pooling in front of Table 1's stages)
 //! and `…_v1` (the paper's place of the stride) are named variants.
 
-use std::collections::BTreeMap;
-
-use repro::nn::{BatchNorm2d, Conv2d, Linear, Mode, channels_last, record};
+use repro::nn::{BatchNorm2d, BatchNormConfig, Conv2d, Linear, Mode, channels_last, record};
+use repro::weights::Named;
 use repro::{Result, user};
 use tch::{Kind as Numbers, Tensor, nn};
 
@@ -142,11 +141,9 @@ pub struct Output {
     pub logits: Tensor,
 }
 
-/// Global average pooling and the classifier.
-fn classify(map: Tensor, fc: &Linear) -> Output {
-    let pooled = map.mean_dim([2_i64, 3].as_slice(), false, None::<Numbers>);
-    let logits = fc.forward(&pooled);
-    Output { map, logits }
+/// Global average pooling: `[N, C, h, w]` → `[N, C]`.
+pub fn pooled(map: &Tensor) -> Tensor {
+    map.mean_dim([2_i64, 3].as_slice(), false, None::<Numbers>)
 }
 
 #[derive(Debug)]
@@ -164,24 +161,40 @@ impl Block {
     }
 }
 
-/// A network of Table 1.
+/// Any of the networks without its classifier: a stem and its stages.
 #[derive(Debug)]
-pub struct Resnet {
+pub struct Trunk {
     conv1: Conv2d,
     bn1: BatchNorm2d,
-    stem: Stem,
+    pool: bool,
     stem_name: String,
     stages: Vec<Block>,
-    fc: Linear,
+    /// Channels of the last map.
+    width: i64,
 }
 
-impl Resnet {
-    fn new(path: &nn::Path, blocks: [usize; 4], bottleneck: Option<Stride>, stem: Stem, classes: i64) -> Self {
+impl Trunk {
+    /// As PyTorch's layers start, all norms alike; see [`initialise`].
+    pub fn new(path: &nn::Path, variant: Variant, norm: &BatchNormConfig) -> Self {
+        match variant {
+            Variant::Photo { blocks, bottleneck, stem } => Self::photo(path, blocks, bottleneck, stem, norm),
+            Variant::Cifar { blocks, residual } => Self::cifar(path, blocks, residual, norm),
+        }
+    }
+
+    /// A network of Table 1.
+    fn photo(
+        path: &nn::Path,
+        blocks: [usize; 4],
+        bottleneck: Option<Stride>,
+        stem: Stem,
+        norm: &BatchNormConfig,
+    ) -> Self {
         let conv1 = match stem {
             Stem::Photo => conv(&(path / "conv1"), 3, 64, 7, 2),
             Stem::Small => conv(&(path / "conv1"), 3, 64, 3, 1),
         };
-        let bn1 = BatchNorm2d::new(&(path / "bn1"), 64);
+        let bn1 = BatchNorm2d::with(&(path / "bn1"), 64, norm.clone());
         let mut stages = Vec::new();
         let mut input = 64;
         for (stage, count) in blocks.into_iter().enumerate() {
@@ -190,99 +203,74 @@ impl Resnet {
                 let path = path / format!("layer{}", stage + 1) / place;
                 let stride = if stage > 0 && place == 0 { 2 } else { 1 };
                 stages.push(match bottleneck {
-                    None => Block::Basic(Box::new(BasicBlock::new(&path, Kind::B, input, width, stride))),
-                    Some(at) => Block::Bottleneck(Box::new(Bottleneck::new(&path, at, input, width, stride))),
+                    None => Block::Basic(Box::new(BasicBlock::new(&path, Kind::B, input, width, stride, norm))),
+                    Some(at) => Block::Bottleneck(Box::new(Bottleneck::new(&path, at, input, width, stride, norm))),
                 });
                 input = if bottleneck.is_some() { width * Bottleneck::EXPANSION } else { width };
             }
         }
         let stem_name = record::name(&(path / "stem"));
-        Resnet { conv1, bn1, stem, stem_name, stages, fc: Linear::new(&(path / "fc"), input, classes) }
+        Trunk { conv1, bn1, pool: stem == Stem::Photo, stem_name, stages, width: input }
     }
 
-    /// `[N, 3, H, W]` → the map `[N, C, H/32, W/32]` (small stem: H/8) and logits `[N, K]`.
-    fn forward(&self, image: &Tensor, mode: Mode) -> Output {
-        let mut x = record::block(&self.stem_name, || {
-            let x = self.bn1.norm(self.conv1.forward(image), mode).relu();
-            match self.stem {
-                Stem::Photo => x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false),
-                Stem::Small => x,
-            }
-        });
-        for block in &self.stages {
-            x = block.forward(&x, mode);
-        }
-        classify(x, &self.fc)
-    }
-}
-
-/// A network of §4.2: three stages of n blocks with 16, 32 and 64 filters, residual (option A) or plain.
-#[derive(Debug)]
-pub struct Cifar {
-    conv1: Conv2d,
-    bn1: BatchNorm2d,
-    stem_name: String,
-    stages: Vec<BasicBlock>,
-    linear: Linear,
-}
-
-impl Cifar {
-    fn new(path: &nn::Path, blocks: usize, residual: bool, classes: i64) -> Self {
+    /// A network of §4.2: three stages of n blocks with 16, 32 and 64 filters, residual (option A) or plain.
+    fn cifar(path: &nn::Path, blocks: usize, residual: bool, norm: &BatchNormConfig) -> Self {
         let option = if residual { Kind::A } else { Kind::Plain };
         let conv1 = conv(&(path / "conv1"), 3, 16, 3, 1);
-        let bn1 = BatchNorm2d::new(&(path / "bn1"), 16);
+        let bn1 = BatchNorm2d::with(&(path / "bn1"), 16, norm.clone());
         let mut stages = Vec::new();
         let mut input = 16;
         for (stage, width) in [16, 32, 64].into_iter().enumerate() {
             for place in 0..blocks {
                 let path = path / format!("layer{}", stage + 1) / place;
                 let stride = if stage > 0 && place == 0 { 2 } else { 1 };
-                stages.push(BasicBlock::new(&path, option, input, width, stride));
+                stages.push(Block::Basic(Box::new(BasicBlock::new(&path, option, input, width, stride, norm))));
                 input = width;
             }
         }
         let stem_name = record::name(&(path / "stem"));
-        Cifar { conv1, bn1, stem_name, stages, linear: Linear::new(&(path / "linear"), input, classes) }
+        Trunk { conv1, bn1, pool: false, stem_name, stages, width: input }
     }
 
-    /// `[N, 3, H, W]` → the map `[N, 64, H/4, W/4]` and logits `[N, K]`.
-    fn forward(&self, image: &Tensor, mode: Mode) -> Output {
-        let stem = || self.bn1.norm(self.conv1.forward(image), mode).relu();
-        let mut x = record::block(&self.stem_name, stem);
+    /// `[N, 3, H, W]`, centred → the map `[N, C, H/32, W/32]`; with a small stem of H/8, of §4.2 of H/4.
+    pub fn forward(&self, image: &Tensor, mode: Mode) -> Tensor {
+        let image = &channels_last(image);
+        let mut x = record::block(&self.stem_name, || {
+            let x = self.bn1.norm(self.conv1.forward(image), mode).relu();
+            if self.pool { x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false) } else { x }
+        });
         for block in &self.stages {
             x = block.forward(&x, mode);
         }
-        classify(x, &self.linear)
+        x
+    }
+
+    /// Channels C of the last map.
+    pub fn width(&self) -> i64 {
+        self.width
     }
 }
 
-/// Any of them.
+/// Any of the networks.
 #[derive(Debug)]
-pub enum Network {
-    /// For photos.
-    Photo(Resnet),
-    /// For CIFAR-10.
-    Cifar(Cifar),
+pub struct Network {
+    trunk: Trunk,
+    classifier: Linear,
 }
 
 impl Network {
     /// A network of `classes` outputs, as PyTorch's layers start; see [`initialise`].
     pub fn new(path: &nn::Path, variant: Variant, classes: i64) -> Self {
-        match variant {
-            Variant::Photo { blocks, bottleneck, stem } => {
-                Network::Photo(Resnet::new(path, blocks, bottleneck, stem, classes))
-            }
-            Variant::Cifar { blocks, residual } => Network::Cifar(Cifar::new(path, blocks, residual, classes)),
-        }
+        let trunk = Trunk::new(path, variant, &BatchNormConfig::default());
+        let classifier = Linear::new(&(path / variant.head()), trunk.width(), classes);
+        Network { trunk, classifier }
     }
 
     /// `[N, 3, H, W]`, centred → the last map and the logits.
     pub fn forward(&self, image: &Tensor, mode: Mode) -> Output {
-        let image = &channels_last(image);
-        match self {
-            Network::Photo(net) => net.forward(image, mode),
-            Network::Cifar(net) => net.forward(image, mode),
-        }
+        let map = self.trunk.forward(image, mode);
+        let logits = self.classifier.forward(&pooled(&map));
+        Output { map, logits }
     }
 }
 
@@ -290,15 +278,14 @@ impl Network {
 ///
 /// # Errors
 /// libtorch's.
-pub fn initialise(store: &nn::VarStore, variant: Variant, zero_init: bool) -> Result<()> {
-    // By name, so that the order of drawing is fixed.
-    let weights: BTreeMap<_, _> = store.variables().into_iter().filter(|(_, t)| t.requires_grad()).collect();
+pub fn initialise(model: &Named, variant: Variant, zero_init: bool) -> Result<()> {
     let last_norm = match variant {
         Variant::Photo { bottleneck: Some(_), .. } => ".bn3.weight",
         _ => ".bn2.weight",
     };
-    for (name, mut weight) in weights {
-        let shape = weight.size();
+    // By name, so that the order of drawing is fixed.
+    for (name, weight) in model.iter().filter(|(_, tensor)| tensor.requires_grad()) {
+        let (mut weight, shape) = (weight.shallow_clone(), weight.size());
         let area = shape.iter().skip(2).product::<i64>();
         let _guard = tch::no_grad_guard();
         match (variant, shape.as_slice()) {

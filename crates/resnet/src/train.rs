@@ -75,9 +75,9 @@ impl Recipe for Train {
     fn build(config: &Config, setup: &Setup, init: Option<&Named>) -> Result<Self> {
         let (store, variant) = (nn::VarStore::new(setup.device), config.variant()?);
         let net = Network::new(&store.root(), variant, config.classes()?);
-        initialise(&store, variant, config.model.zero_init.unwrap_or(false))?;
-        layers::kernels_channels_last(&store)?;
         let model: Named = store.variables().into_iter().collect();
+        initialise(&model, variant, config.model.zero_init.unwrap_or(false))?;
+        layers::kernels_channels_last(&store)?;
         weights::begin(&model, init, &[variant.head()], setup)?;
         // Norms and biases decay as well (§3.4; both references).
         let group = Group::of(config.optim.weight_decay());

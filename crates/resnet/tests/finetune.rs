@@ -25,7 +25,7 @@ fn given(name: &str, classes: i64, wrapper: &str) -> Named {
     let store = nn::VarStore::new(Device::Cpu);
     let variant = Variant::named(name).unwrap();
     let _net = Network::new(&store.root(), variant, classes);
-    initialise(&store, variant, false).unwrap();
+    initialise(&store.variables().into_iter().collect(), variant, false).unwrap();
     store.variables().into_iter().map(|(name, tensor)| (format!("model.{wrapper}{name}"), tensor)).collect()
 }
 

@@ -25,7 +25,8 @@ impl Length {
         }
     }
 
-    pub(super) fn is_zero(&self) -> bool {
+    /// Whether it is nothing.
+    pub fn is_zero(&self) -> bool {
         matches!(self, Length::Steps(0)) || matches!(self, Length::Epochs(e) if *e == 0.0)
     }
 }

@@ -64,8 +64,15 @@ impl Card {
     /// # Errors
     /// A damaged card.
     pub fn given(setup: &Setup) -> Result<Option<Self>> {
-        let text = setup.given.as_ref().and_then(|given| given.card.as_deref());
-        text.map(|text| serde_json::from_str(text).map_err(|e| damaged(&e))).transpose()
+        setup.given.as_ref().and_then(|given| given.card.as_deref()).map(Self::read).transpose()
+    }
+
+    /// What stands in a file of weights.
+    ///
+    /// # Errors
+    /// It is damaged.
+    pub fn read(text: &str) -> Result<Self> {
+        serde_json::from_str(text).map_err(|e| damaged(&e))
     }
 
     /// The card of the weights that are asked. Of public weights without one: ImageNet's names where there are 1,000 classes, else numbers; and

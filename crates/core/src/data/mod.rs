@@ -42,6 +42,8 @@ use crate::{Result, user};
 /// Which examples an evaluation sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
+    /// What is trained on, as evaluation sees pictures: never augmented. A probe keeps it in memory.
+    Train,
     /// Held out of the training set, where the paper does so.
     Validation,
     /// The published test set.

@@ -93,15 +93,20 @@ impl Pictures {
     /// so that a place in the set says nothing, and of less pictures than processes, rank 0 evaluates all and the others none.
     pub fn part(&self, split: Split, setup: &Setup) -> Option<Part> {
         let Setup { rank, world, .. } = *setup;
-        let n = match self {
-            Self::Resident(data) => data.split(split).len(),
-            Self::Stream(data) => data.split_len(split),
-        };
+        let n = self.split_len(split);
         let shared = world > 1 && n >= world && setup.settings.data.max_bad.unwrap_or(0) == 0;
         match (shared, rank) {
             (true, _) => Some(Part { range: n * rank / world..n * (rank + 1) / world, shared }),
             (false, 0) => Some(Part { range: 0..n, shared }),
             (false, _) => None,
+        }
+    }
+
+    /// Pictures of a split, bad ones counted in.
+    pub fn split_len(&self, split: Split) -> u64 {
+        match self {
+            Self::Resident(data) => data.split(split).len(),
+            Self::Stream(data) => data.split_len(split),
         }
     }
 

@@ -42,9 +42,10 @@ impl Resident {
         Ok(Self { set: train, validation, test, pipeline })
     }
 
-    /// What is evaluated on; of a set that holds nothing out, always the test split.
+    /// What is evaluated on; a validation split that there is not is the test split.
     pub fn split(&self, split: Split) -> &ImageSet {
         match (split, &self.validation) {
+            (Split::Train, _) => &self.set,
             (Split::Validation, Some(validation)) => validation,
             _ => &self.test,
         }

@@ -36,6 +36,14 @@ impl Views {
         let views: Result<_> = views.iter().map(|(name, list)| Ok(((*name).to_string(), pipeline(list)?))).collect();
         Ok(Self { views: views?, pictures })
     }
+
+    /// The same views of any pictures in [0, 1], such as those of the test set.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn of(&self, images: &Images, draws: Draws) -> Result<Vec<Images>> {
+        self.views.iter().map(|(salt, pipeline)| pipeline.view(images, Draws { salt, ..draws })).collect()
+    }
 }
 
 impl Source for Views {
@@ -48,9 +56,7 @@ impl Source for Views {
 
     fn batches(&self, from: Cursor) -> Box<dyn Iterator<Item = Result<Vec<Images>>> + '_> {
         match &self.pictures {
-            Pictures::Resident(data) => data.seen(from, |images, draws| {
-                self.views.iter().map(|(salt, pipeline)| pipeline.view(&images, Draws { salt, ..draws })).collect()
-            }),
+            Pictures::Resident(data) => data.seen(from, |images, draws| self.of(&images, draws)),
             Pictures::Stream(data) => {
                 data.seen(from, self.views.iter().map(|(salt, pipeline)| (salt.as_str(), pipeline)).collect())
             }

@@ -60,6 +60,11 @@ pub trait Recipe: Sized {
     fn evaluate(&mut self, data: &Self::Data, split: Split, at: &Step, out: &mut Eval) -> Result<()>;
     /// `model.*`, `ema.*`, `optim.*`: handles to everything that a resumed run needs, complete and fixed from `build` on.
     fn state(&self) -> Named;
+    /// The trunk that this stage learns nothing in, by the first segments of its names: a probe proves that it left it alone, norms'
+    /// statistics included. `result.json` has the hashes before and after.
+    fn still(&self) -> &'static [&'static str] {
+        &[]
+    }
     /// What a user of the weights must know beside them, as JSON: kept in the weights file, handed to `predict`.
     fn card(&self, _data: &Self::Data) -> Option<String> {
         None

@@ -55,6 +55,11 @@ pub struct RunResult {
     pub parameters: u64,
     /// What the reader must know beside the numbers.
     pub notes: Vec<String>,
+    /// Hash of the trunk that a probe read, before it and after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trunk_sha256_before: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trunk_sha256_after: Option<String>,
     /// The weights that the run began with, where it was given some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<Init>,

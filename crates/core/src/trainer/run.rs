@@ -169,7 +169,9 @@ impl Run {
             weights_sha256: None,
             data_sha256: None,
             parameters: start.parameters,
-            notes: before.as_ref().map(|before| before.notes.clone()).unwrap_or_default(),
+            trunk_sha256_before: before.as_ref().and_then(|before| before.trunk_sha256_before.clone()),
+            trunk_sha256_after: before.as_ref().and_then(|before| before.trunk_sha256_after.clone()),
+            notes: before.map(|before| before.notes).unwrap_or_default(),
             init,
             stages: done,
         };
@@ -291,6 +293,25 @@ impl Run {
         stage.epochs = at.step as f64 / steps_per_epoch.max(1) as f64;
         stage.seconds = at.seconds;
         stage.examples_per_second = at.step as f64 * stage.effective_batch as f64 / at.seconds.max(1e-9);
+    }
+
+    /// Keeps the hashes of the trunk that the stage in work reads, if it has one.
+    ///
+    /// # Errors
+    /// They differ: what the stage measured is not that trunk's.
+    pub(super) fn keep_still(&mut self, before: Option<String>, after: Option<String>) -> Result<()> {
+        if before.is_none() {
+            return Ok(());
+        }
+        let same = before == after;
+        (self.result.trunk_sha256_before, self.result.trunk_sha256_after) = (before, after);
+        if same {
+            return Ok(());
+        }
+        Err(Error::Failed(format!(
+            "internal error: the trunk has changed in stage {}, which must leave it alone",
+            self.stage
+        )))
     }
 
     /// Begins the record of a stage that is not done.

@@ -181,20 +181,19 @@ fn train<R: Recipe>(
     run.progressed(&from, steps_per_epoch);
     run.write_books()?;
     run.begin_stage(&setup.stage, from.step, total, from.step < total && !summed.is_empty())?;
-    let frozen = |state: &Named| {
-        let freeze = setup.settings.freeze.as_deref().unwrap_or_default();
-        if freeze.is_empty() {
-            Ok(None)
-        } else {
-            weights::frozen_hash(&weights::below(state, "model."), freeze).map(Some)
-        }
+    let hash_of = |prefixes: &[String]| match prefixes {
+        [] => Ok(None),
+        _ => weights::frozen_hash(&weights::below(&state, "model."), prefixes).map(Some),
     };
-    let before = frozen(&state)?;
+    let freeze = setup.settings.freeze.clone().unwrap_or_default();
+    let still: Vec<String> = recipe.still().iter().map(|prefix| (*prefix).to_string()).collect();
+    let (frozen, trunk) = (hash_of(&freeze)?, hash_of(&still)?);
     let at = fit(&mut recipe, &data, plan, setup, run, from, &summed)?;
-    if frozen(&state)? != before {
+    if hash_of(&freeze)? != frozen {
         return Err(Error::Failed("internal error: what freeze names has changed in training".into()));
     }
-    run.stage().frozen_sha256 = before;
+    run.stage().frozen_sha256 = frozen;
+    run.keep_still(trunk, hash_of(&still)?)?;
 
     // Also where nothing was left to do but what follows.
     run.progressed(&at, steps_per_epoch);

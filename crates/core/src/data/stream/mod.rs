@@ -80,6 +80,8 @@ pub fn count_classes(config: &DataConfig) -> Result<usize> {
 #[derive(Debug)]
 pub struct Stream {
     train: Arc<Reader>,
+    /// The training pictures at the test view.
+    still: Arc<Reader>,
     validation: Option<Arc<Reader>>,
     test: Arc<Reader>,
     classes: Vec<String>,
@@ -176,6 +178,7 @@ impl Stream {
         let reader = |index, view, edge| Arc::new(Reader { index, view, edge: edge as u32, max_bad });
         let still = |index| reader(index, Cutting::Test(view.test.clone()), test_edge);
         Ok(Self {
+            still: still(train.clone()),
             train: reader(train, Cutting::Train(view.train.clone()), form.edge),
             validation: validation.map(still),
             test: still(test),
@@ -190,6 +193,7 @@ impl Stream {
 
     fn part(&self, split: Split) -> &Arc<Reader> {
         match (split, &self.validation) {
+            (Split::Train, _) => &self.still,
             (Split::Validation, Some(validation)) => validation,
             _ => &self.test,
         }

@@ -1,0 +1,12 @@
+#![doc = include_str!("../README.md")]
+
+pub mod app;
+pub mod config;
+pub mod data;
+pub mod features;
+pub mod finetune;
+pub mod loss;
+pub mod model;
+pub mod neighbours;
+pub mod pretrain;
+pub mod probe;

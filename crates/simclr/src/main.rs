@@ -1,0 +1,7 @@
+//! `simclr`: see the crate's README.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    repro::cli::main(simclr::app::app())
+}

@@ -1,0 +1,132 @@
+//! k nearest neighbours: what h is worth without learning anything. Not in the paper; the usual measure beside it (arXiv:1805.01978, §3.4).
+
+use repro::config::Settings;
+use repro::data::{Images, Pictures, Split};
+use repro::nn::{self as layers, Mode};
+use repro::optim::Schedule;
+use repro::setup::Setup;
+use repro::trainer::{Eval, Plan, Recipe, Scalars, Step};
+use repro::weights::{Named, together};
+use repro::{Error, Result, figures, user};
+use tch::{Device, Kind, Tensor, nn};
+
+use crate::config::{Config, Knn};
+use crate::data::{Features, classify, open};
+use crate::model::{BACKBONE, Encoder, encoder, start};
+
+/// Test pictures whose neighbours are drawn, and how many of them.
+const SHOWN: (i64, i64) = (10, 7);
+
+/// The stage trains nothing.
+pub fn plan(_: &Config, settings: &Settings) -> Plan {
+    Plan { length: None, batch_size: settings.batch_size, lr: (0.0, 0.0) }
+}
+
+/// Classifies test pictures by the labels of the training pictures whose h is nearest in direction.
+#[derive(Debug)]
+pub struct Neighbours {
+    knn: Knn,
+    encoder: Encoder,
+    store: nn::VarStore,
+}
+
+/// Training pictures to be asked.
+#[derive(Debug)]
+pub struct Memory {
+    /// `[N, D]`, of length 1.
+    unit: Tensor,
+    /// `[N]`
+    label: Tensor,
+    classes: i64,
+}
+
+impl Memory {
+    /// Of these features, with labels of so many classes.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn new(features: Features, classes: i64) -> Result<Self> {
+        Ok(Self { unit: unit(&features.h)?, label: features.label, classes })
+    }
+
+    /// The k training pictures that are nearest to each h `[n, D]`: cosines and places, `[n, k]`, the nearest first.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn nearest(&self, h: &Tensor, k: i64) -> Result<(Tensor, Tensor)> {
+        Ok(unit(h)?.f_matmul(&self.unit.f_tr()?)?.f_topk(k, 1, true, true)?)
+    }
+
+    /// The sums of votes for each class, `[n, K]`: each of the k nearest has exp(cosine / temperature).
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn votes(&self, h: &Tensor, &Knn { k, temperature }: &Knn) -> Result<Tensor> {
+        let (cosine, place) = self.nearest(h, k)?;
+        // All divided by the largest vote there can be, so that none overflows.
+        let weight = cosine.f_to_kind(Kind::Double)?.f_sub_scalar(1.0)?.f_div_scalar(temperature)?.f_exp()?;
+        let label = self.label.f_take(&place)?;
+        let none = Tensor::f_zeros([h.size()[0], self.classes], (Kind::Double, h.device()))?;
+        Ok(none.f_scatter_add(1, &label, &weight)?)
+    }
+}
+
+fn unit(h: &Tensor) -> Result<Tensor> {
+    Ok(h.f_div(&h.f_norm_scalaropt_dim(2.0, [1_i64].as_slice(), true)?.f_clamp_min(1e-12)?)?)
+}
+
+impl Recipe for Neighbours {
+    type Config = Config;
+    type Batch = Images;
+    type Data = Pictures;
+
+    fn data(config: &Config, setup: &Setup) -> Result<Pictures> {
+        let k = config.section("knn", &config.knn)?.k;
+        let data = open(config, setup, &[], &Schedule::Constant { warmup: None, warmup_start: None })?;
+        let most = data.split_len(Split::Train);
+        if k as u64 > most {
+            return Err(user!("knn.k is {k}, but there are {most} training pictures; choose 1 to {most}"));
+        }
+        Ok(data)
+    }
+
+    fn build(config: &Config, setup: &Setup, init: Option<&Named>) -> Result<Self> {
+        let store = nn::VarStore::new(setup.device);
+        let encoder = encoder(&store.root(), config)?;
+        start(&store, config, init, setup)?;
+        layers::kernels_channels_last(&store)?;
+        Ok(Neighbours { knn: config.section("knn", &config.knn)?.clone(), encoder, store })
+    }
+
+    fn step(&mut self, _: Images, _: &Pictures, _: &Step) -> Result<Scalars> {
+        Err(Error::Failed("internal error: neighbours are not trained".into()))
+    }
+
+    fn evaluate(&mut self, data: &Pictures, split: Split, at: &Step, out: &mut Eval) -> Result<()> {
+        let memory = Memory::new(Features::of_training(&self.encoder, data)?, data.classes().len() as i64)?;
+        let h = |image: &Tensor| self.encoder.forward(image, Mode::Eval);
+        classify(data, split, at, |image| memory.votes(&h(image), &self.knn), out)?;
+        if at.setup.rank > 0 {
+            return Ok(());
+        }
+        out.picture("neighbours", || {
+            let (rows, columns) = (SHOWN.0.min(data.split_len(split) as i64), SHOWN.1.min(memory.label.size()[0]));
+            let asked = data.show(split, &(0..rows).collect::<Vec<_>>())?;
+            let (_, places) = memory.nearest(&h(&data.normaliser().apply(&asked)?), columns)?;
+            let mut pictures = Vec::new();
+            for row in 0..rows {
+                let places = Vec::<i64>::try_from(places.f_get(row)?)?;
+                pictures.extend([asked.f_narrow(0, row, 1)?, data.show(Split::Train, &places)?]);
+            }
+            figures::grid(&Tensor::f_cat(&pictures, 0)?.f_to_device(Device::Cpu)?, columns as u32 + 1, 2, &[])
+        })
+    }
+
+    fn state(&self) -> Named {
+        together([("model", self.store.variables().into_iter().collect())])
+    }
+
+    fn still(&self) -> &'static [&'static str] {
+        &[BACKBONE]
+    }
+}

@@ -1,0 +1,185 @@
+//! Pre-training: Algorithm 1.
+
+use repro::classifier::{Card, error_rate};
+use repro::config::Settings;
+use repro::data::{Draws, Images, Split, Views};
+use repro::nn::{self as layers, Linear, Mode};
+use repro::optim::{Group, Optimizer, Params};
+use repro::setup::Setup;
+use repro::trainer::{Eval, Means, Plan, Recipe, Scalars, Step};
+use repro::weights::{Named, below_prefix, together};
+use repro::{Result, figures, loss, weights};
+use tch::{Device, Kind, Tensor, nn};
+
+use crate::config::Config;
+use crate::data::classify;
+use crate::model::{CLASSIFIER, Output, Simclr, linear, start};
+
+/// Test pictures whose loss is told, and so many of them in a batch.
+const TESTED: (u64, i64) = (1024, 256);
+/// Test pictures whose two views are drawn.
+const SHOWN: i64 = 20;
+
+/// How long the stage lasts, and how fast it learns.
+pub fn plan(config: &Config, settings: &Settings) -> Plan {
+    Plan::first(settings, (config.optim.lr(256), config.optim.lr(settings.batch_size)))
+}
+
+/// The two views of each picture, drawn by the same list.
+///
+/// # Errors
+/// Those of the data.
+pub fn views(config: &Config, setup: &Setup) -> Result<Views> {
+    let pictures = crate::data::open(config, setup, &config.augment, &config.schedule)?;
+    Views::new(pictures, &[("view1", &config.augment), ("view2", &config.augment)])
+}
+
+/// f and g learn to tell which two of 2N views are of one picture.
+#[derive(Debug)]
+pub struct Pretrain {
+    config: Config,
+    net: Simclr,
+    store: nn::VarStore,
+    params: Params,
+    optimizer: Optimizer,
+    lr: f64,
+    online: Option<Online>,
+}
+
+/// A linear probe that learns beside it, from the trunk's h, and gives it no gradient (B.6).
+#[derive(Debug)]
+struct Online {
+    linear: Linear,
+    params: Params,
+    optimizer: Optimizer,
+    lr: f64,
+}
+
+impl Recipe for Pretrain {
+    type Config = Config;
+    type Batch = Vec<Images>;
+    type Data = Views;
+
+    fn data(config: &Config, setup: &Setup) -> Result<Views> {
+        views(config, setup)
+    }
+
+    fn build(config: &Config, setup: &Setup, init: Option<&Named>) -> Result<Self> {
+        let store = nn::VarStore::new(setup.device);
+        let net = Simclr::new(&store.root(), config, setup.exchange())?;
+        start(&store, config, None, setup)?;
+        // After all that is drawn for f and g: with it or without, they start alike.
+        let probe = config.online().map(|probe| (probe, linear(&store.root(), net.encoder.width(), config)));
+        layers::kernels_channels_last(&store)?;
+        weights::begin(&store.variables().into_iter().collect(), init, &[CLASSIFIER], setup)?;
+        let of_probe = |name: &str| below_prefix(name, CLASSIFIER);
+        let group = |decay| Some(Group::of(decay));
+        let params =
+            config.optim.params(&store, |name, _| group(config.optim.weight_decay()).filter(|_| !of_probe(name)))?;
+        let optimizer = config.optim.build(&params)?;
+        let batch = setup.settings.batch_size;
+        let online = probe.map(|(probe, linear)| -> Result<Online> {
+            let decay = probe.optim.weight_decay();
+            let params = Params::new(&store, |name, _| group(decay).filter(|_| of_probe(name)))?;
+            Ok(Online { linear, optimizer: probe.optim.build(&params)?, params, lr: probe.optim.lr(batch) })
+        });
+        let (lr, online) = (config.optim.lr(batch), online.transpose()?);
+        Ok(Pretrain { config: config.clone(), net, store, params, optimizer, lr, online })
+    }
+
+    fn step(&mut self, views: Vec<Images>, _: &Views, at: &Step) -> Result<Scalars> {
+        let factor = self.config.schedule.factor(at.index, at.total, at.steps_per_epoch);
+        // Both views in one pass: batch norm sees 2N pictures.
+        let both: Vec<_> = views.iter().map(|view| &view.image).collect();
+        let both = Tensor::f_cat(&both, 0)?;
+        let Output { h, z } = at.autocast(|| self.net.forward(&both, Mode::Train))?;
+        let loss = self.config.loss.of(&z, at.setup.rank, |rows| at.gather(rows))?;
+        self.params.zero_grad();
+        at.backward(&loss, &self.params)?;
+        self.optimizer.step(self.lr * factor)?;
+        let mut means = Means::default();
+        let Some(online) = &mut self.online else {
+            means.add(1.0, [("loss", &loss)]);
+            return Ok(means.with(&[("lr", self.lr * factor)]));
+        };
+        let label = Tensor::f_cat(&views.iter().map(|view| &view.label).collect::<Vec<_>>(), 0)?;
+        let logits = online.linear.forward(&h.detach().to_kind(Kind::Float));
+        let entropy = loss::cross_entropy(&logits, &label, 0.0);
+        online.params.zero_grad();
+        at.backward(&entropy, &online.params)?;
+        online.optimizer.step(online.lr * factor)?;
+        means.add(1.0, [("loss", &loss), ("probe_loss", &entropy), ("error", &error_rate(&logits, &label))]);
+        Ok(means.with(&[("lr", self.lr * factor)]))
+    }
+
+    /// The loss of test pictures in two views, the same at each call; with an online probe what it says of the test pictures.
+    fn evaluate(&mut self, data: &Views, split: Split, at: &Step, out: &mut Eval) -> Result<()> {
+        if at.setup.rank == 0 {
+            self.compare(data, split, at, out)?;
+        }
+        let Some(online) = &self.online else { return Ok(()) };
+        let logits = |image: &Tensor| Ok(online.linear.forward(&self.net.encoder.forward(image, Mode::Eval)));
+        classify(&data.pictures, split, at, logits, out)
+    }
+
+    fn state(&self) -> Named {
+        let model = self.store.variables().into_iter().collect();
+        let parts = [("model", model), ("optim", self.optimizer.state())];
+        together(parts.into_iter().chain(self.online.as_ref().map(|online| ("optim.probe", online.optimizer.state()))))
+    }
+
+    fn card(&self, data: &Views) -> Option<String> {
+        Card::of(&data.pictures).ok()?.text()
+    }
+
+    fn has_validation(data: &Views) -> bool {
+        data.pictures.has_validation()
+    }
+}
+
+impl Pretrain {
+    /// Adds the loss, and pictures of pairs and of their similarities.
+    fn compare(&self, data: &Views, split: Split, at: &Step, out: &mut Eval) -> Result<()> {
+        let count = data.pictures.split_len(split).min(TESTED.0);
+        let (mut sum, mut seen) = (0.0, 0);
+        for images in data.pictures.in_order(split, 0..count, TESTED.1) {
+            let mut images = images?;
+            let n = images.label.size()[0];
+            if n < 2 && seen > 0 {
+                // What is left of a batch has no negatives.
+                break;
+            }
+            images.image = data.pictures.normaliser().undo(&images.image)?;
+            // Draws that no training picture has.
+            let samples: Vec<_> = (seen..seen + n).map(|place| (u64::MAX, place)).collect();
+            let views =
+                data.of(&images, Draws { seed: at.setup.settings.seed, step: 0, salt: "", samples: &samples })?;
+            let both = Tensor::f_cat(&[&views[0].image, &views[1].image], 0)?;
+            let z = self.net.forward(&both, Mode::Eval).z;
+            sum += n as f64 * self.config.loss.of(&z, 0, |rows| Ok(rows.shallow_clone()))?.f_double_value(&[])?;
+            if seen == 0 {
+                self.draw(data, &both, &z, out)?;
+            }
+            seen += n;
+        }
+        out.scalar("loss", sum / seen as f64);
+        Ok(())
+    }
+
+    /// Pairs of views, one under the other, and the cosines of all with all.
+    fn draw(&self, data: &Views, both: &Tensor, z: &Tensor, out: &mut Eval) -> Result<()> {
+        let n = both.size()[0] / 2;
+        let shown = n.min(SHOWN);
+        let halves = |tensor: &Tensor| [tensor.narrow(0, 0, shown), tensor.narrow(0, n, shown)];
+        out.picture("views", || {
+            let pairs = data.pictures.normaliser().undo(&Tensor::f_cat(&halves(both), 0)?)?;
+            figures::grid(&pairs.f_to_device(Device::Cpu)?, shown as u32, 2, &[])
+        })?;
+        out.picture("similarity", || {
+            let z = Tensor::f_cat(&halves(z), 0)?.f_to_device(Device::Cpu)?;
+            let z = z.f_div(&z.f_norm_scalaropt_dim(2.0, [1_i64].as_slice(), true)?.f_clamp_min(1e-12)?)?;
+            let name = format!("cosines of z: {shown} test pictures in one view, then in another");
+            figures::feature_maps(&[(name, z.f_matmul(&z.f_tr()?)?.f_unsqueeze(0)?)], &[])
+        })
+    }
+}
