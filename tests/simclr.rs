@@ -337,6 +337,28 @@ fn the_recipes_for_cifar_10() {
     }
 }
 
+/// Appendix A, B.6: strength 1 with blur, 0.3 · batch / 256, decay 1e-6, temperature 0.1.
+#[test]
+fn the_recipe_for_imagenet() {
+    let Experiment { settings, paper, .. } = experiment("imagenet_r50_b4096_e100");
+    assert_eq!((settings.length, settings.batch_size), (Length::Epochs(100.0), 4096));
+    assert_eq!(paper.loss, Loss::NtXent { temperature: 0.1, normalise: true, chunk: None });
+    let (peak, momentum, trust, decay, _) = lars(&paper.optim, 4096);
+    assert!((peak - 4.8).abs() < 1e-12 && (momentum, trust, decay) == (0.9, 0.001, 1e-6));
+    let [Augment::Flip(_), Augment::ColorJitter(jitter), Augment::Grey(grey), Augment::Blur(blur)] = &paper.augment[..]
+    else {
+        panic!("{:?}", paper.augment)
+    };
+    let numbers = [jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue, jitter.p, grey.p, blur.p];
+    assert_eq!(numbers, [0.8, 0.8, 0.8, 0.2, 0.8, 0.2, 0.5]);
+    // "The kernel size is set to be 10 % of the image height/width": odd.
+    assert_eq!((blur.kernel, blur.sigma), (23, [0.1, 2.0]));
+    let probe = paper.probe.unwrap();
+    assert!((probe.optim.lr(4096) - 1.6).abs() < 1e-12);
+    assert_eq!((probe.length, probe.batch_size), (Length::Epochs(90.0), 4096));
+    assert_eq!(settings.paper.unwrap().value, Some(0.645));
+}
+
 /// One thing is taken away from the row of two cores in each; all else is the same.
 #[test]
 fn the_rows_of_two_cores_differ_in_one_thing() {
