@@ -220,7 +220,7 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "NAME")]
     pub(super) stage: Option<String>,
     /// Steps to time, after one that warms up
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) steps: u64,
 }
 

@@ -74,6 +74,9 @@ pub(super) fn forward<C: DeserializeOwned>(app: &App<C>, args: &ForwardArgs) -> 
             ));
         }
     }
+    if args.output.extension().is_some_and(|ending| ["npy", "npz", "pt", "pth"].iter().any(|other| ending == *other)) {
+        return Err(user!("--output {}: what is written is safetensors; let the name end so", args.output.display()));
+    }
     let input: Named = input.into_iter().map(|(n, t)| (n, t.to_device(setup.device))).collect();
     let (mut output, taps) = record::tap(&args.tap, || match args.grad {
         true => model(&input, args.train),
@@ -198,7 +201,7 @@ pub(super) fn bench<C: DeserializeOwned>(app: &App<C>, args: &BenchArgs) -> Resu
         return Err(user!("stage {} trains nothing, so there is no step to time", stage.name));
     }
     torch_ext::reset_peak_memory(setup.device)?;
-    let (seconds, scalars) = (stage.measure)(&experiment.paper, &setup, &plan, args.steps.max(1) + 1)?;
+    let (seconds, scalars) = (stage.measure)(&experiment.paper, &setup, &plan, args.steps + 1)?;
     let total = begun.elapsed().as_secs_f64();
     setup.take_notes().into_iter().for_each(note);
     let timed: f64 = seconds[1..].iter().sum();
@@ -210,7 +213,7 @@ pub(super) fn bench<C: DeserializeOwned>(app: &App<C>, args: &BenchArgs) -> Resu
         device: device_name(setup.device),
         threads: i64::from(tch::get_num_threads()),
         batch_size: plan.batch_size,
-        steps: args.steps.max(1),
+        steps: args.steps,
         first_step_seconds: total - timed,
         median_step_seconds: sorted[sorted.len() / 2],
         examples_per_second: plan.batch_size as f64 * (seconds.len() - 1) as f64 / timed,

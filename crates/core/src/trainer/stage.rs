@@ -149,9 +149,7 @@ fn train<R: Recipe>(
     let mut told = Vec::new();
     let found =
         checkpoint::newest(&run.checkpoints(), &setup.stage, run.known_as(), &state, &mut |text| told.push(text))?;
-    for text in told {
-        run.line(&text)?;
-    }
+    run.notes(told)?;
     let (from, summed) = match found {
         Some(header) => {
             header.check_data(&data_sha256)?;
