@@ -105,6 +105,21 @@ fn killed_in_any_stage_it_ends_the_same() {
     }
 }
 
+/// No gradient tells of norms that take statistics during a probe: the hashes do.
+#[test]
+fn a_trunk_that_drifts_ends_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = yaml("smoke");
+    let words =
+        ["--config", &yaml, "--device", "cpu", "-q", "--out", "run", "data.limit_train=40", "data.limit_test=10"];
+    let output = run(program("examples/drifting", dir.path(), [&words[..], &["probe.length=2 steps"]].concat()));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("the trunk has changed in stage probe"), "{}", text(&output.stderr));
+    let result = result(&dir.path().join("run"));
+    assert_eq!(result["status"], "failed");
+    assert_ne!(result["trunk_sha256_before"], result["trunk_sha256_after"]);
+}
+
 /// A probe beside pre-training takes what the trunk gives and gives nothing back.
 #[test]
 fn an_online_probe_leaves_the_trunk_as_it_would_be() {
@@ -120,30 +135,31 @@ fn an_online_probe_leaves_the_trunk_as_it_would_be() {
     assert!(!said.contains("DIFFERS"), "{said}");
 }
 
+/// The whole run over two processes, and one that was begun by one process and goes on with two.
 #[test]
 fn two_processes_train_as_one() {
     let dir = tempfile::tempdir().unwrap();
-    let words = ["batch_size=16", "length=3 steps", "schedule.warmup=1 steps", "optim.trust=0.01"];
-    succeed(train(dir.path(), &[&words[..], &["--out", "one"]].concat()));
-    succeed(train(dir.path(), &[&words[..], &["--out", "two", "--processes", "2"]].concat()));
-    let [one, two, start] = [("one", &words), ("two", &words)]
-        .map(|(name, _)| weights::read(&dir.path().join(name).join("weights.safetensors")).unwrap().0)
-        .into_iter()
-        .chain([{
-            succeed(train(
-                dir.path(),
-                &["length=1 step", "schedule={kind: steps, at: [0 steps], scale: [0]}", "--out", "start"],
-            ));
-            weights::read(&dir.path().join("start/weights.safetensors")).unwrap().0
-        }])
-        .collect::<Vec<Named>>()
-        .try_into()
-        .unwrap();
+    let of = |name: &str| weights::read(&dir.path().join(name).join("weights.safetensors")).unwrap().0;
     let gap = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
+    let trained = |name: &str, words: &[&str]| {
+        succeed(train(dir.path(), &[&["batch_size=16", "length=3 steps", "--out", name], words].concat()));
+        of(name)
+    };
+    let start = trained("start", &["schedule={kind: steps, at: [0 steps], scale: [0]}"]);
+    let one = trained("one", &[]);
+    let two = trained("two", &["--processes", "2"]);
+    let (cut, mut child) =
+        (dir.path().join("cut"), { quietly(train(dir.path(), &["batch_size=16", "length=3 steps", "--out", "cut"])) });
+    wait_until("a checkpoint", || !checkpoints(&cut).is_empty() || child.try_wait().unwrap().is_some());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    succeed(program("simclr", dir.path(), ["--resume", "cut", "--processes", "2", "-q"]));
     for (name, weight) in one.iter().filter(|(_, tensor)| tensor.kind() == Kind::Float) {
         let moved = gap(weight, &start[name]);
-        let apart = gap(weight, &two[name]);
-        assert!(apart <= 1e-5 + 0.01 * moved, "{name} is {apart} apart and moved by {moved}");
+        for (how, other) in [("two", &two), ("cut", &of("cut"))] {
+            let apart = gap(weight, &other[name]);
+            assert!(apart <= 1e-5 + 0.01 * moved, "{how}: {name} is {apart} apart and moved by {moved}");
+        }
     }
     assert_eq!(result(&dir.path().join("two"))["world_size"], 2);
 }
@@ -391,7 +407,6 @@ fn the_rows_of_two_cores_differ_in_one_thing() {
     assert_eq!((tuned.length, tuned.batch_size, tuned.labels), (Length::Epochs(20.0), 256, 1.0));
 }
 
-/// float32 tensors of a forward pass through the binary, of pictures of one's own.
 #[test]
 fn forward_refuses_views_that_do_not_fit() {
     let dir = tempfile::tempdir().unwrap();
