@@ -219,6 +219,23 @@ fn photos_are_pre_trained_on_and_described() {
     let gap = (&alone["features"] - features["features"].narrow(0, 3, 1)).abs().max().double_value(&[]);
     assert!(gap < 1e-5, "{gap}");
 
+    // A training picture is its own nearest neighbour.
+    let asked = [
+        "neighbours",
+        "photos/train/bright/00.png",
+        "photos/train/dark/01.jpg",
+        "--weights",
+        "run",
+        "--out",
+        "near",
+        "--json",
+    ];
+    let said: Value = serde_json::from_str(&succeed(program("simclr", dir.path(), asked))).unwrap();
+    for (answer, class) in said.as_array().unwrap().iter().zip(["bright", "dark"]) {
+        assert_eq!(answer["classes"][0][0], class, "{answer:#}");
+        assert!(dir.path().join(answer["pictures"][0].as_str().unwrap()).is_file());
+    }
+
     let said = succeed(smoke(
         dir.path(),
         "predict",
@@ -231,6 +248,33 @@ fn photos_are_pre_trained_on_and_described() {
     let said: Value = serde_json::from_str(&said).unwrap();
     assert_eq!(said[0]["nearest"].as_array().unwrap().len(), 2);
     assert!(dir.path().join("predictions/similarity.png").is_file());
+}
+
+/// One photo of 24 is damaged and put up with, in every stage.
+#[test]
+fn a_damaged_photo_is_put_up_with() {
+    let dir = tempfile::tempdir().unwrap();
+    photos(&dir.path().join("photos"));
+    fs::write(dir.path().join("photos/train/dark/00.png"), "no picture").unwrap();
+    let words = [
+        "data={name: folder, root: photos, max_bad: 1}",
+        "data.limit_test=null",
+        "model.num_classes=2",
+        "view={train: {kind: random_resized_crop, scale: [0.2, 1], ratio: [0.75, 1.3333], filter: bilinear}, test: {kind: resize_crop, resize: 36, filter: bilinear}}",
+        "length=3 steps",
+        "schedule.warmup=1 step",
+        "batch_size=8",
+        "freeze=[backbone.layer1]",
+        "compute.threads=1",
+        "-q",
+    ];
+    succeed(smoke(dir.path(), "train", &[&words[..], &["--out", "run"]].concat()));
+    let run = dir.path().join("run");
+    assert_eq!(learned(&run).len(), 6);
+    assert!(result(&run)["notes"].to_string().contains("00.png"), "{:#}", result(&run));
+    // What is frozen stays over pre-training and fine-tuning.
+    let hash = |stage: &str| result(&run)["stages"][stage]["frozen_sha256"].clone();
+    assert!(hash("pretrain").is_string() && hash("pretrain") == hash("finetune"));
 }
 
 #[test]
@@ -253,6 +297,7 @@ fn what_cannot_be_is_refused() {
     refused(&["model.head=4"], "none, linear, mlp2, mlp3");
     refused(&["model.name=resnet18"], "simclr_resnet18_cifar");
     refused(&["augment=[{kind: mixup, alpha: 1}]"], "mixtures");
+    refused(&["freeze=[projector]"], "only parts of backbone");
     refused(&["probe.length=0 steps"], "probe.length");
     refused(&["--processes", "2", "batch_size=9"], "batch_size 9");
     // A folder whose pictures lie in no class.

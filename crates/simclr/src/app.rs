@@ -12,10 +12,11 @@ use repro::{Error, Result, user};
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::config::{Config, validate};
-use crate::features::{features, predict};
+use crate::features::{features, neighbours, predict};
 use crate::finetune::{self, Finetuned};
 use crate::model::{Classifier, Output, Simclr, encoder, linear};
-use crate::neighbours::{self, Neighbours};
+use crate::neighbours as knn;
+use crate::neighbours::Neighbours;
 use crate::pretrain::{self, Pretrain};
 use crate::probe::{self, LinearProbe};
 
@@ -39,12 +40,20 @@ pub fn app() -> App<Config> {
         predict,
         example,
         look,
-        extras: vec![Extra {
-            name: "features",
-            about: "Write what the trunk makes of each picture below a folder: features FOLDER --weights W --out F.safetensors (or .npy)",
-            flags: |command| command,
-            run: features,
-        }],
+        extras: vec![
+            Extra {
+                name: "features",
+                about: "Write what the trunk makes of each picture below a folder: features FOLDER --weights W --out F.safetensors (or .npy)",
+                flags: |command| command,
+                run: features,
+            },
+            Extra {
+                name: "neighbours",
+                about: "Draw the training pictures that are nearest to given ones: neighbours PICTURE… --weights W --out DIR",
+                flags: |command| command,
+                run: neighbours,
+            },
+        ],
     }
 }
 
@@ -55,7 +64,7 @@ fn stages(config: &Config) -> Vec<Stage<Config>> {
         stages.push(Stage::of::<LinearProbe>("probe", probe::plan).after(PRETRAIN));
     }
     if config.knn.is_some() {
-        stages.push(Stage::of::<Neighbours>(KNN, neighbours::plan).after(PRETRAIN));
+        stages.push(Stage::of::<Neighbours>(KNN, knn::plan).after(PRETRAIN));
     }
     if config.finetune.is_some() {
         stages.push(Stage::of::<Finetuned>("finetune", finetune::plan).after(PRETRAIN));

@@ -5,12 +5,14 @@ use std::fmt;
 use repro::config::{Findings, Length, Settings};
 use repro::data::{Augment, Normalise, View};
 use repro::optim::{OptimConfig, Schedule};
+use repro::weights::below_prefix;
 use repro::{Result, user};
 use resnet::model::Variant;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::loss::Loss;
+use crate::model::BACKBONE;
 
 /// The paper's own part of a configuration. Nothing that the paper fixes has a default. A stage that is not written does not take place.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
@@ -214,6 +216,12 @@ pub fn validate(config: &Config, settings: &Settings) -> Findings {
         settings.compute.micro_batch.is_none(),
         "compute.micro_batch",
         "cannot act here: the parts of a batch would not see each other's negative examples; leave the key away, and set loss.chunk where memory is short",
+    );
+    let freeze = settings.freeze.as_deref().unwrap_or_default();
+    found.must(
+        config.finetune.is_none() || freeze.iter().all(|prefix| below_prefix(prefix, BACKBONE)),
+        "freeze",
+        format!("names what fine-tuning does not have; only parts of {BACKBONE} are in both stages"),
     );
     config.loss.check(&mut found);
     found.check("normalise", config.normalise.check(3));

@@ -1,12 +1,12 @@
 //! The pictures of all stages, and what the trunk makes of them.
 
+use repro::Result;
 use repro::data::{Augment, Form, Pictures, Source, Split};
 use repro::metrics::Predictions;
 use repro::nn::Mode;
 use repro::optim::Schedule;
 use repro::setup::Setup;
 use repro::trainer::{Eval, Step};
-use repro::{Result, user};
 use resnet::model::{Stem, Variant};
 use tch::{Kind, Tensor};
 
@@ -85,10 +85,10 @@ pub struct Features {
 }
 
 impl Features {
-    /// Of all training pictures, in the set's own order, not augmented.
+    /// Of all training pictures, in the set's own order, not augmented. Photos that cannot be read are left out.
     ///
     /// # Errors
-    /// A picture that cannot be read and is put up with: places would no longer be those of the set.
+    /// Those of the data, libtorch's.
     pub fn of_training(encoder: &Encoder, data: &Pictures) -> Result<Self> {
         let (mut h, mut label) = (Vec::new(), Vec::new());
         for images in data.in_order(Split::Train, 0..data.len(), at_once(data)) {
@@ -96,22 +96,15 @@ impl Features {
             h.push(tch::no_grad(|| encoder.forward(&images.image, Mode::Eval)).f_to_kind(Kind::Float)?);
             label.push(images.label);
         }
-        let features = Self { h: Tensor::f_cat(&h, 0)?, label: Tensor::f_cat(&label, 0)? };
-        let (found, all) = (features.label.size()[0] as u64, data.len());
-        if found < all {
-            return Err(user!(
-                "{} of {all} training pictures cannot be read, and this stage needs all of them; remove the files that are listed",
-                all - found
-            ));
-        }
-        Ok(features)
+        Ok(Self { h: Tensor::f_cat(&h, 0)?, label: Tensor::f_cat(&label, 0)? })
     }
 
-    /// Those at these places.
+    /// Those at these places of the set; a place behind the last, where some are left out, begins again with the first.
     ///
     /// # Errors
     /// libtorch's.
     pub fn at(&self, places: &Tensor) -> Result<Self> {
+        let places = &places.f_remainder(self.label.size()[0])?;
         Ok(Self { h: self.h.f_index_select(0, places)?, label: self.label.f_index_select(0, places)? })
     }
 }

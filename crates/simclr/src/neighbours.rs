@@ -49,11 +49,12 @@ impl Memory {
         Ok(Self { unit: unit(&features.h)?, label: features.label, classes })
     }
 
-    /// The k training pictures that are nearest to each h `[n, D]`: cosines and places, `[n, k]`, the nearest first.
+    /// The k training pictures, or all if there are fewer, that are nearest to each h `[n, D]`: cosines and places, `[n, k]`, the nearest first.
     ///
     /// # Errors
     /// libtorch's.
     pub fn nearest(&self, h: &Tensor, k: i64) -> Result<(Tensor, Tensor)> {
+        let k = k.min(self.label.size()[0]);
         Ok(unit(h)?.f_matmul(&self.unit.f_tr()?)?.f_topk(k, 1, true, true)?)
     }
 
@@ -71,7 +72,8 @@ impl Memory {
     }
 }
 
-fn unit(h: &Tensor) -> Result<Tensor> {
+/// Rows of length 1; a row of zeros stays one.
+pub(crate) fn unit(h: &Tensor) -> Result<Tensor> {
     Ok(h.f_div(&h.f_norm_scalaropt_dim(2.0, [1_i64].as_slice(), true)?.f_clamp_min(1e-12)?)?)
 }
 

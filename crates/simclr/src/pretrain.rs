@@ -14,6 +14,7 @@ use tch::{Device, Kind, Tensor, nn};
 use crate::config::Config;
 use crate::data::classify;
 use crate::model::{CLASSIFIER, Output, Simclr, linear, start};
+use crate::neighbours::unit;
 
 /// Test pictures whose loss is told, and so many of them in a batch.
 const TESTED: (u64, i64) = (1024, 256);
@@ -177,7 +178,7 @@ impl Pretrain {
         })?;
         out.picture("similarity", || {
             let z = Tensor::f_cat(&halves(z), 0)?.f_to_device(Device::Cpu)?;
-            let z = z.f_div(&z.f_norm_scalaropt_dim(2.0, [1_i64].as_slice(), true)?.f_clamp_min(1e-12)?)?;
+            let z = unit(&z)?;
             let name = format!("cosines of z: {shown} test pictures in one view, then in another");
             figures::feature_maps(&[(name, z.f_matmul(&z.f_tr()?)?.f_unsqueeze(0)?)])
         })
