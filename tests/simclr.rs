@@ -297,6 +297,7 @@ fn what_cannot_be_is_refused() {
     refused(&["model.head=4"], "none, linear, mlp2, mlp3");
     refused(&["model.name=resnet18"], "simclr_resnet18_cifar");
     refused(&["augment=[{kind: mixup, alpha: 1}]"], "mixtures");
+    refused(&["model.name=simclr_resnet18", "model.image_size=32", "finetune.batch_size=1"], "one number a channel");
     refused(&["freeze=[projector]"], "only parts of backbone");
     refused(&["probe.length=0 steps"], "probe.length");
     refused(&["--processes", "2", "batch_size=9"], "batch_size 9");

@@ -81,13 +81,24 @@ fn model(config: &Config, stage: &str, path: &nn::Path) -> Result<Forward> {
             let name = "image";
             Ok(Box::new(move |input, train| {
                 known(input, &[name])?;
-                let h = encoder.forward(pictures(input, name)?, mode(train));
+                let image = pictures(input, name)?;
+                if train {
+                    return Err(user!("stage {KNN} trains nothing; leave --train away"));
+                }
+                let h = encoder.forward(image, Mode::Eval);
                 Ok(Named::from([("h".into(), h)]))
             }))
         }
         _ => {
             let net = Classifier::new(path, config, None)?;
-            let logits = move |image: &Tensor, mode| Ok(net.forward(image, mode));
+            let variant = config.variant()?;
+            let logits = move |image: &Tensor, mode: Mode| {
+                let (n, _, h, w) = image.size4()?;
+                if mode.trains() {
+                    variant.check_batch(n, h.max(w))?;
+                }
+                Ok(net.forward(image, mode))
+            };
             Ok(classifier::forward(8..=i64::MAX, config.model.num_classes, logits))
         }
     }

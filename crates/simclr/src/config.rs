@@ -253,7 +253,10 @@ pub fn validate(config: &Config, settings: &Settings) -> Findings {
         );
         found.must(batch >= 1, &format!("{stage}.batch_size"), "must be at least 1");
     }
-    if let Some(Finetune { labels, .. }) = config.finetune {
+    if let Some(Finetune { labels, batch_size, augment, .. }) = &config.finetune {
+        let labels = *labels;
+        let fits = variant.check_batch(*batch_size as i64, Augment::edge_after(augment, edge));
+        found.check("finetune.batch_size", fits);
         found.must(
             labels > 0.0 && labels <= 1.0,
             "finetune.labels",
