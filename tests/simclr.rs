@@ -292,7 +292,9 @@ fn what_cannot_be_is_refused() {
     refused(&["knn.temperature=0"], "knn.temperature");
     refused(&["knn.k=65"], "there are 64 training pictures");
     refused(&["finetune.labels=0"], "finetune.labels");
-    refused(&["finetune.labels=0.01"], "fewer than finetune.batch_size");
+    refused(&["finetune.labels=0.01"], "finetune.batch_size is 8, but 1 of the 64");
+    refused(&["probe.batch_size=65"], "probe.batch_size is 65");
+    refused(&["probe.schedule={kind: cosine, warmup: 13 steps}"], "probe: schedule.warmup is 13 steps");
     refused(&["model.head=mlp4"], "none, linear, mlp2, mlp3");
     refused(&["model.head=4"], "none, linear, mlp2, mlp3");
     refused(&["model.name=resnet18"], "simclr_resnet18_cifar");

@@ -146,6 +146,13 @@ impl Config {
     }
 }
 
+impl Finetune {
+    /// How many of the training pictures have known labels.
+    pub fn known(&self, pictures: u64) -> u64 {
+        (pictures as f64 * self.labels).round() as u64
+    }
+}
+
 impl Head {
     const NAMES: [&str; 4] = ["none", "linear", "mlp2", "mlp3"];
 }

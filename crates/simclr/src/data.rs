@@ -1,16 +1,16 @@
 //! The pictures of all stages, and what the trunk makes of them.
 
-use repro::Result;
 use repro::data::{Augment, Form, Pictures, Source, Split};
 use repro::metrics::Predictions;
 use repro::nn::Mode;
 use repro::optim::Schedule;
 use repro::setup::Setup;
 use repro::trainer::{Eval, Step};
+use repro::{Result, user};
 use resnet::model::{Stem, Variant};
 use tch::{Kind, Tensor};
 
-use crate::config::Config;
+use crate::config::{Config, Knn};
 use crate::model::Encoder;
 
 /// Below this edge the stem for photos leaves too little of a picture (32 pixels become one).
@@ -43,6 +43,31 @@ pub fn open(config: &Config, setup: &Setup, augment: &[Augment], schedule: &Sche
         schedule.check(setup.settings.length.steps(steps_per_epoch), steps_per_epoch)?;
     }
     Ok(data)
+}
+
+/// Refuses later stages that do not fit so many training pictures, before the first stage spends its time.
+///
+/// # Errors
+/// Names the key.
+pub fn check_later(config: &Config, pictures: u64) -> Result<()> {
+    if let Some(Knn { k, .. }) = config.knn
+        && k as u64 > pictures
+    {
+        return Err(user!("knn.k is {k}, but there are {pictures} training pictures; choose 1 to {pictures}"));
+    }
+    let probe = config.probe.iter().map(|p| ("probe", pictures, p.batch_size, p.length, &p.schedule));
+    let tuned = config.finetune.iter().map(|f| ("finetune", f.known(pictures), f.batch_size, f.length, &f.schedule));
+    for (stage, known, batch, length, schedule) in probe.chain(tuned) {
+        if batch > known {
+            return Err(user!(
+                "{stage}.batch_size is {batch}, but {known} of the {pictures} training pictures are learned from in this stage; choose at most \
+                 {known}, or more of the labels"
+            ));
+        }
+        let epoch = known / batch;
+        schedule.check(length.steps(epoch), epoch).map_err(|error| user!("{stage}: {error}"))?;
+    }
+    Ok(())
 }
 
 /// Classifies a split: `answer` takes centred pictures `[N, 3, H, W]` and gives `[N, K]`, whose largest is the answer. Adds accuracy and

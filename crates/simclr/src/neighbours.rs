@@ -1,17 +1,17 @@
 //! k nearest neighbours: what h is worth without learning anything. Not in the paper; the usual measure beside it (arXiv:1805.01978, §3.4).
 
 use repro::config::Settings;
-use repro::data::{Images, Pictures, Split};
+use repro::data::{Images, Pictures, Source, Split};
 use repro::nn::{self as layers, Mode};
 use repro::optim::Schedule;
 use repro::setup::Setup;
 use repro::trainer::{Eval, Plan, Recipe, Scalars, Step};
 use repro::weights::{Named, together};
-use repro::{Error, Result, figures, user};
+use repro::{Error, Result, figures};
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::config::{Config, Knn};
-use crate::data::{Features, classify, open};
+use crate::data::{Features, check_later, classify, open};
 use crate::model::{BACKBONE, Encoder, encoder, start};
 
 /// Test pictures whose neighbours are drawn, and how many of them.
@@ -83,12 +83,9 @@ impl Recipe for Neighbours {
     type Data = Pictures;
 
     fn data(config: &Config, setup: &Setup) -> Result<Pictures> {
-        let k = config.section("knn", &config.knn)?.k;
+        config.section("knn", &config.knn)?;
         let data = open(config, setup, &[], &Schedule::Constant { warmup: None, warmup_start: None })?;
-        let most = data.split_len(Split::Train);
-        if k as u64 > most {
-            return Err(user!("knn.k is {k}, but there are {most} training pictures; choose 1 to {most}"));
-        }
+        check_later(config, data.len())?;
         Ok(data)
     }
 

@@ -2,7 +2,7 @@
 
 use repro::classifier::{Card, error_rate};
 use repro::config::Settings;
-use repro::data::{Draws, Images, Split, Views};
+use repro::data::{Draws, Images, Source, Split, Views};
 use repro::nn::{self as layers, Linear, Mode};
 use repro::optim::{Group, Optimizer, Params};
 use repro::setup::Setup;
@@ -12,7 +12,7 @@ use repro::{Result, figures, loss, weights};
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::config::Config;
-use crate::data::classify;
+use crate::data::{check_later, classify};
 use crate::model::{CLASSIFIER, Output, Simclr, linear, start};
 use crate::neighbours::unit;
 
@@ -62,7 +62,9 @@ impl Recipe for Pretrain {
     type Data = Views;
 
     fn data(config: &Config, setup: &Setup) -> Result<Views> {
-        views(config, setup)
+        let data = views(config, setup)?;
+        check_later(config, data.len())?;
+        Ok(data)
     }
 
     fn build(config: &Config, setup: &Setup, init: Option<&Named>) -> Result<Self> {
