@@ -105,6 +105,21 @@ fn killed_in_any_stage_it_ends_the_same() {
     }
 }
 
+/// No gradient tells of norms that take statistics during a probe: the hashes do.
+#[test]
+fn a_trunk_that_drifts_ends_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = yaml("smoke");
+    let words =
+        ["--config", &yaml, "--device", "cpu", "-q", "--out", "run", "data.limit_train=40", "data.limit_test=10"];
+    let output = run(program("examples/drifting", dir.path(), [&words[..], &["probe.length=2 steps"]].concat()));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("the trunk has changed in stage probe"), "{}", text(&output.stderr));
+    let result = result(&dir.path().join("run"));
+    assert_eq!(result["status"], "failed");
+    assert_ne!(result["trunk_sha256_before"], result["trunk_sha256_after"]);
+}
+
 /// A probe beside pre-training takes what the trunk gives and gives nothing back.
 #[test]
 fn an_online_probe_leaves_the_trunk_as_it_would_be() {
@@ -120,30 +135,31 @@ fn an_online_probe_leaves_the_trunk_as_it_would_be() {
     assert!(!said.contains("DIFFERS"), "{said}");
 }
 
+/// The whole run over two processes, and one that was begun by one process and goes on with two.
 #[test]
 fn two_processes_train_as_one() {
     let dir = tempfile::tempdir().unwrap();
-    let words = ["batch_size=16", "length=3 steps", "schedule.warmup=1 steps", "optim.trust=0.01"];
-    succeed(train(dir.path(), &[&words[..], &["--out", "one"]].concat()));
-    succeed(train(dir.path(), &[&words[..], &["--out", "two", "--processes", "2"]].concat()));
-    let [one, two, start] = [("one", &words), ("two", &words)]
-        .map(|(name, _)| weights::read(&dir.path().join(name).join("weights.safetensors")).unwrap().0)
-        .into_iter()
-        .chain([{
-            succeed(train(
-                dir.path(),
-                &["length=1 step", "schedule={kind: steps, at: [0 steps], scale: [0]}", "--out", "start"],
-            ));
-            weights::read(&dir.path().join("start/weights.safetensors")).unwrap().0
-        }])
-        .collect::<Vec<Named>>()
-        .try_into()
-        .unwrap();
+    let of = |name: &str| weights::read(&dir.path().join(name).join("weights.safetensors")).unwrap().0;
     let gap = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
+    let trained = |name: &str, words: &[&str]| {
+        succeed(train(dir.path(), &[&["batch_size=16", "length=3 steps", "--out", name], words].concat()));
+        of(name)
+    };
+    let start = trained("start", &["schedule={kind: steps, at: [0 steps], scale: [0]}"]);
+    let one = trained("one", &[]);
+    let two = trained("two", &["--processes", "2"]);
+    let (cut, mut child) =
+        (dir.path().join("cut"), { quietly(train(dir.path(), &["batch_size=16", "length=3 steps", "--out", "cut"])) });
+    wait_until("a checkpoint", || !checkpoints(&cut).is_empty() || child.try_wait().unwrap().is_some());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    succeed(program("simclr", dir.path(), ["--resume", "cut", "--processes", "2", "-q"]));
     for (name, weight) in one.iter().filter(|(_, tensor)| tensor.kind() == Kind::Float) {
         let moved = gap(weight, &start[name]);
-        let apart = gap(weight, &two[name]);
-        assert!(apart <= 1e-5 + 0.01 * moved, "{name} is {apart} apart and moved by {moved}");
+        for (how, other) in [("two", &two), ("cut", &of("cut"))] {
+            let apart = gap(weight, &other[name]);
+            assert!(apart <= 1e-5 + 0.01 * moved, "{how}: {name} is {apart} apart and moved by {moved}");
+        }
     }
     assert_eq!(result(&dir.path().join("two"))["world_size"], 2);
 }
@@ -203,6 +219,23 @@ fn photos_are_pre_trained_on_and_described() {
     let gap = (&alone["features"] - features["features"].narrow(0, 3, 1)).abs().max().double_value(&[]);
     assert!(gap < 1e-5, "{gap}");
 
+    // A training picture is its own nearest neighbour.
+    let asked = [
+        "neighbours",
+        "photos/train/bright/00.png",
+        "photos/train/dark/01.jpg",
+        "--weights",
+        "run",
+        "--out",
+        "near",
+        "--json",
+    ];
+    let said: Value = serde_json::from_str(&succeed(program("simclr", dir.path(), asked))).unwrap();
+    for (answer, class) in said.as_array().unwrap().iter().zip(["bright", "dark"]) {
+        assert_eq!(answer["classes"][0][0], class, "{answer:#}");
+        assert!(dir.path().join(answer["pictures"][0].as_str().unwrap()).is_file());
+    }
+
     let said = succeed(smoke(
         dir.path(),
         "predict",
@@ -215,6 +248,33 @@ fn photos_are_pre_trained_on_and_described() {
     let said: Value = serde_json::from_str(&said).unwrap();
     assert_eq!(said[0]["nearest"].as_array().unwrap().len(), 2);
     assert!(dir.path().join("predictions/similarity.png").is_file());
+}
+
+/// One photo of 24 is damaged and put up with, in every stage.
+#[test]
+fn a_damaged_photo_is_put_up_with() {
+    let dir = tempfile::tempdir().unwrap();
+    photos(&dir.path().join("photos"));
+    fs::write(dir.path().join("photos/train/dark/00.png"), "no picture").unwrap();
+    let words = [
+        "data={name: folder, root: photos, max_bad: 1}",
+        "data.limit_test=null",
+        "model.num_classes=2",
+        "view={train: {kind: random_resized_crop, scale: [0.2, 1], ratio: [0.75, 1.3333], filter: bilinear}, test: {kind: resize_crop, resize: 36, filter: bilinear}}",
+        "length=3 steps",
+        "schedule.warmup=1 step",
+        "batch_size=8",
+        "freeze=[backbone.layer1]",
+        "compute.threads=1",
+        "-q",
+    ];
+    succeed(smoke(dir.path(), "train", &[&words[..], &["--out", "run"]].concat()));
+    let run = dir.path().join("run");
+    assert_eq!(learned(&run).len(), 6);
+    assert!(result(&run)["notes"].to_string().contains("00.png"), "{:#}", result(&run));
+    // What is frozen stays over pre-training and fine-tuning.
+    let hash = |stage: &str| result(&run)["stages"][stage]["frozen_sha256"].clone();
+    assert!(hash("pretrain").is_string() && hash("pretrain") == hash("finetune"));
 }
 
 #[test]
@@ -232,11 +292,15 @@ fn what_cannot_be_is_refused() {
     refused(&["knn.temperature=0"], "knn.temperature");
     refused(&["knn.k=65"], "there are 64 training pictures");
     refused(&["finetune.labels=0"], "finetune.labels");
-    refused(&["finetune.labels=0.01"], "fewer than finetune.batch_size");
+    refused(&["finetune.labels=0.01"], "finetune.batch_size is 8, but 1 of the 64");
+    refused(&["probe.batch_size=65"], "probe.batch_size is 65");
+    refused(&["probe.schedule={kind: cosine, warmup: 13 steps}"], "probe: schedule.warmup is 13 steps");
     refused(&["model.head=mlp4"], "none, linear, mlp2, mlp3");
     refused(&["model.head=4"], "none, linear, mlp2, mlp3");
     refused(&["model.name=resnet18"], "simclr_resnet18_cifar");
     refused(&["augment=[{kind: mixup, alpha: 1}]"], "mixtures");
+    refused(&["model.name=simclr_resnet18", "model.image_size=32", "finetune.batch_size=1"], "one number a channel");
+    refused(&["freeze=[projector]"], "only parts of backbone");
     refused(&["probe.length=0 steps"], "probe.length");
     refused(&["--processes", "2", "batch_size=9"], "batch_size 9");
     // A folder whose pictures lie in no class.
@@ -391,7 +455,6 @@ fn the_rows_of_two_cores_differ_in_one_thing() {
     assert_eq!((tuned.length, tuned.batch_size, tuned.labels), (Length::Epochs(20.0), 256, 1.0));
 }
 
-/// float32 tensors of a forward pass through the binary, of pictures of one's own.
 #[test]
 fn forward_refuses_views_that_do_not_fit() {
     let dir = tempfile::tempdir().unwrap();

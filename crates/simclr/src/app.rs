@@ -12,10 +12,11 @@ use repro::{Error, Result, user};
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::config::{Config, validate};
-use crate::features::{features, predict};
+use crate::features::{features, neighbours, predict};
 use crate::finetune::{self, Finetuned};
 use crate::model::{Classifier, Output, Simclr, encoder, linear};
-use crate::neighbours::{self, Neighbours};
+use crate::neighbours as knn;
+use crate::neighbours::Neighbours;
 use crate::pretrain::{self, Pretrain};
 use crate::probe::{self, LinearProbe};
 
@@ -40,12 +41,20 @@ pub fn app() -> App<Config> {
         predict,
         example,
         look,
-        extras: vec![Extra {
-            name: "features",
-            about: "Write what the trunk makes of each picture below a folder: features FOLDER --weights W --out F.safetensors (or .npy)",
-            flags: |command| command,
-            run: features,
-        }],
+        extras: vec![
+            Extra {
+                name: "features",
+                about: "Write what the trunk makes of each picture below a folder: features FOLDER --weights W --out F.safetensors (or .npy)",
+                flags: |command| command,
+                run: features,
+            },
+            Extra {
+                name: "neighbours",
+                about: "Draw the training pictures that are nearest to given ones: neighbours PICTURE… --weights W --out DIR",
+                flags: |command| command,
+                run: neighbours,
+            },
+        ],
     }
 }
 
@@ -56,7 +65,7 @@ fn stages(config: &Config) -> Vec<Stage<Config>> {
         stages.push(Stage::of::<LinearProbe>("probe", probe::plan).after(PRETRAIN));
     }
     if config.knn.is_some() {
-        stages.push(Stage::of::<Neighbours>(KNN, neighbours::plan).after(PRETRAIN));
+        stages.push(Stage::of::<Neighbours>(KNN, knn::plan).after(PRETRAIN));
     }
     if config.finetune.is_some() {
         stages.push(Stage::of::<Finetuned>("finetune", finetune::plan).after(PRETRAIN));
@@ -73,13 +82,24 @@ fn model(config: &Config, stage: &str, path: &nn::Path) -> Result<Forward> {
             let name = "image";
             Ok(Box::new(move |input, train| {
                 known(input, &[name])?;
-                let h = encoder.forward(pictures(input, name)?, mode(train));
+                let image = pictures(input, name)?;
+                if train {
+                    return Err(user!("stage {KNN} trains nothing; leave --train away"));
+                }
+                let h = encoder.forward(image, Mode::Eval);
                 Ok(Named::from([("h".into(), h)]))
             }))
         }
         _ => {
             let net = Classifier::new(path, config, None)?;
-            let logits = move |image: &Tensor, mode| Ok(net.forward(image, mode));
+            let variant = config.variant()?;
+            let logits = move |image: &Tensor, mode: Mode| {
+                let (n, _, h, w) = image.size4()?;
+                if mode.trains() {
+                    variant.check_batch(n, h.max(w))?;
+                }
+                Ok(net.forward(image, mode))
+            };
             Ok(classifier::forward(8..=i64::MAX, config.model.num_classes, logits))
         }
     }

@@ -5,12 +5,14 @@ use std::fmt;
 use repro::config::{Findings, Length, Settings};
 use repro::data::{Augment, Normalise, View};
 use repro::optim::{OptimConfig, Schedule};
+use repro::weights::below_prefix;
 use repro::{Result, user};
 use resnet::model::Variant;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::loss::Loss;
+use crate::model::BACKBONE;
 
 /// The paper's own part of a configuration. Nothing that the paper fixes has a default. A stage that is not written does not take place.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
@@ -144,6 +146,13 @@ impl Config {
     }
 }
 
+impl Finetune {
+    /// How many of the training pictures have known labels.
+    pub fn known(&self, pictures: u64) -> u64 {
+        (pictures as f64 * self.labels).round() as u64
+    }
+}
+
 impl Head {
     const NAMES: [&str; 4] = ["none", "linear", "mlp2", "mlp3"];
 }
@@ -215,6 +224,12 @@ pub fn validate(config: &Config, settings: &Settings) -> Findings {
         "compute.micro_batch",
         "cannot act here: the parts of a batch would not see each other's negative examples; leave the key away, and set loss.chunk where memory is short",
     );
+    let freeze = settings.freeze.as_deref().unwrap_or_default();
+    found.must(
+        config.finetune.is_none() || freeze.iter().all(|prefix| below_prefix(prefix, BACKBONE)),
+        "freeze",
+        format!("names what fine-tuning does not have; only parts of {BACKBONE} are in both stages"),
+    );
     config.loss.check(&mut found);
     found.check("normalise", config.normalise.check(3));
     let mut augmented = |key: &str, list: &[Augment]| {
@@ -245,7 +260,10 @@ pub fn validate(config: &Config, settings: &Settings) -> Findings {
         );
         found.must(batch >= 1, &format!("{stage}.batch_size"), "must be at least 1");
     }
-    if let Some(Finetune { labels, .. }) = config.finetune {
+    if let Some(Finetune { labels, batch_size, augment, .. }) = &config.finetune {
+        let labels = *labels;
+        let fits = variant.check_batch(*batch_size as i64, Augment::edge_after(augment, edge));
+        found.check("finetune.batch_size", fits);
         found.must(
             labels > 0.0 && labels <= 1.0,
             "finetune.labels",

@@ -10,7 +10,7 @@ use repro::{Result, user};
 use resnet::model::{Stem, Variant};
 use tch::{Kind, Tensor};
 
-use crate::config::Config;
+use crate::config::{Config, Knn};
 use crate::model::Encoder;
 
 /// Below this edge the stem for photos leaves too little of a picture (32 pixels become one).
@@ -43,6 +43,31 @@ pub fn open(config: &Config, setup: &Setup, augment: &[Augment], schedule: &Sche
         schedule.check(setup.settings.length.steps(steps_per_epoch), steps_per_epoch)?;
     }
     Ok(data)
+}
+
+/// Refuses later stages that do not fit so many training pictures, before the first stage spends its time.
+///
+/// # Errors
+/// Names the key.
+pub fn check_later(config: &Config, pictures: u64) -> Result<()> {
+    if let Some(Knn { k, .. }) = config.knn
+        && k as u64 > pictures
+    {
+        return Err(user!("knn.k is {k}, but there are {pictures} training pictures; choose 1 to {pictures}"));
+    }
+    let probe = config.probe.iter().map(|p| ("probe", pictures, p.batch_size, p.length, &p.schedule));
+    let tuned = config.finetune.iter().map(|f| ("finetune", f.known(pictures), f.batch_size, f.length, &f.schedule));
+    for (stage, known, batch, length, schedule) in probe.chain(tuned) {
+        if batch > known {
+            return Err(user!(
+                "{stage}.batch_size is {batch}, but {known} of the {pictures} training pictures are learned from in this stage; choose at most \
+                 {known}, or more of the labels"
+            ));
+        }
+        let epoch = known / batch;
+        schedule.check(length.steps(epoch), epoch).map_err(|error| user!("{stage}: {error}"))?;
+    }
+    Ok(())
 }
 
 /// Classifies a split: `answer` takes centred pictures `[N, 3, H, W]` and gives `[N, K]`, whose largest is the answer. Adds accuracy and
@@ -85,10 +110,10 @@ pub struct Features {
 }
 
 impl Features {
-    /// Of all training pictures, in the set's own order, not augmented.
+    /// Of all training pictures, in the set's own order, not augmented. Photos that cannot be read are left out.
     ///
     /// # Errors
-    /// A picture that cannot be read and is put up with: places would no longer be those of the set.
+    /// Those of the data, libtorch's.
     pub fn of_training(encoder: &Encoder, data: &Pictures) -> Result<Self> {
         let (mut h, mut label) = (Vec::new(), Vec::new());
         for images in data.in_order(Split::Train, 0..data.len(), at_once(data)) {
@@ -96,22 +121,15 @@ impl Features {
             h.push(tch::no_grad(|| encoder.forward(&images.image, Mode::Eval)).f_to_kind(Kind::Float)?);
             label.push(images.label);
         }
-        let features = Self { h: Tensor::f_cat(&h, 0)?, label: Tensor::f_cat(&label, 0)? };
-        let (found, all) = (features.label.size()[0] as u64, data.len());
-        if found < all {
-            return Err(user!(
-                "{} of {all} training pictures cannot be read, and this stage needs all of them; remove the files that are listed",
-                all - found
-            ));
-        }
-        Ok(features)
+        Ok(Self { h: Tensor::f_cat(&h, 0)?, label: Tensor::f_cat(&label, 0)? })
     }
 
-    /// Those at these places.
+    /// Those at these places of the set; a place behind the last, where some are left out, begins again with the first.
     ///
     /// # Errors
     /// libtorch's.
     pub fn at(&self, places: &Tensor) -> Result<Self> {
+        let places = &places.f_remainder(self.label.size()[0])?;
         Ok(Self { h: self.h.f_index_select(0, places)?, label: self.label.f_index_select(0, places)? })
     }
 }

@@ -1,23 +1,29 @@
-//! `simclr features` and `simclr predict`: what the trunk makes of pictures of one's own.
+//! `simclr features`, `simclr neighbours` and `simclr predict`: what the trunk makes of pictures of one's own.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use repro::answer::Answer;
 use repro::cli::Asked;
-use repro::data::{Card, Normaliser, Stills, photos_in};
+use repro::config::Experiment;
+use repro::data::{Card, Normaliser, Split, Stills, photos_in};
 use repro::nn::Mode;
 use repro::setup::Setup;
+use repro::trainer::Recipe;
 use repro::weights::{Load, Named};
 use repro::{Error, Result, config, figures, user, weights};
 use serde_json::json;
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::config::Config;
+use crate::data::Features;
 use crate::model::{BACKBONE, Encoder, encoder, trunk_of};
+use crate::neighbours::{Memory, Neighbours, unit};
 
 /// Pictures that go through the trunk at a time.
 const AT_ONCE: usize = 64;
+/// Neighbours that are drawn.
+const SHOWN: i64 = 8;
 
 /// A trunk with its weights, and how it sees pictures.
 struct Eye {
@@ -75,31 +81,69 @@ pub fn features(asked: &Asked<Config>) -> Result<Vec<Answer>> {
     if !["safetensors", "npy"].contains(&ending) {
         return Err(user!("--out {}: the ending must be .safetensors or .npy", out.display()));
     }
-    let of_run;
-    let config = match asked.config {
-        Some(config) => config,
-        None => {
-            let file = path.join("config.yaml");
-            if !file.is_file() {
-                return Err(user!("--config FILE is missing, and {} is no run folder that has one", path.display()));
-            }
-            of_run = config::load::<Config>(&file, &[])?.paper;
-            &of_run
-        }
-    };
+    let (config, setup) = surroundings(asked, path)?;
     let (files, _) = photos_in(folder)?;
     if files.is_empty() {
         return Err(user!("{} holds no pictures", folder.display()));
     }
     let (given, card) = weights::load(path)?;
     let card = card.as_deref().map(Card::read).transpose()?;
-    let h = Eye::new(config, &given, card, asked.setup.map_or(Device::Cpu, |setup| setup.device))?.see(&files)?;
+    let h = Eye::new(&config, &given, card, setup.device)?.see(&files)?;
     let names: Vec<_> =
         files.iter().map(|file| file.strip_prefix(folder).unwrap_or(file).display().to_string()).collect();
     write(out, ending, &h, &names)?;
     let lines = vec![format!("{} pictures, {} features each, in {}", files.len(), h.size()[1], out.display())];
     let json = json!({ "features": out, "files": names.len(), "width": h.size()[1] });
     Ok(vec![Answer { input: folder.clone(), lines, json, pictures: Vec::new(), error: None }])
+}
+
+/// The configuration and its data's surroundings: those of `--config`, else those of the run whose weights are given.
+fn surroundings(asked: &Asked<Config>, weights: &Path) -> Result<(Config, Setup)> {
+    let of_stage = |setup: &Setup| setup.for_stage("knn", true, None, setup.settings.batch_size);
+    if let (Some(config), Some(setup)) = (asked.config, asked.setup) {
+        return Ok((config.clone(), of_stage(setup)));
+    }
+    let file = weights.join("config.yaml");
+    if !file.is_file() {
+        return Err(user!("--config FILE is missing, and {} is no run folder that has one", weights.display()));
+    }
+    let Experiment { settings, paper, .. } = config::load::<Config>(&file, &[])?;
+    Ok((paper, of_stage(&Setup::new(settings, Device::Cpu)?)))
+}
+
+/// `neighbours PICTURE… --weights W --out DIR`: the training pictures that are nearest by h, drawn, and what they vote for.
+///
+/// # Errors
+/// No pictures, no weights, data that are missing.
+pub fn neighbours(asked: &Asked<Config>) -> Result<Vec<Answer>> {
+    let path =
+        asked.weights.as_deref().ok_or_else(|| user!("--weights W is missing: a run folder or a .safetensors file"))?;
+    let out = asked.out.as_deref().unwrap_or(Path::new("predictions"));
+    if asked.words.is_empty() {
+        return Err(user!("name one or more pictures (PNG or JPEG)"));
+    }
+    let (config, setup) = surroundings(asked, path)?;
+    let (given, card) = weights::load(path)?;
+    let card = card.as_deref().map(Card::read).transpose()?;
+    let mut eye = Eye::new(&config, &given, card, setup.device)?;
+    let seen = eye.see(&asked.words)?.f_to_device(setup.device)?;
+    let data = Neighbours::data(&config, &setup)?;
+    let memory = Memory::new(Features::of_training(&eye.encoder, &data)?, data.classes().len() as i64)?;
+    let votes = memory.votes(&seen, config.section("knn", &config.knn)?)?;
+    let shares =
+        Vec::<Vec<f64>>::try_from(votes.f_div(&votes.f_sum_dim_intlist([1_i64].as_slice(), true, Kind::Double)?)?)?;
+    let (_, places) = memory.nearest(&seen, SHOWN)?;
+    repro::files::create_folder(out)?;
+    let answer = |(row, (picture, shares)): (usize, (&PathBuf, Vec<f64>))| {
+        let places = Vec::<i64>::try_from(places.f_get(row as i64)?)?;
+        let drawn = out.join(format!("neighbours-{row}.png"));
+        let pictures = data.show(Split::Train, &places)?.f_to_device(Device::Cpu)?;
+        figures::save(&figures::grid(&pictures, SHOWN as u32, 3, &[])?, &drawn)?;
+        let mut classes: Vec<_> = data.classes().iter().cloned().zip(shares).collect();
+        classes.sort_by(|a, b| b.1.total_cmp(&a.1));
+        Ok(Answer::classes(picture.clone(), &classes, vec![drawn]))
+    };
+    asked.words.iter().zip(shares).enumerate().map(answer).collect()
 }
 
 fn write(out: &Path, ending: &str, h: &Tensor, files: &[String]) -> Result<()> {
@@ -132,7 +176,7 @@ pub fn predict(
         return Err(user!("pictures are compared with each other here; name at least two"));
     }
     let h = Eye::new(config, given, Card::given(setup)?, Device::Cpu)?.see(images)?;
-    let unit = h.f_div(&h.f_norm_scalaropt_dim(2.0, [1_i64].as_slice(), true)?.f_clamp_min(1e-12)?)?;
+    let unit = unit(&h)?;
     let cosines = unit.f_matmul(&unit.f_tr()?)?;
     let drawn = folder.join("similarity.png");
     figures::save(&figures::feature_maps(&[("cosines of h".into(), cosines.f_unsqueeze(0)?)], &[])?, &drawn)?;

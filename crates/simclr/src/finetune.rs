@@ -8,11 +8,11 @@ use repro::optim::{Group, Optimizer, Params};
 use repro::setup::Setup;
 use repro::trainer::{Eval, Means, Plan, Recipe, Scalars, Step};
 use repro::weights::{self, Named, together};
-use repro::{Result, loss, user};
+use repro::{Result, loss};
 use tch::{Tensor, nn};
 
 use crate::config::{Config, Finetune};
-use crate::data::open;
+use crate::data::{check_later, open};
 use crate::model::{Classifier, start};
 
 /// How long the stage lasts, and how fast it learns.
@@ -43,19 +43,15 @@ impl Recipe for Finetuned {
 
     /// Of a share of the labels, the first pictures of the permutation that `data.limit_train` takes from, the same for every seed.
     fn data(config: &Config, setup: &Setup) -> Result<Pictures> {
-        let Finetune { augment, schedule, labels, batch_size, .. } = config.section("finetune", &config.finetune)?;
+        let section = config.section("finetune", &config.finetune)?;
+        let Finetune { augment, schedule, labels, .. } = section;
         if *labels == 1.0 {
             return open(config, setup, augment, schedule);
         }
         let all = open(config, setup, &[], schedule)?.len();
-        let known = (all as f64 * labels).round() as u64;
-        if known < *batch_size {
-            return Err(user!(
-                "finetune.labels is {labels}, which is {known} of {all} training pictures, fewer than finetune.batch_size, {batch_size}"
-            ));
-        }
+        check_later(config, all)?;
         let mut few = setup.for_stage(&setup.stage, false, Some(setup.settings.length), setup.settings.batch_size);
-        few.settings.data.limit_train = Some(known);
+        few.settings.data.limit_train = Some(section.known(all));
         open(config, &few, augment, schedule)
     }
 

@@ -1,17 +1,17 @@
 //! k nearest neighbours: what h is worth without learning anything. Not in the paper; the usual measure beside it (arXiv:1805.01978, §3.4).
 
 use repro::config::Settings;
-use repro::data::{Images, Pictures, Split};
+use repro::data::{Images, Pictures, Source, Split};
 use repro::nn::{self as layers, Mode};
 use repro::optim::Schedule;
 use repro::setup::Setup;
 use repro::trainer::{Eval, Plan, Recipe, Scalars, Step};
 use repro::weights::{Named, together};
-use repro::{Error, Result, figures, user};
+use repro::{Error, Result, figures};
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::config::{Config, Knn};
-use crate::data::{Features, classify, open};
+use crate::data::{Features, check_later, classify, open};
 use crate::model::{BACKBONE, Encoder, encoder, start};
 
 /// Test pictures whose neighbours are drawn, and how many of them.
@@ -49,11 +49,12 @@ impl Memory {
         Ok(Self { unit: unit(&features.h)?, label: features.label, classes })
     }
 
-    /// The k training pictures that are nearest to each h `[n, D]`: cosines and places, `[n, k]`, the nearest first.
+    /// The k training pictures, or all if there are fewer, that are nearest to each h `[n, D]`: cosines and places, `[n, k]`, the nearest first.
     ///
     /// # Errors
     /// libtorch's.
     pub fn nearest(&self, h: &Tensor, k: i64) -> Result<(Tensor, Tensor)> {
+        let k = k.min(self.label.size()[0]);
         Ok(unit(h)?.f_matmul(&self.unit.f_tr()?)?.f_topk(k, 1, true, true)?)
     }
 
@@ -71,7 +72,8 @@ impl Memory {
     }
 }
 
-fn unit(h: &Tensor) -> Result<Tensor> {
+/// Rows of length 1; a row of zeros stays one.
+pub(crate) fn unit(h: &Tensor) -> Result<Tensor> {
     Ok(h.f_div(&h.f_norm_scalaropt_dim(2.0, [1_i64].as_slice(), true)?.f_clamp_min(1e-12)?)?)
 }
 
@@ -81,12 +83,9 @@ impl Recipe for Neighbours {
     type Data = Pictures;
 
     fn data(config: &Config, setup: &Setup) -> Result<Pictures> {
-        let k = config.section("knn", &config.knn)?.k;
+        config.section("knn", &config.knn)?;
         let data = open(config, setup, &[], &Schedule::Constant { warmup: None, warmup_start: None })?;
-        let most = data.split_len(Split::Train);
-        if k as u64 > most {
-            return Err(user!("knn.k is {k}, but there are {most} training pictures; choose 1 to {most}"));
-        }
+        check_later(config, data.len())?;
         Ok(data)
     }
 

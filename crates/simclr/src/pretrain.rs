@@ -2,7 +2,7 @@
 
 use repro::classifier::{Card, error_rate};
 use repro::config::Settings;
-use repro::data::{Draws, Images, Split, Views};
+use repro::data::{Draws, Images, Source, Split, Views};
 use repro::nn::{self as layers, Linear, Mode};
 use repro::optim::{Group, Optimizer, Params};
 use repro::setup::Setup;
@@ -12,8 +12,9 @@ use repro::{Result, figures, loss, weights};
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::config::Config;
-use crate::data::classify;
+use crate::data::{check_later, classify};
 use crate::model::{CLASSIFIER, Output, Simclr, linear, start};
+use crate::neighbours::unit;
 
 /// Test pictures whose loss is told, and so many of them in a batch.
 const TESTED: (u64, i64) = (1024, 256);
@@ -61,7 +62,9 @@ impl Recipe for Pretrain {
     type Data = Views;
 
     fn data(config: &Config, setup: &Setup) -> Result<Views> {
-        views(config, setup)
+        let data = views(config, setup)?;
+        check_later(config, data.len())?;
+        Ok(data)
     }
 
     fn build(config: &Config, setup: &Setup, init: Option<&Named>) -> Result<Self> {
@@ -177,7 +180,7 @@ impl Pretrain {
         })?;
         out.picture("similarity", || {
             let z = Tensor::f_cat(&halves(z), 0)?.f_to_device(Device::Cpu)?;
-            let z = z.f_div(&z.f_norm_scalaropt_dim(2.0, [1_i64].as_slice(), true)?.f_clamp_min(1e-12)?)?;
+            let z = unit(&z)?;
             let name = format!("cosines of z: {shown} test pictures in one view, then in another");
             figures::feature_maps(&[(name, z.f_matmul(&z.f_tr()?)?.f_unsqueeze(0)?)], &[])
         })

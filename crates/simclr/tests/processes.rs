@@ -22,6 +22,8 @@ const BATCH: i64 = 8;
 
 /// Loss and gradients of a batch, and the weights after ten steps of momentum, in float64.
 fn found(config: &Config, setup: &Setup) -> Named {
+    // Several processes at a time would wait for each other's threads.
+    tch::set_num_threads(1);
     let mut store = nn::VarStore::new(Device::Cpu);
     let net = Simclr::new(&store.root(), config, setup.exchange()).unwrap();
     store.double();
@@ -81,6 +83,7 @@ fn two_as_one(name: &str, words: &[&str]) {
     let member = |rank: &str| {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", name]).env(MEMBER, folder.path()).env("RANK", rank).env("WORLD_SIZE", "2");
+        command.env("OMP_NUM_THREADS", "1");
         command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
