@@ -307,3 +307,46 @@ fn bfloat16_that_is_imitated_is_told() {
     let imitated = flags.contains("\nflags") && !flags.contains("avx512_bf16") && !flags.contains("amx_bf16");
     assert_eq!(notes.contains("set compute.precision=f32"), imitated, "{notes}");
 }
+
+/// What is not in the configuration's hash decides as well: the weights that a run begins with, their classes, its data.
+#[test]
+fn other_classes_start_afresh_and_a_finished_run_is_not_taken_for_another() {
+    let dir = tempfile::tempdir().unwrap();
+    trained("resnet", dir.path(), &[]);
+    photos(&dir.path().join("other"));
+    for split in ["train", "val"] {
+        fs::rename(
+            dir.path().join("other").join(split).join("bright"),
+            dir.path().join("other").join(split).join("zenith"),
+        )
+        .unwrap();
+    }
+    let config = ["train", "-q", "--config", "run/config.yaml"];
+    let with = |words: &[&str]| resnet(dir.path(), &[&config[..], words].concat());
+    succeed(with(&["data.root=other", "--init", "run", "--out", "new"]));
+    let notes = result(&dir.path().join("new"))["notes"].to_string();
+    for part in ["know bright, dark", "have dark, zenith", "the classifier starts fresh"] {
+        assert!(notes.contains(part), "{notes}");
+    }
+    succeed(with(&["--init", "run", "--out", "same"]));
+    assert!(!result(&dir.path().join("same"))["notes"].to_string().contains("fresh"));
+    let (_, said) = refused(with(&["data.root=other", "--init", "run", "--out", "strict", "init={head: strict}"]));
+    assert!(said.contains("init.head is strict") && said.contains("zenith"), "{said}");
+
+    let (_, said) = refused(with(&["data.root=other", "--out", "run", "--resume"]));
+    assert!(said.contains("other data than those of data.root"), "{said}");
+    let (_, said) = refused(with(&["--init", "new", "--out", "run", "--resume"]));
+    assert!(said.contains("did not begin with the weights new"), "{said}");
+    succeed(with(&["--out", "run", "--resume"]));
+    fs::rename(dir.path().join("photos"), dir.path().join("moved")).unwrap();
+    succeed(with(&["data.root=moved", "--out", "run", "--resume"]));
+
+    // A rate for what is frozen does not act, and is no mistake.
+    succeed(with(&["data.root=moved", "--dry-run", "freeze=[conv1]", "optim.lr_scale={conv1: 0.1, layer1: {0: 0.1}}"]));
+    let (mut weights, card) = repro::weights::load(&dir.path().join("run/weights.safetensors")).unwrap();
+    let _ = weights.get_mut("conv1.weight").unwrap().fill_(f64::NAN);
+    repro::weights::write(&dir.path().join("nan.safetensors"), &weights, card.as_deref()).unwrap();
+    let (_, said) = refused(with(&["data.root=moved", "--init", "nan.safetensors", "--out", "nan"]));
+    assert!(said.contains("conv1.weight holds values that are no numbers"), "{said}");
+    assert!(!dir.path().join("nan").exists());
+}

@@ -41,6 +41,7 @@ fn configuration_mistakes() {
         ("=3", &["=3"]),
         ("length=0.001 epochs", &["length", "less than one step"]),
         ("compute.threads=4294967295", &["compute.threads", "1024"]),
+        ("compute.threads=1000", &["compute.threads", "processors"]),
         ("data.limit_train=999999999", &["limit_train"]),
     ] {
         refused(smoke(&[word]), parts);

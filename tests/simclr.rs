@@ -219,6 +219,14 @@ fn photos_are_pre_trained_on_and_described() {
     let gap = (&alone["features"] - features["features"].narrow(0, 3, 1)).abs().max().double_value(&[]);
     assert!(gap < 1e-5, "{gap}");
 
+    // A picture that cannot be read is an answer of its own.
+    fs::write(one.join("b.jpg"), b"no picture").unwrap();
+    let words = ["features", "one", "--weights", "run", "--out", "two.safetensors", "--json"];
+    let output = run(program("simclr", dir.path(), words));
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("b.jpg") && text(&output.stdout).contains("\"error\""));
+    assert_eq!(weights::read(&dir.path().join("two.safetensors")).unwrap().0["features"], alone["features"]);
+
     // A training picture is its own nearest neighbour.
     let asked = [
         "neighbours",

@@ -54,7 +54,7 @@ fn stems(paths: &[PathBuf]) -> Vec<String> {
 
 impl Answer {
     /// That there is none, and why.
-    fn none(input: PathBuf, why: String) -> Self {
+    pub fn none(input: PathBuf, why: String) -> Self {
         Self { input, lines: Vec::new(), json: json!({}), pictures: Vec::new(), error: Some(why) }
     }
 

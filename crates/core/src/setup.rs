@@ -7,7 +7,7 @@ use rand::Rng;
 use tch::{Device, Kind, Tensor};
 use torch_ext::{ProcessGroup, TensorList};
 
-use crate::config::{Length, Precision, Settings};
+use crate::config::{Head, Length, Precision, Settings};
 use crate::nn::Gather;
 use crate::random::rng;
 use crate::weights::{self, Named};
@@ -28,6 +28,10 @@ pub struct Setup {
     pub stage: String,
     /// The weights that are tested or asked. `None`: the run trains its own.
     pub given: Option<Given>,
+    /// The card of the weights that the stage begins with, if they have one.
+    pub(crate) init_card: Option<String>,
+    /// Whether the classifier of those weights is for other classes, and starts fresh.
+    pub(crate) fresh_head: Cell<bool>,
     group: Option<Rc<ProcessGroup>>,
     /// How often the processes have met; part of the keys in their store.
     meetings: Rc<Cell<u64>>,
@@ -51,7 +55,9 @@ impl Setup {
         let (rank, world) = group.as_ref().map_or((0, 1), |g| (g.rank() as u64, g.world() as u64));
         let (group, meetings) = (group.map(Rc::new), Rc::default());
         let notes = RefCell::default();
-        Ok(Self { settings, device, rank, world, stage: String::new(), given: None, group, meetings, notes })
+        let (init_card, fresh_head) = (None, Cell::default());
+        let stage = String::new();
+        Ok(Self { settings, device, rank, world, stage, given: None, init_card, fresh_head, group, meetings, notes })
     }
 
     /// The same to test or ask weights whose file has this `card`.
@@ -74,9 +80,42 @@ impl Setup {
             given: self.given.clone(),
             group: self.group.clone(),
             meetings: self.meetings.clone(),
+            init_card: None,
+            fresh_head: Cell::default(),
             notes: RefCell::default(),
             ..*self
         }
+    }
+
+    /// Whether the classes on the `card` of what is trained here are not those that the weights to begin with know; then it is noted, and
+    /// [`weights::begin`] starts the classifier afresh.
+    ///
+    /// # Errors
+    /// They are others, and `init.head` is `strict`.
+    pub(crate) fn has_other_classes(&self, card: Option<&str>) -> Result<bool> {
+        let classes =
+            |card: &str| serde_json::from_str::<serde_json::Value>(card).ok().map(|card| card["classes"].clone());
+        let (ours, theirs) = (card.and_then(classes), self.init_card.as_deref().and_then(classes));
+        let other = match (&ours, &theirs) {
+            (Some(ours), Some(theirs)) => ours != theirs && !theirs.is_null() && !self.fresh_head.get(),
+            _ => false,
+        };
+        if !other {
+            return Ok(false);
+        }
+        let told = |classes: &Option<serde_json::Value>| {
+            let names: Vec<&str> =
+                classes.iter().flat_map(|names| names.as_array()).flatten().filter_map(|name| name.as_str()).collect();
+            weights::some(&names)
+        };
+        let text = format!("the weights to begin with know {}, and the data have {}", told(&theirs), told(&ours));
+        if self.settings.init.as_ref().and_then(|init| init.head) == Some(Head::Strict) {
+            return Err(user!("init.head is strict, but {text}; leave it away, and the classifier starts fresh"));
+        }
+        self.take_notes();
+        self.note(format!("{text}: the classifier starts fresh"));
+        self.fresh_head.set(true);
+        Ok(true)
     }
 
     /// Whether any process asks for something: all of them get the same answer, so that they stop at the same step.

@@ -178,9 +178,9 @@ fn cost(paper: &Paper, table: &Table, lines: &[Line]) -> String {
         n => format!(" Not counted: {} without a run.", count(n, "experiment")),
     };
     match runs {
-        0 => format!("Cost to verify: not known, because none of its experiments was run. {command} runs them."),
+        0 => format!("Cost to train again: not known, because none of its experiments was run. {command} runs them."),
         _ => format!(
-            "Cost to verify: {} of training in {}, by the seconds of each row's fastest seed ({command}).{idle}",
+            "Cost to train again: {} of training in {}, by the seconds of each row's fastest seed ({command}).{idle}",
             duration(seconds),
             count(runs, "run")
         ),

@@ -47,23 +47,47 @@ impl Eye {
         Ok(Self { encoder, normaliser, stills: Stills::new(config.view.as_ref(), config.edge()?)?, device })
     }
 
-    /// h of each picture, `[N, D]`, on the CPU.
-    fn see(&mut self, files: &[PathBuf]) -> Result<Tensor> {
-        let mut rows = Vec::new();
+    /// h of each picture that can be read.
+    fn see(&mut self, files: &[PathBuf]) -> Result<Seen> {
+        let (mut rows, mut read, mut bad) = (Vec::new(), Vec::new(), Vec::new());
         for files in files.chunks(AT_ONCE) {
-            let (mut bytes, mut edge) = (Vec::new(), 0);
+            let (mut bytes, mut edge, before) = (Vec::new(), 0, read.len());
             for file in files {
-                let square = self.stills.read(file)?;
-                edge = i64::from(square.width());
-                bytes.extend(square.into_raw());
+                match self.stills.read(file) {
+                    Ok(square) => {
+                        edge = i64::from(square.width());
+                        bytes.extend(square.into_raw());
+                        read.push(file.clone());
+                    }
+                    Err(Error::User(why)) => bad.push(Answer::none(file.clone(), why)),
+                    Err(error) => return Err(error),
+                }
             }
-            let pixels = Tensor::f_from_data_size(&bytes, &[files.len() as i64, edge, edge, 3], Kind::Uint8)?;
+            let n = (read.len() - before) as i64;
+            if n == 0 {
+                continue;
+            }
+            let pixels = Tensor::f_from_data_size(&bytes, &[n, edge, edge, 3], Kind::Uint8)?;
             let image = pixels.f_permute([0, 3, 1, 2])?.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?;
             let image = self.normaliser.apply(&image)?.f_to_device(self.device)?;
             rows.push(tch::no_grad(|| self.encoder.forward(&image, Mode::Eval)).f_to_device(Device::Cpu)?);
         }
-        Ok(Tensor::f_cat(&rows, 0)?)
+        let first = bad.first().and_then(|answer: &Answer| answer.error.clone()).unwrap_or_default();
+        match rows.is_empty() {
+            true => Err(user!("none of the pictures can be read; the first: {first}")),
+            false => Ok(Seen { h: Tensor::f_cat(&rows, 0)?, files: read, bad }),
+        }
     }
+}
+
+/// What the trunk makes of pictures.
+struct Seen {
+    /// `[N, D]`, on the CPU.
+    h: Tensor,
+    /// The N pictures.
+    files: Vec<PathBuf>,
+    /// Of the others, why they cannot be read.
+    bad: Vec<Answer>,
 }
 
 /// `features FOLDER --weights W --out F.safetensors` (or `.npy`).
@@ -88,13 +112,14 @@ pub fn features(asked: &Asked<Config>) -> Result<Vec<Answer>> {
     }
     let (given, card) = weights::load(path)?;
     let card = card.as_deref().map(Card::read).transpose()?;
-    let h = Eye::new(&config, &given, card, setup.device)?.see(&files)?;
+    let Seen { h, files, bad } = Eye::new(&config, &given, card, setup.device)?.see(&files)?;
     let names: Vec<_> =
         files.iter().map(|file| file.strip_prefix(folder).unwrap_or(file).display().to_string()).collect();
     write(out, ending, &h, &names)?;
     let lines = vec![format!("{} pictures, {} features each, in {}", files.len(), h.size()[1], out.display())];
     let json = json!({ "features": out, "files": names.len(), "width": h.size()[1] });
-    Ok(vec![Answer { input: folder.clone(), lines, json, pictures: Vec::new(), error: None }])
+    let written = Answer { input: folder.clone(), lines, json, pictures: Vec::new(), error: None };
+    Ok([vec![written], bad].concat())
 }
 
 /// The configuration and its data's surroundings: those of `--config`, else those of the run whose weights are given.
@@ -126,7 +151,8 @@ pub fn neighbours(asked: &Asked<Config>) -> Result<Vec<Answer>> {
     let (given, card) = weights::load(path)?;
     let card = card.as_deref().map(Card::read).transpose()?;
     let mut eye = Eye::new(&config, &given, card, setup.device)?;
-    let seen = eye.see(&asked.words)?.f_to_device(setup.device)?;
+    let Seen { h, files, bad } = eye.see(&asked.words)?;
+    let seen = h.f_to_device(setup.device)?;
     let data = Neighbours::data(&config, &setup)?;
     let memory = Memory::new(Features::of_training(&eye.encoder, &data)?, data.classes().len() as i64)?;
     let votes = memory.votes(&seen, config.section("knn", &config.knn)?)?;
@@ -143,7 +169,8 @@ pub fn neighbours(asked: &Asked<Config>) -> Result<Vec<Answer>> {
         classes.sort_by(|a, b| b.1.total_cmp(&a.1));
         Ok(Answer::classes(picture.clone(), &classes, vec![drawn]))
     };
-    asked.words.iter().zip(shares).enumerate().map(answer).collect()
+    let answers: Result<Vec<Answer>> = files.iter().zip(shares).enumerate().map(answer).collect();
+    Ok([answers?, bad].concat())
 }
 
 fn write(out: &Path, ending: &str, h: &Tensor, files: &[String]) -> Result<()> {
@@ -164,7 +191,7 @@ fn write(out: &Path, ending: &str, h: &Tensor, files: &[String]) -> Result<()> {
 /// How alike pictures are: each with the others by the cosine of h, the nearest first, and the matrix of all cosines as a picture.
 ///
 /// # Errors
-/// A file that is no picture; fewer than two.
+/// Fewer than two pictures; none that can be read.
 pub fn predict(
     config: &Config,
     setup: &Setup,
@@ -175,7 +202,7 @@ pub fn predict(
     if images.len() < 2 {
         return Err(user!("pictures are compared with each other here; name at least two"));
     }
-    let h = Eye::new(config, given, Card::given(setup)?, Device::Cpu)?.see(images)?;
+    let Seen { h, files: images, bad } = Eye::new(config, given, Card::given(setup)?, Device::Cpu)?.see(images)?;
     let unit = unit(&h)?;
     let cosines = unit.f_matmul(&unit.f_tr()?)?;
     let drawn = folder.join("similarity.png");
@@ -194,5 +221,5 @@ pub fn predict(
             error: None,
         }
     };
-    Ok(rows.into_iter().enumerate().map(answer).collect())
+    Ok(rows.into_iter().enumerate().map(answer).chain(bad).collect())
 }

@@ -125,7 +125,7 @@ fn run<C: DeserializeOwned>(app: &App<C>) -> Result<()> {
     let about = format!("{} ({})", app.paper.title, app.paper.authors);
     let mut command = Cli::command().name(app.paper.name).about(about);
     for extra in &app.extras {
-        let own = ExtraArgs::augment_args(clap::Command::new(extra.name).about(extra.about));
+        let own = ExtraArgs::augment_args(clap::Command::new(extra.name)).about(extra.about);
         command = command.subcommand((extra.flags)(own));
     }
     let named: Vec<_> = app.extras.iter().map(|extra| extra.name).collect();
@@ -283,7 +283,13 @@ fn config_name(file: &Path) -> String {
 /// Starts libtorch as the settings ask: threads and device.
 fn setup(settings: &Settings) -> Result<Setup> {
     torch_ext::keep_freed_memory(KEPT);
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     if let Some(threads) = settings.compute.threads {
+        if threads > 4 * cores {
+            return Err(user!(
+                "compute.threads is {threads}, but this machine has {cores} processors: so many threads wait for each other for ever; choose at most {cores}"
+            ));
+        }
         tch::set_num_threads(threads as i32);
     }
     Setup::new(settings.clone(), device_of(settings)?)

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tch::Device;
 
 use super::args::TrainArgs;
-use super::train::{first, given, known_stages};
+use super::train::{check_same, first, given, known_stages};
 use super::{App, config_name, device_of, experiment, load, processes, say, say_json};
 use crate::config::{self, Experiment};
 use crate::setup::Setup;
@@ -48,14 +48,14 @@ pub(super) fn sweep<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Resu
     }
     let init =
         args.init.as_deref().map(|init| given(init, first(&(app.stages)(&base.paper), args.only()).1)).transpose()?;
-    let begins = init.as_ref().map_or("", |(_, init)| &init.sha256);
+    let begins = init.as_ref().map_or("", |init| &init.from.sha256);
     let mut combinations = Vec::new();
     for overrides in config::sweep(&args.sweep)? {
         let experiment = load(app, &base.file, &[args.common.overrides(), overrides.clone()].concat())?;
         let folder = parent.join(folder_name(&overrides, &experiment.resolved.hash(), begins));
         combinations.push(Combination { overrides, experiment, folder });
     }
-    check_all(app, args, &combinations, init.as_ref().map(|(weights, _)| weights))?;
+    check_all(app, args, &combinations, init.as_ref().map(|init| &init.state))?;
 
     let program = std::env::current_exe().map_err(|e| Error::Failed(format!("cannot find this program: {e}")))?;
     let signals = Signals::install(false)?;
@@ -120,8 +120,12 @@ fn is_done<C>(app: &App<C>, args: &TrainArgs, combination: &Combination<C>) -> R
     let Combination { experiment, folder, .. } = combination;
     let names = known_stages(app, &(app.stages)(&experiment.paper), args.only())?;
     let mut wanted = names.iter().filter(|name| args.only().is_none_or(|only| only == *name));
-    Ok(run::read_result(folder)
-        .is_ok_and(|result| result.config_sha256 == experiment.resolved.hash() && result.has_all(wanted.by_ref())))
+    match run::read_result(folder) {
+        Ok(result) if result.config_sha256 == experiment.resolved.hash() && result.has_all(wanted.by_ref()) => {
+            check_same(app, experiment, folder, &result, None).map(|()| true)
+        }
+        _ => Ok(false),
+    }
 }
 
 /// Refuses before the first run spends time what any of them would refuse: device, data, batch, schedule, initial weights. Those that are done

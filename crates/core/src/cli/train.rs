@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::args::TrainArgs;
 use super::place::{Task, task, temporary};
 use super::{App, config_name, device_name, giver, processes, say, say_json, setup, sweep, unknown_word};
-use crate::config;
+use crate::config::{self, Experiment, Resolved};
 use crate::nn::record;
 use crate::setup::Setup;
 use crate::trainer::run::{self, Init, Run, RunResult, Start, Status};
@@ -47,15 +47,61 @@ pub(super) fn train<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Resu
     Ok(())
 }
 
-/// What a stage is given by `--init`: weights by their part (`model.*`, `ema.*`), and where they came from.
-pub(super) fn given(init: &Path, before: Option<&str>) -> Result<(Named, Init)> {
+/// What a stage is given by `--init`.
+pub(super) struct Begin {
+    /// Weights by their part (`model.*`, `ema.*`).
+    pub(super) state: Named,
+    /// What their file says of them.
+    pub(super) card: Option<String>,
+    /// Where they came from.
+    pub(super) from: Init,
+}
+
+/// Reads what `--init` names; of a run, the weights of the stage `before`.
+pub(super) fn given(init: &Path, before: Option<&str>) -> Result<Begin> {
     let path = run::real_folder(init);
-    let state = match path.is_dir() {
-        true => weights::hand_over(&path, before)?,
-        false => weights::together([("model", weights::load(&path)?.0)]),
+    let (state, card) = match path.is_dir() {
+        true => (weights::hand_over(&path, before)?, weights::load_stage(&path, before)?.1),
+        false => {
+            let (model, card) = weights::load(&path)?;
+            (weights::together([("model", model)]), card)
+        }
     };
+    for (name, tensor) in state.iter().filter(|(_, tensor)| tensor.is_floating_point()) {
+        if tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
+            return Err(user!("{}: {name} holds values that are no numbers; begin with other weights", path.display()));
+        }
+    }
     let sha256 = weights::hash(&weights::below(&state, "model."))?;
-    Ok((state, Init { path, sha256 }))
+    Ok(Begin { state, card, from: Init { path, sha256 } })
+}
+
+/// Refuses to take a finished run for another: the hash of the configuration does not say with which weights and data it began.
+pub(super) fn check_same<C>(
+    app: &App<C>,
+    experiment: &Experiment<C>,
+    folder: &Path,
+    result: &RunResult,
+    init: Option<&Init>,
+) -> Result<()> {
+    let (path, other) = (folder.display(), "choose another folder with --out");
+    if let Some(now) = init.filter(|now| result.init.as_ref().is_none_or(|before| before.sha256 != now.sha256)) {
+        return Err(user!("{path} is done, and did not begin with the weights {}; {other}", now.path.display()));
+    }
+    let root = |resolved: &Resolved| resolved.get("data.root");
+    let own = config::resolve(&folder.join("config.yaml"), &[])?;
+    let stages = (app.stages)(&experiment.paper);
+    if let Some(stage) = stages.first().filter(|_| root(&own) != root(&experiment.resolved)) {
+        let plan = (stage.plan)(&experiment.paper, &experiment.settings);
+        // On the CPU: nothing is trained.
+        let setup = Setup::new(experiment.settings.clone(), tch::Device::Cpu)?;
+        let setup = setup.for_stage(&stage.name, false, plan.length, plan.batch_size);
+        let now = (stage.check)(&experiment.paper, &setup, &plan, None)?;
+        if result.data_sha256.as_ref().is_some_and(|before| *before != now) {
+            return Err(user!("{path} is done, with other data than those of data.root; {other}"));
+        }
+    }
+    Ok(())
 }
 
 /// The names of the stages, refusing a wanted one that is not among them.
@@ -83,15 +129,16 @@ fn one<C>(app: &App<C>, args: &TrainArgs, task: &Task<C>) -> Result<RunResult> {
     if let Some(longer) = undone.longer.iter().find(|stage| !wanted(stage)) {
         return Err(user!("{longer} has another length now and must go on first; leave the stage away"));
     }
+    let (begin, later) = first(&stages, only);
+    let init = args.init.as_deref().map(|init| given(init, later)).transpose()?;
     if let (Some(path), []) = (folder.path(), &undone.longer[..])
         && let Ok(result) = run::read_result(path)
         && result.has_all(names.iter().filter(|name| wanted(name)))
     {
+        check_same(app, experiment, path, &result, init.as_ref().map(|init| &init.from))?;
         say(format!("{} is done already", path.display()));
         return Ok(result);
     }
-    let (begin, later) = first(&stages, only);
-    let init = args.init.as_deref().map(|init| given(init, later)).transpose()?;
     let setup = setup(&experiment.settings)?;
     let signals = Signals::install(!processes::speaks())?;
     // Processes of other ranks keep their books where nobody looks.
@@ -113,7 +160,7 @@ fn one<C>(app: &App<C>, args: &TrainArgs, task: &Task<C>) -> Result<RunResult> {
         limit: experiment.settings.limit.map(|l| l.0),
         of_rank_0: own.as_ref().and(folder.path()).map(Path::to_owned),
         stages: names.clone(),
-        init: init.as_ref().map(|(_, from)| from.clone()),
+        init: init.as_ref().map(|init| init.from.clone()),
         undone: undone.clone(),
     };
     let mut run = Run::new(start, signals)?;
@@ -143,9 +190,10 @@ fn one<C>(app: &App<C>, args: &TrainArgs, task: &Task<C>) -> Result<RunResult> {
                 // From this sitting, from an earlier one, else what `--init` gave.
                 Some(name) if given.contains_key(name) => Some(weights::below(&given[name], "")),
                 Some(name) if run.finished(name).is_some() => Some(run.hand_over(name)?),
-                _ => init.as_ref().filter(|_| place == begin).map(|(state, _)| weights::below(state, "")),
+                _ => init.as_ref().filter(|_| place == begin).map(|init| weights::below(&init.state, "")),
             };
-            let (mut plan, setup) = plan_of(stage, place);
+            let (mut plan, mut setup) = plan_of(stage, place);
+            setup.init_card = init.as_ref().filter(|_| place == begin).and_then(|init| init.card.clone());
             // After that: a schedule is checked against the length that it is made for.
             if args.dry_run {
                 plan.length = plan.length.map(|_| config::Length::Steps(1));

@@ -134,15 +134,14 @@ impl OptimConfig {
     /// The parameters of a store by the paper's rule ([`Params::new`]), their rates scaled by `optim.lr_scale`.
     ///
     /// # Errors
-    /// A factor below 0; a key below which nothing is trained.
+    /// A factor below 0; a key below which the model has nothing. What is frozen may have a factor, which does not act.
     pub fn params(&self, store: &VarStore, rule: impl Fn(&str, &Tensor) -> Option<Group>) -> Result<Params> {
         let scale = match self {
             OptimConfig::Sgd(config) => &config.lr_scale,
             OptimConfig::Adamw(config) => &config.lr_scale,
             OptimConfig::Lars(config) => &config.lr_scale,
         };
-        let trained = store.variables().into_iter().filter(|(_, tensor)| tensor.requires_grad());
-        let names: Vec<String> = trained.map(|(name, _)| name).collect();
+        let names: Vec<String> = store.variables().into_keys().collect();
         check_prefixes("optim.lr_scale", scale.keys().map(String::as_str), names.iter().map(String::as_str))?;
         for (prefix, factor) in scale {
             in_range(&format!("lr_scale.{prefix}"), *factor, 0.0.., "at least 0; `freeze` leaves a part as it is")?;

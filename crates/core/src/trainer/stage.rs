@@ -40,7 +40,8 @@ pub(crate) type Measured = (Vec<f64>, BTreeMap<String, f64>);
 
 type Train<C> = fn(&C, &Setup, &Plan, Option<&Named>, &mut Run) -> Result<Named>;
 type Evaluate<C> = fn(&C, &Setup, &Plan, &Named) -> Result<(BTreeMap<String, f64>, String)>;
-type Check<C> = fn(&C, &Setup, &Plan, Option<&Named>) -> Result<()>;
+/// The hash of the data that the stage would learn from.
+type Check<C> = fn(&C, &Setup, &Plan, Option<&Named>) -> Result<String>;
 type Measure<C> = fn(&C, &Setup, &Plan, u64) -> Result<Measured>;
 
 /// One stage of a paper's program.
@@ -66,7 +67,7 @@ impl<C> Stage<C> {
             after: None,
             whole: |_| None,
             plan,
-            check: |config, setup, plan, init| prepare::<R>(config, setup, plan, init).map(drop),
+            check: |config, setup, plan, init| Ok(prepare::<R>(config, setup, plan, init)?.0.sha256()),
             train: train::<R>,
             evaluate: evaluate::<R>,
             measure: measure::<R>,
@@ -97,7 +98,14 @@ fn prepare<R: Recipe>(config: &R::Config, setup: &Setup, plan: &Plan, init: Opti
     }
     setup.note_slow_precision();
     setup.seed_build();
-    Ok((data, R::build(config, setup, init)?))
+    let recipe = R::build(config, setup, init)?;
+    if init.is_none() || !setup.has_other_classes(recipe.card(&data).as_deref())? {
+        return Ok((data, recipe));
+    }
+    // As many classes as the file knows, but others: its classifier would answer with their names.
+    setup.seed_build();
+    let recipe = R::build(config, setup, init)?;
+    Ok((data, recipe))
 }
 
 /// Trains from the newest checkpoint or from step 0, evaluates on the test split, writes the weights. Returns what a later stage is given:

@@ -2,6 +2,7 @@
 
 use super::names::{below_prefix, check_prefixes};
 use super::{Load, Named, below, hash};
+use crate::config::Head;
 use crate::setup::Setup;
 use crate::{Result, user};
 
@@ -14,7 +15,10 @@ use crate::{Result, user};
 /// Tensors that do not fit ([`Load::copy`]); a prefix in `freeze` that matches nothing; nothing left to train.
 pub fn begin(model: &Named, init: Option<&Named>, head: &[&str], setup: &Setup) -> Result<()> {
     if let Some(init) = init {
-        let classifier = setup.settings.init.as_ref().and_then(|init| init.head);
+        let classifier = match setup.fresh_head.get() {
+            true => Some(Head::Fresh),
+            false => setup.settings.init.as_ref().and_then(|init| init.head),
+        };
         let load = Load { head, classifier, ..Load::of("the file of initial weights") };
         load.copy(model, &below(init, "model."))?.into_iter().for_each(|note| setup.note(note));
     }
