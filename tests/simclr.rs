@@ -221,8 +221,8 @@ fn photos_are_pre_trained_on_and_described() {
 
     // A picture that cannot be read is an answer of its own.
     fs::write(one.join("b.jpg"), b"no picture").unwrap();
-    let words = ["features", "one", "--weights", "run", "--out", "two.safetensors", "--json"];
-    let output = run(program("simclr", dir.path(), words));
+    let two = ["features", "one", "--weights", "run", "--out", "two.safetensors", "--json"];
+    let output = run(program("simclr", dir.path(), two));
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("b.jpg") && text(&output.stdout).contains("\"error\""));
     assert_eq!(weights::read(&dir.path().join("two.safetensors")).unwrap().0["features"], alone["features"]);
@@ -301,7 +301,7 @@ fn what_cannot_be_is_refused() {
     refused(&["knn.k=65"], "there are 64 training pictures");
     refused(&["finetune.labels=0"], "finetune.labels");
     refused(&["finetune.labels=0.01"], "finetune.batch_size is 8, but 1 of the 64");
-    refused(&["probe.batch_size=65"], "probe.batch_size is 65");
+    refused(&["probe.batch_size=65"], "probe: batch_size 65 is larger");
     refused(&["probe.schedule={kind: cosine, warmup: 13 steps}"], "probe: schedule.warmup is 13 steps");
     refused(&["model.head=mlp4"], "none, linear, mlp2, mlp3");
     refused(&["model.head=4"], "none, linear, mlp2, mlp3");

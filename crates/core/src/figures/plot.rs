@@ -75,7 +75,7 @@ pub struct Plot {
     pub x_label: String,
     /// Beside the y axis.
     pub y_label: String,
-    /// Logarithmic y axis; then points with y ≤ 0 are skipped too.
+    /// Logarithmic y axis where the values span a factor of 4; then points with y ≤ 0 are skipped too.
     pub log_y: bool,
     /// The lines; the colours repeat after seven.
     pub curves: Vec<Curve>,
@@ -127,9 +127,10 @@ pub fn plot(plot: &Plot) -> Result<RgbImage> {
     let points = || curves.iter().flat_map(|curve| curve.points.iter().chain(&curve.beside));
     let bands = || curves.iter().flat_map(|curve| &curve.band);
     let xs = points().map(|point| point.0).chain(bands().map(|band| band.0));
-    let ys = points().map(|point| point.1).chain(bands().flat_map(|band| [band.1, band.2]));
-    let ys = ys.chain(levels.iter().map(|level| level.value));
-    let (x, y) = (range(xs, 0.0), if plot.log_y { log_range(ys) } else { range(ys, 0.04) });
+    let ys = || points().map(|point| point.1).chain(bands().flat_map(|band| [band.1, band.2]));
+    let ys = || ys().chain(levels.iter().map(|level| level.value));
+    let log = plot.log_y && extremes(ys()).is_some_and(|(low, high)| high >= 4.0 * low);
+    let (x, y) = (range(xs, 0.0), if log { log_range(ys()) } else { range(ys(), 0.04) });
 
     let mut picture = RgbImage::new(SIZE.0, SIZE.1);
     let legend = legend(&curves, &plot.beside);
@@ -137,7 +138,7 @@ pub fn plot(plot: &Plot) -> Result<RgbImage> {
     let drawn = {
         let area = BitMapBackend::with_buffer(&mut picture, SIZE).into_drawing_area();
         let lines = Lines { curves: &curves, levels: &levels, legend: &legend, header };
-        if plot.log_y {
+        if log {
             let ticks = log_ticks(&y);
             lines.draw(&area, x, y.log_scale().with_key_points(ticks))
         } else {

@@ -128,6 +128,14 @@ fn a_log_axis_has_numbers_at_any_length() {
 }
 
 #[test]
+fn values_that_lie_close_to_each_other_fill_the_axis() {
+    let points = [(0.0, 5.5), (1.0, 5.2), (2.0, 5.1)];
+    assert_eq!(plot(&of(&points, true)).unwrap(), plot(&of(&points, false)).unwrap());
+    let points = [(0.0, 5.5), (1.0, 1.2), (2.0, 1.1)];
+    assert_ne!(plot(&of(&points, true)).unwrap(), plot(&of(&points, false)).unwrap());
+}
+
+#[test]
 fn a_band_surrounds_its_line() {
     let band = vec![(0.0, 0.0, 2.0), (0.5, 0.0, 2.0), (1.0, 0.0, 2.0)];
     let points = vec![(0.0, 1.0), (0.5, 1.0), (1.0, 1.0)];
