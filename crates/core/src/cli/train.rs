@@ -179,7 +179,10 @@ fn one<C>(app: &App<C>, args: &TrainArgs, task: &Task<C>) -> Result<RunResult> {
         for (place, stage) in todo.iter().skip(1).filter(|_| !run.is_continued()) {
             let (plan, mut setup) = plan_of(stage, *place);
             setup.device = tch::Device::Cpu;
-            (stage.check)(&experiment.paper, &setup, &plan, None)?;
+            (stage.check)(&experiment.paper, &setup, &plan, None).map_err(|error| match error {
+                Error::User(text) => user!("{}: {text}", stage.name),
+                error => error,
+            })?;
         }
         for (place, stage) in todo.drain(..) {
             if run.finished(&stage.name).is_some() {

@@ -91,10 +91,7 @@ fn prepare<R: Recipe>(config: &R::Config, setup: &Setup, plan: &Plan, init: Opti
     let data = R::data(config, setup)?;
     if let Some(length) = plan.length {
         let cursor = Cursor::of(setup, 0);
-        cursor.check(data.len()).map_err(|error| match error {
-            Error::User(text) => user!("{}: {text}", setup.stage),
-            error => error,
-        })?;
+        cursor.check(data.len())?;
         if length.steps(cursor.steps_per_epoch(data.len())) == 0 {
             return Err(user!("length is {length}, which is less than one step; make it longer"));
         }
