@@ -188,7 +188,9 @@ impl Setup {
     pub fn exchange(&self) -> Option<Gather> {
         let group = self.group.clone()?;
         let gather = move |part: &Tensor| group.gather(&part.unsqueeze(0));
-        Some(Gather::new(move |part| gather(part).unwrap_or_else(|error| panic!("batch norm over processes: {error}"))))
+        // A layer gives a tensor and not a result, so that the error travels as a panic to the end of the run, which knows it as an error.
+        let lost = |error| Error::Failed(format!("batch norm over processes: {error}; has another process ended?"));
+        Some(Gather::new(move |part| gather(part).unwrap_or_else(|error| std::panic::panic_any(lost(error)))))
     }
 
     /// The processes, if there are several.

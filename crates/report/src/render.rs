@@ -1,6 +1,7 @@
 //! `results/<paper>.md`: the same evidence gives the same bytes.
 
 use repro::Result;
+use repro::trainer::run::{RunResult, StageResult};
 
 use crate::evidence::Evidence;
 use crate::experiment::is_fraction;
@@ -100,14 +101,13 @@ fn row(paper: &Paper, table: &Table, line: &Line) -> Result<String> {
             format!("missed by {} (allowed: {}){seeds}", gap(&table.metric, by), gap(&table.metric, allowed))
         }
     };
-    let epochs = Spread::of(&line.evidence.iter().map(|e| e.result.epochs).collect::<Vec<_>>());
     let config = line.experiment.map(|e| format!("[{0}](../experiments/{1}/{0}.yaml)", e.name, paper.name));
     let mut cells = vec![
         line.label.clone(),
         line.paper.map_or("–".into(), number),
         ours,
         status,
-        epochs.map_or("–".into(), |epochs| format!("{}", (epochs.mean * 100.0).round() / 100.0)),
+        distinct(line.evidence, epochs),
         distinct(line.evidence, |e| thousands(e.result.parameters)),
         fastest(line.evidence).map_or("–".into(), |seconds| thousands(seconds.round() as u64)),
         distinct(line.evidence, device),
@@ -137,9 +137,23 @@ fn reached(reach: &Reach, evidence: &[Evidence]) -> String {
     }
 }
 
-/// Seconds of training of the fastest seed: what slows the others is the company they had on the machine, not the row.
+/// The epochs of each stage that trains something: `20`, or `20 + 100` of a paper that has two.
+fn epochs(evidence: &Evidence) -> String {
+    let result = &evidence.result;
+    let later = later_stages(result).filter(|stage| stage.steps > 0).map(|stage| stage.epochs);
+    let all = std::iter::once(result.epochs).chain(later);
+    all.map(|epochs| format!("{}", (epochs * 100.0).round() / 100.0)).collect::<Vec<_>>().join(" + ")
+}
+
+/// The first stage's numbers are the result's own.
+fn later_stages(result: &RunResult) -> impl Iterator<Item = &StageResult> {
+    result.stages.values().filter(|stage| stage.weights_sha256 != result.weights_sha256)
+}
+
+/// Seconds of training, in all stages, of the fastest seed: what slows the others is the company they had on the machine, not the row.
 fn fastest(evidence: &[Evidence]) -> Option<f64> {
-    evidence.iter().map(|e| e.result.seconds).min_by(f64::total_cmp)
+    let all = |result: &RunResult| result.seconds + later_stages(result).map(|stage| stage.seconds).sum::<f64>();
+    evidence.iter().map(|e| all(&e.result)).min_by(f64::total_cmp)
 }
 
 /// The different answers of the seeds, in their order.
@@ -221,6 +235,33 @@ fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Checkout;
+    use serde_json::json;
+
+    /// A row of several stages tells the epochs of each that trains, and its cost is that of all.
+    #[test]
+    fn every_stage_counts() {
+        let checkout = Checkout::new();
+        let stage = |steps: u64, epochs: f64, seconds: f64, weights: &serde_json::Value| {
+            json!({
+                "done": true, "steps": steps, "epochs": epochs, "seconds": seconds, "examples_per_second": 1.0, "effective_batch": 2,
+                "lr": {}, "data_sha256": null, "weights_sha256": weights
+            })
+        };
+        let run = checkout.changed_run(2, 0.022, &|result| {
+            let other = |digit: &str| json!(digit.repeat(64));
+            result["stages"] = json!({
+                "pretrain": stage(1000, 2.0, 100.5, &result["weights_sha256"].clone()),
+                "probe": stage(500, 30.0, 20.0, &other("a")),
+                "knn": stage(0, 0.0, 0.0, &other("b")),
+            });
+        });
+        std::fs::remove_file(checkout.root().join("results/runs/toy/one/seed1.json")).unwrap();
+        crate::evidence::add(checkout.root(), &run).unwrap();
+        crate::pages::write(checkout.root()).unwrap();
+        let page = checkout.read("results/toy.md");
+        assert!(page.contains("| 2 + 30 | 60,000 | 121 |"), "{page}");
+    }
 
     #[test]
     fn numbers_as_people_read_them() {

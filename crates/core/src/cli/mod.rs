@@ -113,8 +113,12 @@ pub fn main<C: DeserializeOwned>(app: App<C>) -> ExitCode {
     ExitCode::from(error.exit_code())
 }
 
-/// A panic as an error: the first line of what it said.
+/// A panic as an error: the one that it carries, or else the first line of what it said.
 fn internal(panic: Box<dyn std::any::Any + Send>) -> Error {
+    let panic = match panic.downcast::<Error>() {
+        Ok(error) => return *error,
+        Err(panic) => panic,
+    };
     let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
     Error::Failed(format!("internal error: {}", text.unwrap_or("unknown").lines().next().unwrap_or_default()))
 }

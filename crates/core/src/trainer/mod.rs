@@ -12,6 +12,7 @@ mod result;
 pub mod run;
 mod signals;
 mod stage;
+mod start;
 mod step;
 mod tensorboard;
 

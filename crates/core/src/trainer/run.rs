@@ -11,7 +11,6 @@ use super::folders::{self, fill_latest, point_latest};
 use super::log::Log;
 use super::tensorboard::HparamValue;
 use super::{Eval, Signals, Step, checkpoint, environment};
-use crate::config::{Claim, Resolved};
 use crate::files::{create_folder, remove_partial, write_atomic};
 use crate::weights::Named;
 use crate::{Error, Result, user, weights};
@@ -19,6 +18,7 @@ use crate::{Error, Result, user, weights};
 pub use super::folders::real_folder;
 pub(crate) use super::folders::{all, check_free, holds_run, newest_unfinished};
 pub use super::result::{Init, RunResult, StageResult, Status, read_result};
+pub(crate) use super::start::{Start, Undone};
 
 /// The stage that a metric is of: the one whose name stands in front, else the first.
 fn stage_of(metric: &str, stages: &[String]) -> String {
@@ -33,39 +33,6 @@ pub(super) struct Progressed {
     pub(super) step: u64,
     /// Training time so far.
     pub(super) seconds: f64,
-}
-
-/// What a run is started with.
-pub(crate) struct Start<'a> {
-    /// Where it goes on or begins; `None`: in a new folder below `runs`.
-    pub(crate) folder: Option<PathBuf>,
-    pub(crate) paper: &'static str,
-    pub(crate) config: String,
-    pub(crate) file: &'a Path,
-    pub(crate) resolved: &'a Resolved,
-    pub(crate) claim: Option<&'a Claim>,
-    pub(crate) seed: u64,
-    pub(crate) parameters: u64,
-    pub(crate) device: String,
-    pub(crate) quiet: bool,
-    pub(crate) limit: Option<std::time::Duration>,
-    /// The folder of rank 0, where this process has another rank.
-    pub(crate) of_rank_0: Option<PathBuf>,
-    /// The paper's stages, in their order.
-    pub(crate) stages: Vec<String>,
-    /// The weights that this sitting was given.
-    pub(crate) init: Option<Init>,
-    /// What a changed length undoes.
-    pub(crate) undone: Undone,
-}
-
-/// Stages that a changed length of a run undoes.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Undone {
-    /// Those of another length: they go on from their last checkpoint.
-    pub(crate) longer: Vec<String>,
-    /// Those that began with the weights of one that is undone: they begin again.
-    pub(crate) again: Vec<String>,
 }
 
 /// A run, which takes possession of its folder when it is certain that it can be done.
