@@ -112,5 +112,5 @@ fn networks_that_learn_in_turns_keep_their_length() {
     let dir = tempfile::tempdir().unwrap();
     let words = ["model.name=boosted_lenet4", "schedule.kind=constant", "length=6 steps", "--out", "run", "-q"];
     succeed(lenet(dir.path(), smoke(&[&words[..], &["limit=0.0001 seconds"]].concat())));
-    refused(dir.path(), &["length=9 steps"], &["train cannot be made longer", "three networks"]);
+    refused(dir.path(), &["length=9 steps"], &["train cannot have another length", "three networks"]);
 }

@@ -343,6 +343,8 @@ fn other_classes_start_afresh_and_a_finished_run_is_not_taken_for_another() {
 
     // A rate for what is frozen does not act, and is no mistake.
     succeed(with(&["data.root=moved", "--dry-run", "freeze=[conv1]", "optim.lr_scale={conv1: 0.1, layer1: {0: 0.1}}"]));
+    let (_, said) = refused(with(&["data.root=moved", "--dry-run", "freeze=[bn1.running_mean]"]));
+    assert!(said.contains("freeze: no tensor of this model lies below \"bn1.running_mean\""), "{said}");
     let (mut weights, card) = repro::weights::load(&dir.path().join("run/weights.safetensors")).unwrap();
     let _ = weights.get_mut("conv1.weight").unwrap().fill_(f64::NAN);
     repro::weights::write(&dir.path().join("nan.safetensors"), &weights, card.as_deref()).unwrap();

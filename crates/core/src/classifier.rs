@@ -1,4 +1,4 @@
-//! What the papers that classify pictures share, beside the network: gradient, evaluation, `forward`, `predict`, `data`.
+//! What the papers that classify pictures share, beside the network: loss, evaluation, `forward`, `predict`, `data`.
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -48,6 +48,10 @@ pub fn measure(
     }
     if part.shared {
         predictions = predictions.together(at.setup)?;
+    }
+    // What the others would draw nobody sees.
+    if at.setup.rank > 0 {
+        return Ok(());
     }
     let mut found = predictions.finish()?;
     let places: Vec<i64> = found.mistakes.iter().map(|mistake| mistake.index as i64).collect();

@@ -30,7 +30,9 @@ pub struct Setup {
     pub given: Option<Given>,
     /// The card of the weights that the stage begins with, if they have one.
     pub(crate) init_card: Option<String>,
-    /// Whether the classifier of those weights is for other classes, and starts fresh.
+    /// Whether the classifier of those weights is taken over, if that is asked.
+    pub(crate) takes_head: Cell<bool>,
+    /// Whether it is for other classes, and starts fresh.
     pub(crate) fresh_head: Cell<bool>,
     group: Option<Rc<ProcessGroup>>,
     /// How often the processes have met; part of the keys in their store.
@@ -55,9 +57,22 @@ impl Setup {
         let (rank, world) = group.as_ref().map_or((0, 1), |g| (g.rank() as u64, g.world() as u64));
         let (group, meetings) = (group.map(Rc::new), Rc::default());
         let notes = RefCell::default();
-        let (init_card, fresh_head) = (None, Cell::default());
-        let stage = String::new();
-        Ok(Self { settings, device, rank, world, stage, given: None, init_card, fresh_head, group, meetings, notes })
+        let (init_card, takes_head, fresh_head) = (None, Cell::default(), Cell::default());
+        let (stage, given) = (String::new(), None);
+        Ok(Self {
+            settings,
+            device,
+            rank,
+            world,
+            stage,
+            given,
+            init_card,
+            takes_head,
+            fresh_head,
+            group,
+            meetings,
+            notes,
+        })
     }
 
     /// The same to test or ask weights whose file has this `card`.
@@ -81,41 +96,35 @@ impl Setup {
             group: self.group.clone(),
             meetings: self.meetings.clone(),
             init_card: None,
+            takes_head: Cell::default(),
             fresh_head: Cell::default(),
             notes: RefCell::default(),
             ..*self
         }
     }
 
-    /// Whether the classes on the `card` of what is trained here are not those that the weights to begin with know; then it is noted, and
-    /// [`weights::begin`] starts the classifier afresh.
+    /// In what the classes on the `card` of what is trained here are not those of the classifier that was taken over; from then on
+    /// [`weights::begin`] starts it afresh. `None`: in nothing.
     ///
     /// # Errors
     /// They are others, and `init.head` is `strict`.
-    pub(crate) fn has_other_classes(&self, card: Option<&str>) -> Result<bool> {
-        let classes =
-            |card: &str| serde_json::from_str::<serde_json::Value>(card).ok().map(|card| card["classes"].clone());
-        let (ours, theirs) = (card.and_then(classes), self.init_card.as_deref().and_then(classes));
-        let other = match (&ours, &theirs) {
-            (Some(ours), Some(theirs)) => ours != theirs && !theirs.is_null() && !self.fresh_head.get(),
-            _ => false,
+    pub(crate) fn other_classes(&self, card: Option<&str>) -> Result<Option<String>> {
+        let classes = |card: &str| -> Option<Vec<String>> {
+            serde_json::from_value(serde_json::from_str::<serde_json::Value>(card).ok()?.get("classes")?.clone()).ok()
         };
-        if !other {
-            return Ok(false);
+        let (Some(ours), Some(theirs)) = (card.and_then(classes), self.init_card.as_deref().and_then(classes)) else {
+            return Ok(None);
+        };
+        if ours == theirs || !self.takes_head.get() {
+            return Ok(None);
         }
-        let told = |classes: &Option<serde_json::Value>| {
-            let names: Vec<&str> =
-                classes.iter().flat_map(|names| names.as_array()).flatten().filter_map(|name| name.as_str()).collect();
-            weights::some(&names)
-        };
+        let told = |names: &[String]| weights::some(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let text = format!("the weights to begin with know {}, and the data have {}", told(&theirs), told(&ours));
         if self.settings.init.as_ref().and_then(|init| init.head) == Some(Head::Strict) {
             return Err(user!("init.head is strict, but {text}; leave it away, and the classifier starts fresh"));
         }
-        self.take_notes();
-        self.note(format!("{text}: the classifier starts fresh"));
         self.fresh_head.set(true);
-        Ok(true)
+        Ok(Some(text))
     }
 
     /// Whether any process asks for something: all of them get the same answer, so that they stop at the same step.
@@ -187,7 +196,7 @@ impl Setup {
     /// What batch norm takes the statistics of the whole batch by ([`crate::nn::BatchNormConfig::over`]); nothing in a single process.
     pub fn exchange(&self) -> Option<Gather> {
         let group = self.group.clone()?;
-        let gather = move |part: &Tensor| group.gather(&part.unsqueeze(0));
+        let gather = move |part: &Tensor| group.gather_alike(&part.unsqueeze(0));
         // A layer gives a tensor and not a result, so that the error travels as a panic to the end of the run, which knows it as an error.
         let lost = |error| Error::Failed(format!("batch norm over processes: {error}; has another process ended?"));
         Some(Gather::new(move |part| gather(part).unwrap_or_else(|error| std::panic::panic_any(lost(error)))))

@@ -102,10 +102,10 @@ void ext_group_free(Group* group) {
   attempt([&] { delete group; });
 }
 
-int ext_group_average_grads(Group* group, const List* params) {
+int ext_group_average_grads(Group* group, const List* params, bool check) {
   return attempt([&] {
     at::NoGradGuard no_grad;
-    check_alike(*group->gloo, *params, "parameters");
+    if (check) check_alike(*group->gloo, *params, "parameters");
     if (params->empty()) return;
     // One exchange of everything: its latency counts once, however many parameters there are. A process whose loss did not reach a parameter
     // sends zeros; behind the gradients stands how many it had, so that one that no process has stays undefined.
@@ -166,10 +166,10 @@ at::Tensor* ext_group_all_gather(Group* group, const at::Tensor* tensor) {
   return result;
 }
 
-at::Tensor* ext_group_gather(Group* group, const at::Tensor* rows) {
+at::Tensor* ext_group_gather(Group* group, const at::Tensor* rows, bool check) {
   at::Tensor* result = nullptr;
   attempt([&] {
-    check_alike(*group->gloo, *rows, "rows to gather");
+    if (check) check_alike(*group->gloo, *rows, "rows to gather");
     TORCH_CHECK(rows->dim() > 0 && rows->size(0) > 0, "what is gathered has no rows");
     result = new at::Tensor(Gather::apply(*rows, group->gloo));
   });

@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use crate::{Error, Result, TensorList, ffi};
 
-/// How long processes wait for one another: to meet, and in every exchange.
+/// How long processes wait for one another: to join, and in every exchange.
 const TIMEOUT_SECONDS: i64 = 300;
 
 /// This process among those that train one model. All of them must make the same calls in the same order.
@@ -111,8 +111,10 @@ impl ProcessGroup {
     /// # Errors
     /// A process left or did not answer in time; parameters unlike those of another process or of several kinds, gradients of another shape than theirs.
     pub fn average_grads(&self, params: &TensorList) -> Result<()> {
+        // A list keeps its tensors: they are compared once.
+        let check = !params.compared.replace(true);
         // SAFETY: a live group and a live list.
-        ffi::check(unsafe { ffi::ext_group_average_grads(self.group.as_ptr(), params.list.as_ptr()) })
+        ffi::check(unsafe { ffi::ext_group_average_grads(self.group.as_ptr(), params.list.as_ptr(), check) })
     }
 
     /// Replaces each tensor by that of rank 0, in place.
@@ -129,7 +131,15 @@ impl ProcessGroup {
     /// A process left or did not answer in time; rows unlike those of another process; no rows.
     pub fn gather(&self, rows: &Tensor) -> Result<Tensor> {
         // SAFETY: a live group and a live tensor.
-        ffi::tensor(unsafe { ffi::ext_group_gather(self.group.as_ptr(), rows.as_ptr()) })
+        ffi::tensor(unsafe { ffi::ext_group_gather(self.group.as_ptr(), rows.as_ptr(), true) })
+    }
+
+    /// The same where the shapes cannot differ, so that they are not compared first, which is an exchange of its own.
+    /// # Errors
+    /// A process left or did not answer in time; no rows. Rows unlike those of another process end the program.
+    pub fn gather_alike(&self, rows: &Tensor) -> Result<Tensor> {
+        // SAFETY: a live group and a live tensor.
+        ffi::tensor(unsafe { ffi::ext_group_gather(self.group.as_ptr(), rows.as_ptr(), false) })
     }
 
     /// `[…]` on each process → `[world, …]` on all, by rank. No gradient flows through it.

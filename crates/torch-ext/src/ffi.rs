@@ -75,10 +75,10 @@ unsafe extern "C" {
         timeout_seconds: i64,
     ) -> *mut Group;
     pub(crate) fn ext_group_free(group: *mut Group);
-    pub(crate) fn ext_group_average_grads(group: *mut Group, params: *const List) -> c_int;
+    pub(crate) fn ext_group_average_grads(group: *mut Group, params: *const List, check: bool) -> c_int;
     pub(crate) fn ext_group_broadcast(group: *mut Group, tensors: *const List) -> c_int;
     pub(crate) fn ext_group_all_gather(group: *mut Group, tensor: *const C_tensor) -> *mut C_tensor;
-    pub(crate) fn ext_group_gather(group: *mut Group, rows: *const C_tensor) -> *mut C_tensor;
+    pub(crate) fn ext_group_gather(group: *mut Group, rows: *const C_tensor, check: bool) -> *mut C_tensor;
     pub(crate) fn ext_group_meet(group: *mut Group, tag: *const c_char) -> c_int;
 }
 

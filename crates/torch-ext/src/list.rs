@@ -1,6 +1,7 @@
 //! Operations on whole lists of tensors: one call a step, however many parameters there are.
 
 use std::borrow::Borrow;
+use std::cell::Cell;
 use std::ptr;
 
 use tch::Tensor;
@@ -14,6 +15,8 @@ use crate::{Result, ffi};
 #[derive(Debug)]
 pub struct TensorList {
     pub(crate) list: ptr::NonNull<ffi::List>,
+    /// Whether the processes of a group have found their lists alike.
+    pub(crate) compared: Cell<bool>,
 }
 
 // SAFETY: the list holds reference-counted handles with atomic counts, as tch's `Tensor` does, which is `Send` and not `Sync` as well.
@@ -58,7 +61,8 @@ impl TensorList {
         let pointers: Vec<_> = tensors.iter().map(|tensor| tensor.borrow().as_ptr()).collect();
         // SAFETY: live `at::Tensor*`s; the C side copies the handles.
         let list = unsafe { ffi::ext_list_new(pointers.as_ptr(), pointers.len()) };
-        Ok(Self { list: ptr::NonNull::new(list).ok_or_else(ffi::last_error)? })
+        let list = ptr::NonNull::new(list).ok_or_else(ffi::last_error)?;
+        Ok(Self { list, compared: Cell::new(false) })
     }
 
     /// Makes every gradient undefined.

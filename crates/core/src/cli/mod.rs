@@ -83,7 +83,7 @@ pub struct Extra<C> {
 
 /// What a command of a paper's own was asked.
 pub struct Asked<'a, C> {
-    /// The experiment, where `--config` names one.
+    /// The experiment, where `--config` or the run of `--weights` names one.
     pub config: Option<&'a C>,
     /// Likewise: settings, device.
     pub setup: Option<&'a Setup>,

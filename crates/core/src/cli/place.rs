@@ -170,14 +170,14 @@ fn undone<C>(app: &App<C>, before: &Experiment<C>, now: &Experiment<C>, lengths:
             undone.again.push(stage.name.clone());
         } else if !lengths.is_empty() && length(before) != length(now) {
             if let Some(why) = (stage.whole)(&now.paper) {
-                return Err(user!("{} cannot be made longer: {why}; start a new run of that length", stage.name));
+                return Err(user!("{} cannot have another length: {why}; start a new run of that length", stage.name));
             }
             undone.longer.push(stage.name.clone());
         }
     }
     match lengths {
         [key, ..] if undone.longer.is_empty() => Err(user!(
-            "a resumed run keeps its configuration, but {key} differs, and no stage is longer by it; start a new run for it"
+            "a resumed run keeps its configuration, but {key} differs, and no stage has another length by it; start a new run for it"
         )),
         _ => Ok(undone),
     }

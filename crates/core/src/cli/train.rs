@@ -61,7 +61,7 @@ pub(super) struct Begin {
 pub(super) fn given(init: &Path, before: Option<&str>) -> Result<Begin> {
     let path = run::real_folder(init);
     let (state, card) = match path.is_dir() {
-        true => (weights::hand_over(&path, before)?, weights::load_stage(&path, before)?.1),
+        true => weights::hand_over(&path, before)?,
         false => {
             let (model, card) = weights::load(&path)?;
             (weights::together([("model", model)]), card)

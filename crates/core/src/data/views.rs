@@ -37,7 +37,8 @@ impl Views {
         Ok(Self { views: views?, pictures })
     }
 
-    /// The same views of any pictures in [0, 1], such as those of the test set.
+    /// The views' own lists on any pictures in [0, 1], such as those of the test set. Of photos without what is done as they are read: the cut of
+    /// `view.train`, and a mirror image.
     ///
     /// # Errors
     /// libtorch's.

@@ -330,7 +330,7 @@ impl Run {
     pub(crate) fn hand_over(&self, stage: &str) -> Result<Named> {
         let folder = self.shared();
         let later = self.stages.first().is_some_and(|first| first != stage);
-        let given = weights::hand_over(folder, later.then_some(stage))?;
+        let (given, _) = weights::hand_over(folder, later.then_some(stage))?;
         let known = self.finished(stage).and_then(|record| record.weights_sha256.clone());
         if known.is_some_and(|known| weights::hash(&weights::below(&given, "model.")).is_ok_and(|found| found != known))
         {
@@ -378,7 +378,7 @@ impl Run {
     /// The means of a step's scalars since the last call.
     pub(super) fn trained(&mut self, step: &Step, seconds: f64, means: BTreeMap<String, f64>) -> Result<()> {
         let done = step.index + 1;
-        let epoch = done as f64 / step.steps_per_epoch as f64;
+        let epoch = done as f64 / step.steps_per_epoch.max(1) as f64;
         let speed = done as f64 * self.stage().effective_batch as f64 / seconds.max(1e-9);
         if let Some(progress) = &mut self.log.progress {
             progress.update(done, epoch, means.get("loss").copied(), speed);
@@ -393,7 +393,7 @@ impl Run {
         let prefix = &self.prefixed(split);
         let values = found.named(prefix);
         let done = (step.index + 1).min(step.total);
-        let epoch = done as f64 / step.steps_per_epoch as f64;
+        let epoch = done as f64 / step.steps_per_epoch.max(1) as f64;
         self.log.numbers(done, epoch, &values)?;
         for (name, picture) in &found.pictures {
             self.log.picture(&format!("{}-{name}", prefix.replace('/', "-")), done, picture)?;

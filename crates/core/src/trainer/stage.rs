@@ -50,7 +50,7 @@ pub struct Stage<C> {
     pub name: String,
     /// The stage whose weights it is given. `None`: the one before it.
     pub(crate) after: Option<&'static str>,
-    /// Why a run of such a configuration cannot be made longer, beside its schedule.
+    /// Why a run of such a configuration cannot have another length, beside its schedule.
     pub(crate) whole: fn(&C) -> Option<&'static str>,
     pub(crate) plan: fn(&C, &Settings) -> Plan,
     pub(crate) check: Check<C>,
@@ -80,7 +80,7 @@ impl<C> Stage<C> {
     }
 
     /// The same, where a step depends on the length of the stage by more than its `schedule`: `why` says so of a configuration, in words that
-    /// follow "cannot be made longer: ". Such a run keeps its length.
+    /// follow "cannot have another length: ". Such a run keeps its length.
     pub fn whole(self, why: fn(&C) -> Option<&'static str>) -> Self {
         Self { whole: why, ..self }
     }
@@ -97,14 +97,18 @@ fn prepare<R: Recipe>(config: &R::Config, setup: &Setup, plan: &Plan, init: Opti
         }
     }
     setup.note_slow_precision();
+    let said = setup.take_notes();
     setup.seed_build();
-    let recipe = R::build(config, setup, init)?;
-    if init.is_none() || !setup.has_other_classes(recipe.card(&data).as_deref())? {
-        return Ok((data, recipe));
+    let mut recipe = R::build(config, setup, init)?;
+    if let Some(text) = setup.other_classes(recipe.card(&data).as_deref())? {
+        // As many classes as the file knows, but others: its classifier would answer with their names.
+        setup.take_notes();
+        setup.note(format!("{text}: the classifier starts fresh"));
+        setup.seed_build();
+        recipe = R::build(config, setup, init)?;
     }
-    // As many classes as the file knows, but others: its classifier would answer with their names.
-    setup.seed_build();
-    let recipe = R::build(config, setup, init)?;
+    let built = setup.take_notes();
+    said.into_iter().chain(built).for_each(|note| setup.note(note));
     Ok((data, recipe))
 }
 
@@ -128,7 +132,8 @@ fn train<R: Recipe>(
     run.take()?;
     if run.is_continued() && run.result.world_size != setup.world {
         setup.note(format!(
-            "trained by {} processes and then by {}: sums are taken in another order, so the last digits are not those of an uncut run",
+            "trained by {} processes and then by {}: sums are taken in another order, and a batch norm that sees the pictures of one process sees other batches, so this is not an \
+             uncut run to the bit",
             run.result.world_size, setup.world
         ));
     }
@@ -184,6 +189,8 @@ fn train<R: Recipe>(
             (Progressed::default(), Sums::new())
         }
     };
+    // Each process reads the checkpoint for itself.
+    setup.agree("checkpoint to go on from", &from.step.to_string())?;
     run.progressed(&from, steps_per_epoch);
     run.write_books()?;
     run.begin_stage(&setup.stage, from.step, total, from.step < total && !summed.is_empty())?;

@@ -26,7 +26,7 @@ pub struct Step<'a> {
 impl Step<'_> {
     /// Epochs done before this step, as a fraction.
     pub fn epoch(&self) -> f64 {
-        self.index as f64 / self.steps_per_epoch as f64
+        self.index as f64 / self.steps_per_epoch.max(1) as f64
     }
 
     /// Seeds libtorch's generators from (seed, step, rank), for dropout and drop path: the same masks again when called twice.

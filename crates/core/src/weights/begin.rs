@@ -19,11 +19,17 @@ pub fn begin(model: &Named, init: Option<&Named>, head: &[&str], setup: &Setup) 
             true => Some(Head::Fresh),
             false => setup.settings.init.as_ref().and_then(|init| init.head),
         };
+        let given = below(init, "model.");
+        // Known before the classes are compared; those that differ in number start fresh by themselves.
+        let of_head = |name: &String| head.iter().any(|prefix| below_prefix(name, prefix));
+        setup.takes_head.set(model.keys().any(of_head) && !setup.fresh_head.get());
         let load = Load { head, classifier, ..Load::of("the file of initial weights") };
-        load.copy(model, &below(init, "model."))?.into_iter().for_each(|note| setup.note(note));
+        load.copy(model, &given)?.into_iter().for_each(|note| setup.note(note));
     }
     let freeze = setup.settings.freeze.as_deref().unwrap_or_default();
-    check_prefixes("freeze", freeze.iter().map(String::as_str), model.keys().map(String::as_str))?;
+    // What has no gradient, such as the running mean of a norm, cannot be frozen by itself: its norm is.
+    let learn = model.iter().filter(|(_, tensor)| tensor.requires_grad()).map(|(name, _)| name.as_str());
+    check_prefixes("freeze", freeze.iter().map(String::as_str), learn)?;
     for (_, tensor) in frozen(model, freeze).filter(|(_, tensor)| tensor.requires_grad()) {
         // The handle shares its flag with the model's own.
         let _ = tensor.shallow_clone().f_set_requires_grad(false)?;

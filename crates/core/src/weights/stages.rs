@@ -23,13 +23,13 @@ pub fn load_stage(path: &Path, stage: Option<&str>) -> Result<(Named, Option<Str
     }
 }
 
-/// What a stage of a run folder hands over to another: `model.*`, and `ema.*` if there are averages.
+/// What a stage of a run folder hands over to another: `model.*`, and `ema.*` if there are averages; and what the file says of them.
 ///
 /// # Errors
 /// There are no weights of that stage, or they are damaged.
-pub fn hand_over(folder: &Path, stage: Option<&str>) -> Result<Named> {
-    let (model, _) = load_stage(folder, stage)?;
+pub fn hand_over(folder: &Path, stage: Option<&str>) -> Result<(Named, Option<String>)> {
+    let (model, card) = load_stage(folder, stage)?;
     let averages = folder.join(file_name(stage, true));
     let averages = if averages.is_file() { load(&averages)?.0 } else { Named::new() };
-    Ok(together([("model", model), ("ema", averages)]))
+    Ok((together([("model", model), ("ema", averages)]), card))
 }
