@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use repro::config::{Experiment, Length};
-use repro::data::{Augment, Filter, Flip, Normalise, RandomResizedCrop};
+use repro::data::{Augment, Filter, Flip, Normalise, RandomResizedCrop, TestView, TrainView, View};
 use repro::optim::{LrScaling, OptimConfig, Schedule};
 use repro::weights::{self, Named};
 use serde_json::Value;
@@ -210,6 +210,7 @@ fn photos_are_pre_trained_on_and_described() {
     assert_eq!(features["features"].size(), [10, 64]);
     let npy = Tensor::read_npy(dir.path().join("F.npy")).unwrap();
     assert_eq!(npy, features["features"]);
+    assert_eq!(fs::read_to_string(dir.path().join("F.txt")).unwrap().lines().collect::<Vec<_>>(), files);
     // The same picture's own row, whatever stands beside it.
     let one = dir.path().join("one");
     fs::create_dir(&one).unwrap();
@@ -335,9 +336,13 @@ fn views_are_drawn_apart_and_an_odd_batch_is_one() {
     succeed(smoke(dir.path(), "data", &["--out", "pairs.png"]));
     // Two rows of ten pairs, each picture twice as large, captions under them.
     let drawn = image::open(dir.path().join("pairs.png")).unwrap().to_rgb8();
-    let half = drawn.height() / 2;
-    let row = |top: u32| image::imageops::crop_imm(&drawn, 0, top, drawn.width(), half).to_image();
-    assert_ne!(row(0), row(half), "both views are one");
+    // Rows of one height, and a line of two pixels more.
+    let high = (drawn.height() - 2) / 2;
+    let row = |top: u32| image::imageops::crop_imm(&drawn, 0, top, drawn.width(), high).to_image();
+    assert_ne!(row(0), row(high), "both views are one");
+    // The captions under them are the same, so that rows of equal pictures would be equal.
+    let captions = |top: u32| image::imageops::crop_imm(&drawn, 0, top + high - 8, drawn.width(), 6).to_image();
+    assert_eq!(captions(0), captions(high), "the rows are cut elsewhere");
 }
 
 fn yaml(row: &str) -> String {
@@ -400,9 +405,11 @@ fn the_recipes_for_cifar_10() {
         let probe = paper.probe.unwrap();
         let OptimConfig::Sgd(rule) = &probe.optim else { panic!("{row}") };
         assert!((probe.optim.lr(512) - 0.2).abs() < 1e-12 && rule.nesterov && rule.weight_decay == 0.0, "{row}");
+        assert_eq!((rule.momentum, probe.length, probe.batch_size), (0.9, Length::Epochs(100.0), 512), "{row}");
         assert_eq!(probe.augment, paper.augment[..2], "{row}");
         assert!(matches!(probe.schedule, Schedule::Cosine { warmup: None, .. }), "{row}");
-        assert_eq!(paper.knn.unwrap().k, 200, "{row}");
+        let knn = paper.knn.unwrap();
+        assert_eq!((knn.k, knn.temperature), (200, 0.1), "{row}");
         let claim = settings.paper.unwrap();
         assert_eq!(claim.metric, "probe/test/accuracy");
         assert_eq!(claim.value, (row == "cifar10_r50_b1024_e1000").then_some(0.94), "{row}");
@@ -425,10 +432,43 @@ fn the_recipe_for_imagenet() {
     assert_eq!(numbers, [0.8, 0.8, 0.8, 0.2, 0.8, 0.2, 0.5]);
     // "The kernel size is set to be 10 % of the image height/width": odd.
     assert_eq!((blur.kernel, blur.sigma), (23, [0.1, 2.0]));
+    let view = View {
+        train: TrainView::RandomResizedCrop { scale: [0.08, 1.0], ratio: [0.75, 1.3333], filter: Filter::Bicubic },
+        test: TestView::ResizeCrop { resize: 256, filter: Filter::Bicubic, edge: None },
+    };
+    assert_eq!(paper.view, Some(view));
+    assert_eq!(paper.normalise, identity());
+    let model = &paper.model;
+    assert_eq!((model.head.layers, model.head_bn, model.head_dim, model.zero_init), (2, true, 128, Some(true)));
+    for (step, factor) in [(0, 0.0), (5 * 312, 0.5), (10 * 312, 1.0), (55 * 312, 0.5)] {
+        assert!((paper.schedule.factor(step, 100 * 312, 312) - factor).abs() < 1e-12, "step {step}");
+    }
     let probe = paper.probe.unwrap();
+    assert_eq!(probe.augment, paper.augment[..1]);
+    assert!(matches!(probe.schedule, Schedule::Cosine { warmup: None, .. }));
     assert!((probe.optim.lr(4096) - 1.6).abs() < 1e-12);
     assert_eq!((probe.length, probe.batch_size), (Length::Epochs(90.0), 4096));
     assert_eq!(settings.paper.unwrap().value, Some(0.645));
+}
+
+/// The loss alone differs from the row of the same network and length.
+#[test]
+fn the_rows_of_table_4_differ_in_the_loss() {
+    let whole = experiment("cifar10_r18_e100");
+    let logistic = |semi_hard| Loss::NtLogistic { temperature: 0.5, normalise: true, semi_hard };
+    let triplet = |semi_hard| Loss::Triplet { margin: 0.4, normalise: true, semi_hard };
+    let rows = [
+        ("nt_logistic", logistic(false)),
+        ("nt_logistic_sh", logistic(true)),
+        ("triplet", triplet(false)),
+        ("triplet_sh", triplet(true)),
+    ];
+    for (row, loss) in rows {
+        let other = experiment(&format!("table4_{row}"));
+        assert_eq!(other.paper, Config { loss, ..whole.paper.clone() }, "{row}");
+        let fixed = |of: &Experiment<Config>| (of.settings.length, of.settings.batch_size, of.settings.data.clone());
+        assert_eq!(fixed(&other), fixed(&whole), "{row}");
+    }
 }
 
 /// One thing is taken away from the row of two cores in each; all else is the same.

@@ -64,8 +64,8 @@ a tenth of p. This says nothing about the paper's own recipe.
 - **partial**: fewer than 3 seeds, and not missed.
 
 A row that is marked *deterministic* gives the same number with every seed: one run is enough, and its sd is 0. The column *seconds* is the \
-training time of the fastest seed: the others shared the machine with other work. Of a paper with several stages, *epochs* names each stage's, and \
-*seconds* is their sum.";
+training time of the fastest seed: the others shared the machine with other work. Of a paper with several stages, *epochs* names each stage's, \
+*seconds* is their sum, and *parameters* are those of the first.";
 
 /// What a row's seeds are held against.
 #[derive(Debug, Clone, Copy)]

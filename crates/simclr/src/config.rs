@@ -72,13 +72,14 @@ pub struct Probe {
     pub length: Length,
     /// Pictures a step over all processes.
     pub batch_size: u64,
-    /// What is done to training pictures. Nothing: each picture's h is reckoned once.
+    /// What is done to training pictures. Nothing: each picture's h is reckoned once, of photos that of `view.test`.
     pub augment: Vec<Augment>,
     /// The update rule.
     pub optim: OptimConfig,
     /// The factor on its learning rate.
     pub schedule: Schedule,
-    /// Whether another one learns beside pre-training, from what the trunk gives at each step, without acting on it (B.6). `None`: no.
+    /// Whether another one learns beside pre-training, from what the trunk gives at each step, without acting on it (B.6). It takes pre-training's batches and the factor of its schedule; of this block the update rule alone acts on
+    /// it. `None`: no.
     pub online: Option<bool>,
 }
 

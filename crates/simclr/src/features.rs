@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 
 use repro::answer::Answer;
 use repro::cli::Asked;
-use repro::config::Experiment;
 use repro::data::{Card, Normaliser, Split, Stills, photos_in};
 use repro::nn::Mode;
 use repro::setup::Setup;
 use repro::trainer::Recipe;
 use repro::weights::{Load, Named};
-use repro::{Error, Result, config, figures, user, weights};
+use repro::{Error, Result, figures, user, weights};
 use serde_json::json;
 use tch::{Device, Kind, Tensor, nn};
 
@@ -105,7 +104,7 @@ pub fn features(asked: &Asked<Config>) -> Result<Vec<Answer>> {
     if !["safetensors", "npy"].contains(&ending) {
         return Err(user!("--out {}: the ending must be .safetensors or .npy", out.display()));
     }
-    let (config, setup) = surroundings(asked, path)?;
+    let (config, setup) = surroundings(asked)?;
     let (files, _) = photos_in(folder)?;
     if files.is_empty() {
         return Err(user!("{} holds no pictures", folder.display()));
@@ -122,18 +121,14 @@ pub fn features(asked: &Asked<Config>) -> Result<Vec<Answer>> {
     Ok([vec![written], bad].concat())
 }
 
-/// The configuration and its data's surroundings: those of `--config`, else those of the run whose weights are given.
-fn surroundings(asked: &Asked<Config>, weights: &Path) -> Result<(Config, Setup)> {
-    let of_stage = |setup: &Setup| setup.for_stage("knn", true, None, setup.settings.batch_size);
-    if let (Some(config), Some(setup)) = (asked.config, asked.setup) {
-        return Ok((config.clone(), of_stage(setup)));
+/// The configuration and the surroundings of the neighbours' stage: those of `--config`, else those of the run whose weights are given.
+fn surroundings(asked: &Asked<Config>) -> Result<(Config, Setup)> {
+    match (asked.config, asked.setup) {
+        (Some(config), Some(setup)) => {
+            Ok((config.clone(), setup.for_stage("knn", true, None, setup.settings.batch_size)))
+        }
+        _ => Err(user!("--config FILE is missing, and --weights names no run folder that has one")),
     }
-    let file = weights.join("config.yaml");
-    if !file.is_file() {
-        return Err(user!("--config FILE is missing, and {} is no run folder that has one", weights.display()));
-    }
-    let Experiment { settings, paper, .. } = config::load::<Config>(&file, &[])?;
-    Ok((paper, of_stage(&Setup::new(settings, Device::Cpu)?)))
 }
 
 /// `neighbours PICTURE… --weights W --out DIR`: the training pictures that are nearest by h, drawn, and what they vote for.
@@ -147,13 +142,13 @@ pub fn neighbours(asked: &Asked<Config>) -> Result<Vec<Answer>> {
     if asked.words.is_empty() {
         return Err(user!("name one or more pictures (PNG or JPEG)"));
     }
-    let (config, setup) = surroundings(asked, path)?;
+    let (config, setup) = surroundings(asked)?;
     let (given, card) = weights::load(path)?;
-    let card = card.as_deref().map(Card::read).transpose()?;
-    let mut eye = Eye::new(&config, &given, card, setup.device)?;
+    let mut eye = Eye::new(&config, &given, card.as_deref().map(Card::read).transpose()?, setup.device)?;
     let Seen { h, files, bad } = eye.see(&asked.words)?;
-    let seen = h.f_to_device(setup.device)?;
-    let data = Neighbours::data(&config, &setup)?;
+    let seen = h.f_to_device(eye.device)?;
+    // Centred, and their classes counted, as the weights have them.
+    let data = Neighbours::data(&config, &setup.with_given(card))?;
     let memory = Memory::new(Features::of_training(&eye.encoder, &data)?, data.classes().len() as i64)?;
     let votes = memory.votes(&seen, config.section("knn", &config.knn)?)?;
     let shares =
@@ -175,7 +170,11 @@ pub fn neighbours(asked: &Asked<Config>) -> Result<Vec<Answer>> {
 
 fn write(out: &Path, ending: &str, h: &Tensor, files: &[String]) -> Result<()> {
     if ending == "npy" {
-        return h.write_npy(out).map_err(|e| user!("cannot write {}: {e}", out.display()));
+        // Such a file has no room for names.
+        let (part, names) = (out.with_extension("npy.partial"), out.with_extension("txt"));
+        h.write_npy(&part).map_err(|e| user!("cannot write {}: {e}", out.display()))?;
+        repro::files::write_atomic(&names, &[files.join("\n").as_bytes(), b"\n"])?;
+        return std::fs::rename(&part, out).map_err(Error::io("write", out));
     }
     let numbers = Vec::<f32>::try_from(h.f_reshape([-1])?)?;
     let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();

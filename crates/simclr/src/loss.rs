@@ -12,6 +12,8 @@ use repro::config::Findings;
 use serde::Deserialize;
 use tch::{Kind, Reduction, Tensor};
 
+use crate::neighbours::unit;
+
 /// Which loss, and its numbers.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -102,11 +104,6 @@ impl Loss {
             Loss::Triplet { margin, semi_hard, .. } => rows.triplet(margin, semi_hard),
         }
     }
-}
-
-/// Rows of length 1; a row of zeros stays one.
-fn unit(z: &Tensor) -> Result<Tensor> {
-    Ok(z.f_div(&z.f_norm_scalaropt_dim(2.0, [-1_i64].as_slice(), true)?.f_clamp_min(1e-12)?)?)
 }
 
 impl Rows {

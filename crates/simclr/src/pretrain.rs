@@ -83,7 +83,7 @@ impl Recipe for Pretrain {
         let batch = setup.settings.batch_size;
         let online = probe.map(|(probe, linear)| -> Result<Online> {
             let decay = probe.optim.weight_decay();
-            let params = Params::new(&store, |name, _| group(decay).filter(|_| of_probe(name)))?;
+            let params = probe.optim.params(&store, |name, _| group(decay).filter(|_| of_probe(name)))?;
             Ok(Online { linear, optimizer: probe.optim.build(&params)?, params, lr: probe.optim.lr(batch) })
         });
         let (lr, online) = (config.optim.lr(batch), online.transpose()?);
