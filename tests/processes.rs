@@ -96,6 +96,48 @@ fn processes_end_with_the_command_that_started_them() {
     wait_until("the processes' end", || lock.try_lock().is_ok());
 }
 
+/// The processes of rank 1 that a command started.
+fn second_rank(parent: u32) -> Vec<u32> {
+    let of_parent = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The second word behind the name in brackets.
+        stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)) == Some(&parent.to_string())
+    };
+    let second = |pid: &u32| {
+        let words = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        words.split(|byte| *byte == 0).any(|word| word == b"RANK=1")
+    };
+    let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    all.filter(of_parent).filter(second).collect()
+}
+
+#[test]
+fn a_process_that_is_killed_is_named_and_the_others_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let words = smoke(&[
+        "--out",
+        "run",
+        "--processes",
+        "2",
+        "length=100000 steps",
+        "checkpoint.every=1 steps",
+        "eval.every=never",
+        "-q",
+    ]);
+    let child = lenet(dir.path(), words).stderr(Stdio::piped()).spawn().unwrap();
+    let folder = dir.path().join("run");
+    wait_until("a checkpoint", || !checkpoints(&folder).is_empty());
+    let second = second_rank(child.id());
+    assert_eq!(second.len(), 1);
+    assert!(std::process::Command::new("kill").args(["-9", &second[0].to_string()]).status().unwrap().success());
+    let begun = std::time::Instant::now();
+    let output = child.wait_with_output().unwrap();
+    let said = text(&output.stderr);
+    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the process of rank 1 was ended by signal 9; the others were stopped"), "{said}");
+}
+
 /// Two ranks started by hand, each with words of its own.
 fn ranks(folder: &Path, words: [&[&str]; 2]) -> [Output; 2] {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();

@@ -230,7 +230,8 @@ fn photos_are_pre_trained_on_and_described() {
 
     // A training picture is its own nearest neighbour.
     let asked = [
-        "neighbours",
+        "predict",
+        "--neighbours",
         "photos/train/bright/00.png",
         "photos/train/dark/01.jpg",
         "--weights",

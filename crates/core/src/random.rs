@@ -34,6 +34,23 @@ pub(crate) fn permutation(rng: &mut ChaCha8Rng, n: u64) -> Vec<i64> {
     places
 }
 
+/// The first `n` of `order` that have as many of each class, as far as that divides and the classes reach: the first of every class in
+/// their order, then the second of every class, and so on. `label` is the class of an example.
+pub(crate) fn balanced(order: &[i64], n: u64, label: impl Fn(i64) -> i64) -> Vec<i64> {
+    let mut seen = std::collections::HashMap::new();
+    let mut rounds: Vec<(u64, i64)> = order
+        .iter()
+        .map(|&place| {
+            let count = seen.entry(label(place)).or_insert(0);
+            *count += 1;
+            (*count, place)
+        })
+        .collect();
+    rounds.sort_by_key(|&(round, _)| round);
+    rounds.truncate(n as usize);
+    rounds.into_iter().map(|(_, place)| place).collect()
+}
+
 /// A uniform number in `[low, high)`, or `low` where both are equal: the upper 53 bits of the next 64, times 2⁻⁵³, scaled.
 pub fn uniform(rng: &mut ChaCha8Rng, low: f64, high: f64) -> f64 {
     let unit = (rng.next_u64() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64);
@@ -97,6 +114,26 @@ mod tests {
         assert_eq!(fnv1a(""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(fnv1a("a"), 0xaf63_dc4c_8601_ec8c);
         assert_eq!(fnv1a("foobar"), 0x8594_4171_f739_67e8);
+    }
+
+    proptest! {
+        /// As many of each class as the classes reach, the first of each, and smaller numbers are the start of larger ones.
+        #[test]
+        fn balanced_is_even_nested_and_in_order(labels in proptest::collection::vec(0_i64..4, 1..60), n in 0_u64..60) {
+            let order: Vec<i64> = (0..labels.len() as i64).rev().collect();
+            let label = |place: i64| labels[place as usize];
+            let chosen = balanced(&order, n, label);
+            prop_assert_eq!(chosen.len(), labels.len().min(n as usize));
+            prop_assert!(balanced(&order, n + 1, label).starts_with(&chosen));
+            for class in 0..4 {
+                let of = |places: &[i64]| places.iter().copied().filter(|&place| label(place) == class).collect::<Vec<_>>();
+                let (all, some) = (of(&order), of(&chosen));
+                prop_assert!(all.starts_with(&some));
+                // A class that has more than it gives gives no fewer than any other, but for one.
+                let most = (0..4).map(|c| chosen.iter().filter(|&&p| label(p) == c).count()).max().unwrap_or(0);
+                prop_assert!(some.len() == all.len() || some.len() + 1 >= most);
+            }
+        }
     }
 
     #[test]

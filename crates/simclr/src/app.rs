@@ -44,13 +44,15 @@ pub fn app() -> App<Config> {
         extras: vec![
             Extra {
                 name: "features",
+                of_predict: false,
                 about: "Write what the trunk makes of each picture below a folder: features FOLDER --weights W --out F.safetensors (or .npy)",
                 flags: |command| command,
                 run: features,
             },
             Extra {
                 name: "neighbours",
-                about: "Draw the training pictures that are nearest to given ones: neighbours PICTURE… --weights W --out DIR",
+                of_predict: true,
+                about: "Draw the training pictures that are nearest to each by h, and tell what classes they vote for",
                 flags: |command| command,
                 run: neighbours,
             },

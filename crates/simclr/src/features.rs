@@ -1,4 +1,4 @@
-//! `simclr features`, `simclr neighbours` and `simclr predict`: what the trunk makes of pictures of one's own.
+//! `simclr features`, `simclr predict --neighbours` and `simclr predict`: what the trunk makes of pictures of one's own.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -131,7 +131,7 @@ fn surroundings(asked: &Asked<Config>) -> Result<(Config, Setup)> {
     }
 }
 
-/// `neighbours PICTURE… --weights W --out DIR`: the training pictures that are nearest by h, drawn, and what they vote for.
+/// `predict --neighbours PICTURE… --weights W --out DIR`: the training pictures that are nearest by h, drawn, and what they vote for.
 ///
 /// # Errors
 /// No pictures, no weights, data that are missing.

@@ -41,7 +41,8 @@ impl Recipe for Finetuned {
     type Batch = Images;
     type Data = Pictures;
 
-    /// Of a share of the labels, the first pictures of the permutation that `data.limit_train` takes from, the same for every seed.
+    /// Of a share of the labels, as many pictures of each class (Table 7; B.5), the same for every seed: those of `data.limit_train` with
+    /// `data.balanced`.
     fn data(config: &Config, setup: &Setup) -> Result<Pictures> {
         let section = config.section("finetune", &config.finetune)?;
         let Finetune { augment, schedule, labels, .. } = section;
@@ -52,6 +53,7 @@ impl Recipe for Finetuned {
         check_later(config, all)?;
         let mut few = setup.for_stage(&setup.stage, false, Some(setup.settings.length), setup.settings.batch_size);
         few.settings.data.limit_train = Some(section.known(all));
+        few.settings.data.balanced = Some(true);
         open(config, &few, augment, schedule)
     }
 

@@ -6,14 +6,18 @@ use repro::config::{Experiment, Length};
 use repro::data::Cursor;
 use repro::data::Source;
 use repro::golden;
+use repro::loss::cross_entropy;
+use repro::optim::Group;
 use repro::setup::Setup;
 use repro::trainer::{Recipe, Step};
-use repro::weights;
-use simclr::config::{Config, Knn};
+use repro::weights::{self, Named};
+use serde_json::json;
+use simclr::config::{Config, Knn, Probe};
 use simclr::data::Features;
+use simclr::model::linear;
 use simclr::neighbours::Memory;
 use simclr::probe::{Batch, LinearProbe};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, Tensor, nn};
 
 fn probe(words: &[&str]) -> (Config, Setup) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/simclr/smoke.yaml");
@@ -95,5 +99,55 @@ fn neighbours_vote_as_they_are_defined() {
                 assert!((vote / found - expected / sum).abs() < 1e-12, "{k}: {votes:?}");
             }
         }
+    }
+}
+
+fn fixture() -> Named {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/simclr.safetensors");
+    weights::read(&file).unwrap().0
+}
+
+/// The optimum of the probe's loss and weight decay on given features is what scikit-learn's logistic regression finds there.
+#[test]
+fn the_linear_classifier_ends_where_scikit_learn_does() {
+    let (config, _) = probe(&["model.num_classes=5"]);
+    let section = Probe {
+        optim: serde_json::from_value(json!({
+            "kind": "sgd", "base_lr": 1, "lr_scaling": "none", "momentum": 0.9, "nesterov": true, "weight_decay": 0.01,
+        }))
+        .unwrap(),
+        ..config.probe.clone().unwrap()
+    };
+    let mut store = nn::VarStore::new(Device::Cpu);
+    let net = linear(&store.root(), 12, &config);
+    store.double();
+    let params = section.optim.params(&store, |_, _| Some(Group::of(section.optim.weight_decay()))).unwrap();
+    let mut optimizer = section.optim.build(&params).unwrap();
+    let (h, label) = (golden::input("probe.h", &[80, 12]), golden::labels(80, 5));
+    for _ in 0..2000 {
+        params.zero_grad();
+        cross_entropy(&net.forward(&h), &label, 0.0).backward();
+        optimizer.step(1.0).unwrap();
+    }
+    let expected = fixture();
+    for (name, found) in store.variables() {
+        let wanted = &expected[&name.replace("classifier", "probe")];
+        let gap = (found - wanted).abs().max().double_value(&[]);
+        assert!(gap < 1e-8, "{name}: {gap}");
+    }
+    let answers = tch::no_grad(|| net.forward(&golden::input("probe.asked", &[40, 12]))).argmax(1, false);
+    assert_eq!(answers, expected["probe.answers"].to_kind(Kind::Int64));
+}
+
+/// The shares of the votes are those of scikit-learn's k nearest neighbours with the same weights.
+#[test]
+fn neighbours_vote_as_scikit_learns_do() {
+    let (h, label) = (golden::input("probe.h", &[80, 12]), golden::labels(80, 5));
+    let known = Memory::new(Features { h, label }, 5).unwrap();
+    for k in [10, 20, 80] {
+        let votes = known.votes(&golden::input("probe.asked", &[40, 12]), &Knn { k, temperature: 0.1 }).unwrap();
+        let shares = &votes / votes.sum_dim_intlist([1_i64].as_slice(), true, Kind::Double);
+        let gap = (shares - &fixture()[&format!("neighbours.{k}")]).abs().max().double_value(&[]);
+        assert!(gap < 1e-12, "{k}: {gap}");
     }
 }

@@ -27,6 +27,8 @@ use crate::trainer::{Plan, Signals, Stage};
 use crate::weights::Named;
 use crate::{Error, Result, data, user};
 
+/// The command about pictures.
+const PREDICT: &str = "predict";
 /// Bytes of freed memory that the process keeps for its next tensors.
 const KEPT: i32 = 1 << 30;
 
@@ -65,14 +67,16 @@ pub struct App<C> {
     pub example: fn(&C, &str) -> Result<Named>,
     /// A look at the training data of a stage ([`Setup::stage`]).
     pub look: fn(&C, &Setup) -> Result<Look>,
-    /// Commands that this paper alone has.
+    /// What this paper alone can be asked.
     pub extras: Vec<Extra<C>>,
 }
 
-/// A command of a paper's own, such as `sample`, with the flags that all commands share.
+/// What a paper alone can be asked, with the flags that all commands share.
 pub struct Extra<C> {
     /// As it is typed.
     pub name: &'static str,
+    /// Whether it is typed `predict --NAME`, another answer about pictures, and not as a command of its own, such as `sample`.
+    pub of_predict: bool,
     /// A line of help.
     pub about: &'static str,
     /// Adds the flags that it has beside the shared ones.
@@ -128,18 +132,24 @@ fn run<C: DeserializeOwned>(app: &App<C>) -> Result<()> {
     processes::end_with_parent()?;
     let about = format!("{} ({})", app.paper.title, app.paper.authors);
     let mut command = Cli::command().name(app.paper.name).about(about);
-    for extra in &app.extras {
+    let (answers, commands): (Vec<_>, Vec<_>) = app.extras.iter().partition(|extra| extra.of_predict);
+    for extra in &answers {
+        let flag = clap::Arg::new(extra.name).long(extra.name).help(extra.about).action(clap::ArgAction::SetTrue);
+        command = command.mut_subcommand(PREDICT, |predict| (extra.flags)(predict.arg(flag)));
+    }
+    for extra in &commands {
         let own = ExtraArgs::augment_args(clap::Command::new(extra.name)).about(extra.about);
         command = command.subcommand((extra.flags)(own));
     }
-    let named: Vec<_> = app.extras.iter().map(|extra| extra.name).collect();
+    let named: Vec<_> = commands.iter().map(|extra| extra.name).collect();
     let words = args::with_default_command(std::env::args_os().collect(), &named);
     let matches = command.try_get_matches_from(words).unwrap_or_else(|error| error.exit());
-    if let Some((extra, flags)) = matches
-        .subcommand()
-        .and_then(|(name, flags)| app.extras.iter().find(|extra| extra.name == name).map(|extra| (extra, flags)))
-    {
-        return inspect::extra(app, extra, flags);
+    if let Some((name, flags)) = matches.subcommand() {
+        let command = commands.iter().find(|extra| extra.name == name);
+        let answer = answers.iter().find(|extra| name == PREDICT && flags.get_flag(extra.name));
+        if let Some(extra) = command.or(answer) {
+            return inspect::extra(app, extra, flags);
+        }
     }
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match cli.command {
@@ -217,7 +227,10 @@ fn giver<C>(stages: &[Stage<C>], place: usize) -> Option<&str> {
 
 /// A word of `train` that is neither an override nor one of the stages, if they are known.
 fn unknown_word<C>(app: &App<C>, word: &str, stages: &[String]) -> Error {
-    let commands: Vec<&str> = args::COMMANDS.into_iter().chain(app.extras.iter().map(|extra| extra.name)).collect();
+    let commands: Vec<&str> = args::COMMANDS
+        .into_iter()
+        .chain(app.extras.iter().filter(|extra| !extra.of_predict).map(|extra| extra.name))
+        .collect();
     let known: Vec<&str> = commands.iter().copied().chain(stages.iter().map(String::as_str)).collect();
     let meant = config::nearest(word, &known).map(|name| format!("did you mean {name}? ")).unwrap_or_default();
     let stages = match stages {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::TcpListener;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -81,26 +81,43 @@ pub(super) fn start(world: u64) -> Result<()> {
         }
     }
     match wait(children, &signals)? {
-        0 => Ok(()),
-        2 => Err(Error::User("the processes refused; see above".into())),
-        code @ (130 | 143) => Err(Error::Interrupted(code as u8)),
-        code => Err(Error::Failed(format!("a process failed with code {code}; the others were stopped"))),
+        None => Ok(()),
+        Some(End { code: 2, .. }) => Err(Error::User("the processes refused; see above".into())),
+        Some(End { code: code @ (130 | 143), .. }) => Err(Error::Interrupted(code as u8)),
+        Some(End { rank, how, .. }) => {
+            Err(Error::Failed(format!("the process of rank {rank} {how}; the others were stopped")))
+        }
     }
 }
 
-/// Passes a signal on to the children, once, and waits for all; the first exit code that is not 0. A child that fails takes the others
-/// with it: rank 0 gets the time to write its result, then they are killed.
-pub(super) fn wait(mut children: Vec<Child>, signals: &Signals) -> Result<i32> {
+/// How a child ended that did not succeed.
+pub(super) struct End {
+    /// Its place among the children.
+    rank: usize,
+    /// Its exit code; 1 of one that was killed.
+    pub(super) code: i32,
+    /// In words: `failed with code 1`, `was ended by signal 9`.
+    how: String,
+}
+
+/// Passes a signal on to the children, once, and waits for all; how the first ended that failed. It takes the others with it: rank 0 gets the
+/// time to write its result, then they are killed.
+pub(super) fn wait(mut children: Vec<Child>, signals: &Signals) -> Result<Option<End>> {
     let mut told = false;
-    let mut code = 0;
+    let mut end: Option<End> = None;
     let mut failed: Option<Instant> = None;
     loop {
         let mut running = false;
-        for child in &mut children {
+        for (rank, child) in children.iter_mut().enumerate() {
             match child.try_wait().map_err(|e| Error::Failed(format!("lost a process: {e}")))? {
                 None => running = true,
-                Some(status) if !status.success() && code == 0 => {
-                    code = status.code().unwrap_or(1);
+                Some(status) if !status.success() && end.is_none() => {
+                    let code = status.code().unwrap_or(1);
+                    let how = match status.signal() {
+                        Some(signal) => format!("was ended by signal {signal}"),
+                        None => format!("failed with code {code}"),
+                    };
+                    end = Some(End { rank, code, how });
                     // After a signal all stop by themselves, each after the same step.
                     if !matches!(code, 130 | 143) {
                         failed = Some(Instant::now());
@@ -110,7 +127,7 @@ pub(super) fn wait(mut children: Vec<Child>, signals: &Signals) -> Result<i32> {
             }
         }
         if !running {
-            return Ok(code);
+            return Ok(end);
         }
         if failed.is_some_and(|since| since.elapsed() > GRACE) {
             children.iter_mut().for_each(|child| drop(child.kill()));

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use tch::Device;
 
 use super::args::TrainArgs;
+use super::processes::End;
 use super::train::{check_same, first, given, known_stages};
 use super::{App, config_name, device_of, experiment, load, processes, say, say_json};
 use crate::config::{self, Experiment};
@@ -76,9 +77,9 @@ pub(super) fn sweep<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Resu
             let child = processes::spawn(&mut child)
                 .map_err(|e| Error::Failed(format!("cannot start {}: {e}", program.display())))?;
             match processes::wait(vec![child], &signals)? {
-                0 => {}
-                code @ (130 | 143) => return Err(Error::Interrupted(code as u8)),
-                code => failed = failed.or(Some((values.clone(), code))),
+                None => {}
+                Some(End { code: code @ (130 | 143), .. }) => return Err(Error::Interrupted(code as u8)),
+                Some(End { code, .. }) => failed = failed.or(Some((values.clone(), code))),
             }
         }
         if let Ok(result) = run::read_result(folder) {

@@ -48,6 +48,8 @@ pub struct DataConfig {
     pub validation: Option<u64>,
     /// Only the first N training examples of a fixed permutation, the same for every seed; at least 1. `None`: all.
     pub limit_train: Option<u64>,
+    /// Whether `limit_train` takes as many of each class, as far as that divides and the set has them. `None`: no.
+    pub balanced: Option<bool>,
     /// Only the first N test examples of a fixed permutation; at least 1. `None`: all.
     pub limit_test: Option<u64>,
     /// Damaged examples that are skipped and listed before the run is refused. `None`: 0.
@@ -169,6 +171,11 @@ impl Settings {
             self.data.limit_train != Some(0),
             "data.limit_train",
             "must be at least 1; for all examples leave the key away",
+        );
+        must(
+            self.data.balanced != Some(true) || self.data.limit_train.is_some(),
+            "data.balanced",
+            "cannot act without data.limit_train; add that, or leave the key away",
         );
         must(
             self.data.validation != Some(0),

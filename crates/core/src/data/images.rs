@@ -6,7 +6,7 @@ use std::ops::Range;
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
-use crate::random::{permutation, rng};
+use crate::random::{balanced, permutation, rng};
 use crate::{Result, user};
 
 /// Labelled pictures as a model takes them.
@@ -106,11 +106,12 @@ impl ImageSet {
         Ok(Self { pixels, labels, classes, sha256 })
     }
 
-    /// The first `n` of a permutation that is the same for every seed, so that smaller limits are parts of larger ones.
+    /// The first `n` of a permutation that is the same for every seed, so that smaller limits are parts of larger ones; `even`: as many of each
+    /// class as far as that divides.
     ///
     /// # Errors
     /// `n` is zero or more than there are.
-    pub fn limit(&self, n: u64) -> Result<Self> {
+    pub fn limit(&self, n: u64, even: bool) -> Result<Self> {
         if n == 0 || n > self.len() {
             return Err(user!(
                 "a limit of {n} pictures does not fit a set of {}; choose 1 to {}",
@@ -118,7 +119,12 @@ impl ImageSet {
                 self.len()
             ));
         }
-        self.part(&permutation(&mut rng(0, 0, 0, "limit"), self.len())[..n as usize])
+        let order = permutation(&mut rng(0, 0, 0, "limit"), self.len());
+        if even {
+            let labels = Vec::<i64>::try_from(&self.labels)?;
+            return self.part(&balanced(&order, n, |place| labels[place as usize]));
+        }
+        self.part(&order[..n as usize])
     }
 
     /// Two parts: all but the last `n` of the permutation that [`Self::limit`] takes the first of, and those `n`.
@@ -361,16 +367,16 @@ mod tests {
     fn limits_are_nested_and_change_the_hash() {
         let pixels: Vec<u8> = (0..100).collect();
         let set = ImageSet::new(&pixels, [1, 1, 1], &[0; 100], &["a"]).unwrap();
-        let first = |n| bytes(&set.limit(n).unwrap().pixels).unwrap();
+        let first = |n| bytes(&set.limit(n, false).unwrap().pixels).unwrap();
         assert_eq!(first(10), first(60)[..10]);
         assert_ne!(first(10), (0..10).collect::<Vec<u8>>());
         let mut all = first(100);
         all.sort_unstable();
         assert_eq!(all, pixels);
-        assert_ne!(set.limit(10).unwrap().sha256(), set.limit(11).unwrap().sha256());
-        assert_eq!(set.limit(10).unwrap().sha256(), set.limit(10).unwrap().sha256());
+        assert_ne!(set.limit(10, false).unwrap().sha256(), set.limit(11, false).unwrap().sha256());
+        assert_eq!(set.limit(10, false).unwrap().sha256(), set.limit(10, false).unwrap().sha256());
         for n in [0, 101] {
-            assert!(matches!(set.limit(n), Err(Error::User(_))));
+            assert!(matches!(set.limit(n, false), Err(Error::User(_))));
         }
     }
 
@@ -381,7 +387,7 @@ mod tests {
         let (left, out) = set.hold_out(10).unwrap();
         let mut both = [bytes(&left.pixels).unwrap(), bytes(&out.pixels).unwrap()].concat();
         assert_eq!((left.len(), out.len()), (90, 10));
-        assert_eq!(both, bytes(&set.limit(100).unwrap().pixels).unwrap());
+        assert_eq!(both, bytes(&set.limit(100, false).unwrap().pixels).unwrap());
         both.sort_unstable();
         assert_eq!(both, pixels);
         for n in [0, 100] {

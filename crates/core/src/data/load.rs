@@ -60,19 +60,19 @@ pub fn load(config: &DataConfig, device: Device) -> Result<Splits> {
         None => (splits.train, None),
     };
     Ok(Splits {
-        train: limited(train, config.limit_train, "limit_train")?.to_device(device)?,
+        train: limited(train, config.limit_train, config.balanced == Some(true), "limit_train")?.to_device(device)?,
         validation,
-        test: limited(splits.test, config.limit_test, "limit_test")?.to_device(device)?,
+        test: limited(splits.test, config.limit_test, false, "limit_test")?.to_device(device)?,
     })
 }
 
-fn limited(set: ImageSet, limit: Option<u64>, key: &str) -> Result<ImageSet> {
+fn limited(set: ImageSet, limit: Option<u64>, even: bool, key: &str) -> Result<ImageSet> {
     match limit {
         None => Ok(set),
         Some(n) if n == 0 || n > set.len() => {
             Err(user!("data.{key}: {n} does not fit a split of {} pictures; choose 1 to {}", set.len(), set.len()))
         }
-        Some(n) => set.limit(n),
+        Some(n) => set.limit(n, even),
     }
 }
 
@@ -89,6 +89,7 @@ mod tests {
             workers: None,
             validation: None,
             limit_train: None,
+            balanced: None,
             limit_test: None,
             max_bad: None,
         }
@@ -116,6 +117,20 @@ mod tests {
         assert_refused(&DataConfig { workers: Some(2), ..config("synthetic") }, &["data.workers"]);
         assert_refused(&DataConfig { max_bad: Some(2), ..config("mnist") }, &["data.max_bad"]);
         assert_refused(&DataConfig { root: Some("x".into()), ..config("synthetic") }, &["data.root"]);
+    }
+
+    #[test]
+    fn balanced_limits_have_as_many_of_each_class() {
+        let counts = |n| {
+            let config = DataConfig { limit_train: Some(n), balanced: Some(true), ..config("synthetic") };
+            load(&config, Device::Cpu).unwrap().train.class_counts().unwrap()
+        };
+        assert_eq!(counts(50), [5; 10]);
+        let uneven = counts(57);
+        assert!(uneven.iter().sum::<u64>() == 57 && uneven.iter().all(|n| [5, 6].contains(n)), "{uneven:?}");
+        // More than a class has: the others give the rest, and all is all.
+        let whole = load(&config("synthetic"), Device::Cpu).unwrap().train;
+        assert_eq!(counts(whole.len()), whole.class_counts().unwrap());
     }
 
     #[test]

@@ -54,6 +54,7 @@ mod tests {
             workers: None,
             validation: None,
             limit_train: None,
+            balanced: None,
             limit_test: None,
             max_bad: None,
         }

@@ -142,7 +142,7 @@ fn batches_that_do_not_fit_are_refused_once() {
 fn the_hash_covers_both_splits() {
     let base = source(vec![]);
     let mut fewer = source(vec![]);
-    fewer.test = fewer.test.limit(2).unwrap();
+    fewer.test = fewer.test.limit(2, false).unwrap();
     assert_eq!(base.sha256(), source(all_augmentations()).sha256());
     assert_ne!(base.sha256(), fewer.sha256());
 }

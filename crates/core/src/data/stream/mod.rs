@@ -44,7 +44,7 @@ use self::loader::{Cutting, Loader, Reader, Task, Worker};
 use super::{Augment, Card, Cursor, DataConfig, Form, Images, Normaliser, Pipeline, Source};
 use crate::data::Split;
 use crate::data::root::folder_of;
-use crate::random::{permutation, rng};
+use crate::random::{balanced, permutation, rng};
 use crate::setup::Setup;
 use crate::{Error, Result, user};
 
@@ -163,8 +163,10 @@ impl Stream {
             }
         };
         let limit_train = config.limit_train.filter(|_| !nothing_to_train);
-        let (train, test) =
-            (limited(train, limit_train, "limit_train")?, limited(test, config.limit_test, "limit_test")?);
+        let (train, test) = (
+            limited(train, limit_train, config.balanced == Some(true), "limit_train")?,
+            limited(test, config.limit_test, false, "limit_test")?,
+        );
 
         let test_edge = view.test_edge(form.edge);
         let normaliser = match &card {
@@ -359,12 +361,13 @@ fn fixed_order(n: u64) -> Vec<i64> {
     permutation(&mut rng(0, 0, 0, "limit"), n)
 }
 
-fn limited(index: Index, limit: Option<u64>, key: &str) -> Result<Index> {
+fn limited(index: Index, limit: Option<u64>, even: bool, key: &str) -> Result<Index> {
     match limit {
         None => Ok(index),
         Some(n) if n == 0 || n > index.len() => {
             Err(user!("data.{key}: {n} does not fit a split of {} pictures; choose 1 to {}", index.len(), index.len()))
         }
+        Some(n) if even => Ok(index.part(&balanced(&fixed_order(index.len()), n, |place| index.label(place)))),
         Some(n) => Ok(index.part(&fixed_order(index.len())[..n as usize])),
     }
 }

@@ -28,6 +28,7 @@ pub(super) fn data(name: &str, root: &Path) -> DataConfig {
         workers: Some(2),
         validation: None,
         limit_train: None,
+        balanced: None,
         limit_test: None,
         max_bad: None,
     }
