@@ -11,8 +11,7 @@ use repro::optim::Group;
 use repro::setup::Setup;
 use repro::trainer::{Recipe, Step};
 use repro::weights::{self, Named};
-use serde_json::json;
-use simclr::config::{Config, Knn, Probe};
+use simclr::config::{Config, Knn};
 use simclr::data::Features;
 use simclr::model::linear;
 use simclr::neighbours::Memory;
@@ -110,14 +109,8 @@ fn fixture() -> Named {
 /// The optimum of the probe's loss and weight decay on given features is what scikit-learn's logistic regression finds there.
 #[test]
 fn the_linear_classifier_ends_where_scikit_learn_does() {
-    let (config, _) = probe(&["model.num_classes=5"]);
-    let section = Probe {
-        optim: serde_json::from_value(json!({
-            "kind": "sgd", "base_lr": 1, "lr_scaling": "none", "momentum": 0.9, "nesterov": true, "weight_decay": 0.01,
-        }))
-        .unwrap(),
-        ..config.probe.clone().unwrap()
-    };
+    let (config, _) = probe(&["model.num_classes=5", "probe.optim.weight_decay=0.01"]);
+    let section = config.probe.clone().unwrap();
     let mut store = nn::VarStore::new(Device::Cpu);
     let net = linear(&store.root(), 12, &config);
     store.double();
