@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 
 LR, MOMENTUM, DECAY, TRUST, TEMPERATURE, SEED = 1, 0.9, 1e-4, 0.001, 0.5, 1
-# Epochs of warm-up, and the steps that one has; ours reads them from its configs.
+# Epochs of warm-up, and the pictures that one has; ours reads them from its configs.
 WARM_UP = {"resnet20": (2, 10_000), "resnet18": (10, 50_000)}
 
 
