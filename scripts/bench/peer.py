@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-def train(net, optimizer, batches, args, before_step=lambda step: None):
+def train(net, optimizer, batches, args, before_step=lambda step: None, criterion=cross_entropy):
     """Trains for args.steps steps after one that warms up; prints speed and mean loss as JSON, and ends the process."""
     layout = LAYOUTS[args.layout]
     losses = []
@@ -21,7 +21,7 @@ def train(net, optimizer, batches, args, before_step=lambda step: None):
         image, label = next(batches)
         # Does nothing to a batch that is laid out so already.
         image = image.contiguous(memory_format=layout)
-        loss = cross_entropy(net(image), label)
+        loss = criterion(net(image), label)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

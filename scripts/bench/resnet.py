@@ -126,4 +126,5 @@ def main():
     train(net, optimizer, batches, args)
 
 
-main()
+if __name__ == "__main__":
+    main()

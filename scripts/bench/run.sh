@@ -2,6 +2,7 @@
 # Holds a paper's training against PyTorch's in one run, side by side, and writes results/benchmarks/PAPER.json.
 #   scripts/bench/run.sh lenet  [--rounds N] [--seconds N] [--out FILE]    a training step
 #   scripts/bench/run.sh resnet [--rounds N] [--steps N] [--photos IMAGENETTE] [--out FILE]    a training step, augmentation included
+#   scripts/bench/run.sh simclr [--rounds N] [--steps N] [--out FILE]      a step of pre-training, both views included; the views alone
 #   scripts/bench/run.sh loader [--rounds N] [--batch N] [--out FILE]      photos to batches, against torchvision; by libjpeg-turbo, too, where
 #                                                                          cmake and nasm are
 # Let nothing else run meanwhile. It needs a Python with PyTorch and torchvision (10 GB, made by the first run) and takes 10 minutes.
@@ -12,8 +13,9 @@ paper=${1-}
 case $paper in
 lenet) data=mnist run=run.py ;;
 resnet) data=cifar10 run=run_resnet.py ;;
+simclr) data=cifar10 run=run_simclr.py ;;
 loader) data=imagenette run=run_loader.py ;;
-*) stop 2 "usage: scripts/bench/run.sh lenet|resnet|loader [--rounds N] [--out FILE] […]" ;;
+*) stop 2 "usage: scripts/bench/run.sh lenet|resnet|simclr|loader [--rounds N] [--out FILE] […]" ;;
 esac
 shift
 
@@ -29,5 +31,6 @@ if [ "$paper" = loader ] && command -v cmake >/dev/null && command -v nasm >/dev
     cp "$built/loader" "$built/loader-turbojpeg"
     set -- --turbojpeg "$built/loader-turbojpeg" "$@"
 fi
-cargo build --release -p lenet -p resnet -p repro-core --bin lenet --bin resnet --example idle --example loader
+cargo build --release -p lenet -p resnet -p simclr -p repro-core --bin lenet --bin resnet --bin simclr --example idle --example loader \
+    --example views
 exec "$python" scripts/bench/$run --data "$data_root/$data" "$@"
