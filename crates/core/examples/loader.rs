@@ -46,6 +46,7 @@ fn settings(args: &Args) -> Settings {
         workers: args.workers,
         validation: None,
         limit_train: None,
+        balanced: None,
         limit_test: None,
         max_bad: None,
     };
