@@ -180,7 +180,8 @@ fn pairs(config: &Config, setup: &Setup) -> Result<Look> {
     let pictures = &data.pictures;
     let labels = Vec::<i64>::try_from(views[0].label.to_device(Device::Cpu))?;
     let names = pictures.classes();
-    let captions = views.iter().flat_map(|_| labels.iter().map(|&label| names[label as usize].clone())).collect();
+    let caption = |view: usize, label: i64| format!("{}\nview {view}", names[label as usize]);
+    let captions = (1..=views.len()).flat_map(|view| labels.iter().map(move |&label| caption(view, label))).collect();
     let counts: Vec<_> =
         names.iter().zip(pictures.class_counts()?).map(|(name, (train, test))| (name.clone(), train, test)).collect();
     let shown = pictures.normaliser().undo(&Tensor::f_cat(&both, 0)?)?.f_to_device(Device::Cpu)?;

@@ -115,8 +115,16 @@ impl Features {
     /// # Errors
     /// Those of the data, libtorch's.
     pub fn of_training(encoder: &Encoder, data: &Pictures) -> Result<Self> {
+        Self::of(encoder, data, Split::Train, data.len())
+    }
+
+    /// The same of the first `count` pictures of a split.
+    ///
+    /// # Errors
+    /// Those of the data, libtorch's.
+    pub fn of(encoder: &Encoder, data: &Pictures, split: Split, count: u64) -> Result<Self> {
         let (mut h, mut label) = (Vec::new(), Vec::new());
-        for images in data.in_order(Split::Train, 0..data.len(), at_once(data)) {
+        for images in data.in_order(split, 0..count, at_once(data)) {
             let images = images?;
             h.push(tch::no_grad(|| encoder.forward(&images.image, Mode::Eval)).f_to_kind(Kind::Float)?);
             label.push(images.label);

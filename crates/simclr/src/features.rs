@@ -153,13 +153,20 @@ pub fn neighbours(asked: &Asked<Config>) -> Result<Vec<Answer>> {
     let votes = memory.votes(&seen, config.section("knn", &config.knn)?)?;
     let shares =
         Vec::<Vec<f64>>::try_from(votes.f_div(&votes.f_sum_dim_intlist([1_i64].as_slice(), true, Kind::Double)?)?)?;
-    let (_, places) = memory.nearest(&seen, SHOWN)?;
+    let (cosines, places) = memory.nearest(&seen, SHOWN)?;
     repro::files::create_folder(out)?;
     let answer = |(row, (picture, shares)): (usize, (&PathBuf, Vec<f64>))| {
         let places = Vec::<i64>::try_from(places.f_get(row as i64)?)?;
         let drawn = out.join(format!("neighbours-{row}.png"));
         let pictures = data.show(Split::Train, &places)?.f_to_device(Device::Cpu)?;
-        figures::save(&figures::grid(&pictures, SHOWN as u32, 3, &[])?, &drawn)?;
+        let cosines =
+            Vec::<f64>::try_from(cosines.f_get(row as i64)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?)?;
+        let near = memory.labels(&places)?.into_iter().zip(cosines);
+        let captions: Vec<_> =
+            near.map(|(class, cosine)| format!("{} {cosine:.2}", data.classes()[class as usize])).collect();
+        let name = picture.file_name().unwrap_or_default().to_string_lossy();
+        let title = format!("Training pictures nearest to {name} by h, with their class and the cosine");
+        figures::save(&figures::framed(&pictures, SHOWN as u32, 3, &captions, &[], &title)?, &drawn)?;
         let mut classes: Vec<_> = data.classes().iter().cloned().zip(shares).collect();
         classes.sort_by(|a, b| b.1.total_cmp(&a.1));
         Ok(Answer::classes(picture.clone(), &classes, vec![drawn]))
@@ -205,7 +212,9 @@ pub fn predict(
     let unit = unit(&h)?;
     let cosines = unit.f_matmul(&unit.f_tr()?)?;
     let drawn = folder.join("similarity.png");
-    figures::save(&figures::feature_maps(&[("cosines of h".into(), cosines.f_unsqueeze(0)?)], &[])?, &drawn)?;
+    let names: Vec<_> =
+        images.iter().map(|image| image.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect();
+    figures::save(&figures::matrix(&crate::pretrain::cosines(&h, "Cosines of h".into(), &names)?)?, &drawn)?;
     let rows = Vec::<Vec<f32>>::try_from(&cosines)?;
     let answer = |(place, row): (usize, Vec<f32>)| {
         let mut others: Vec<_> =

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod app;
+pub mod components;
 pub mod config;
 pub mod data;
 pub mod features;

@@ -2,12 +2,13 @@
 
 use repro::config::Settings;
 use repro::data::{Images, Pictures, Source, Split};
+use repro::figures::{self, Frame};
 use repro::nn::{self as layers, Mode};
 use repro::optim::Schedule;
 use repro::setup::Setup;
 use repro::trainer::{Eval, Plan, Recipe, Scalars, Step};
 use repro::weights::{Named, together};
-use repro::{Error, Result, figures};
+use repro::{Error, Result};
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::config::{Config, Knn};
@@ -56,6 +57,15 @@ impl Memory {
     pub fn nearest(&self, h: &Tensor, k: i64) -> Result<(Tensor, Tensor)> {
         let k = k.min(self.label.size()[0]);
         Ok(unit(h)?.f_matmul(&self.unit.f_tr()?)?.f_topk(k, 1, true, true)?)
+    }
+
+    /// The labels of the training pictures at these places.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn labels(&self, places: &[i64]) -> Result<Vec<i64>> {
+        let places = Tensor::f_from_slice(places)?.f_to_device(self.label.device())?;
+        Ok(Vec::try_from(self.label.f_take(&places)?.f_to_device(Device::Cpu)?)?)
     }
 
     /// The sums of votes for each class, `[n, K]`: each of the k nearest has exp(cosine / temperature).
@@ -114,13 +124,26 @@ impl Recipe for Neighbours {
         out.picture("neighbours", || {
             let (rows, columns) = (SHOWN.0.min(data.split_len(split) as i64), SHOWN.1.min(memory.label.size()[0]));
             let asked = data.show(split, &(0..rows).collect::<Vec<_>>())?;
-            let (_, places) = memory.nearest(&h(&data.normaliser().apply(&asked)?), columns)?;
-            let mut pictures = Vec::new();
-            for row in 0..rows {
+            let (cosine, places) = memory.nearest(&h(&data.normaliser().apply(&asked)?), columns)?;
+            let first = Features::of(&self.encoder, data, split, rows as u64)?;
+            let truth = Vec::<i64>::try_from(first.label.f_to_device(Device::Cpu)?)?;
+            let name = |class: i64| data.classes().get(class as usize).map_or("?", String::as_str);
+            let (mut pictures, mut captions, mut frames) = (Vec::new(), Vec::new(), Vec::new());
+            for (row, &class) in (0..).zip(&truth) {
+                pictures.push(asked.f_narrow(0, row, 1)?);
+                captions.push(format!("test: {}", name(class)));
+                frames.push(Frame::None);
                 let places = Vec::<i64>::try_from(places.f_get(row)?)?;
-                pictures.extend([asked.f_narrow(0, row, 1)?, data.show(Split::Train, &places)?]);
+                pictures.push(data.show(Split::Train, &places)?);
+                let cosines = Vec::<f64>::try_from(cosine.f_get(row)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?)?;
+                for (other, cosine) in memory.labels(&places)?.into_iter().zip(cosines) {
+                    captions.push(format!("{} {cosine:.2}", name(other)));
+                    frames.push(Frame::of(other == class));
+                }
             }
-            figures::grid(&Tensor::f_cat(&pictures, 0)?.f_to_device(Device::Cpu)?, columns as u32 + 1, 2, &[])
+            let pictures = Tensor::f_cat(&pictures, 0)?.f_to_device(Device::Cpu)?;
+            let title = "Test pictures and the training pictures nearest by h, with the cosine: green of the same class, red of another";
+            figures::framed(&pictures, columns as u32 + 1, 2, &captions, &frames, title)
         })
     }
 

@@ -11,6 +11,7 @@ use repro::weights::{Named, below_prefix, together};
 use repro::{Result, figures, loss, weights};
 use tch::{Device, Kind, Tensor, nn};
 
+use crate::components::Components;
 use crate::config::Config;
 use crate::data::{check_later, classify};
 use crate::model::{CLASSIFIER, Output, Simclr, linear, start};
@@ -45,6 +46,7 @@ pub struct Pretrain {
     optimizer: Optimizer,
     lr: f64,
     online: Option<Online>,
+    components: Components,
 }
 
 /// A linear probe that learns beside it, from the trunk's h, and gives it no gradient (B.6).
@@ -87,7 +89,8 @@ impl Recipe for Pretrain {
             Ok(Online { linear, optimizer: probe.optim.build(&params)?, params, lr: probe.optim.lr(batch) })
         });
         let (lr, online) = (config.optim.lr(batch), online.transpose()?);
-        Ok(Pretrain { config: config.clone(), net, store, params, optimizer, lr, online })
+        let components = Components::default();
+        Ok(Pretrain { config: config.clone(), net, store, params, optimizer, lr, online, components })
     }
 
     fn step(&mut self, views: Vec<Images>, _: &Views, at: &Step) -> Result<Scalars> {
@@ -119,6 +122,8 @@ impl Recipe for Pretrain {
     fn evaluate(&mut self, data: &Views, split: Split, at: &Step, out: &mut Eval) -> Result<()> {
         if at.setup.rank == 0 {
             self.compare(data, split, at, out)?;
+            self.components.see(&self.net.encoder, &data.pictures, (at.index + 1).min(at.total))?;
+            self.components.draw(data.pictures.classes(), out)?;
         }
         let Some(online) = &self.online else { return Ok(()) };
         let logits = |image: &Tensor| Ok(online.linear.forward(&self.net.encoder.forward(image, Mode::Eval)));
@@ -161,7 +166,7 @@ impl Pretrain {
             let z = self.net.forward(&both, Mode::Eval).z;
             sum += n as f64 * self.config.loss.of(&z, 0, |rows| Ok(rows.shallow_clone()))?.f_double_value(&[])?;
             if seen == 0 {
-                self.draw(data, &both, &z, out)?;
+                self.draw(data, &both, &z, &images.label, out)?;
             }
             seen += n;
         }
@@ -169,20 +174,51 @@ impl Pretrain {
         Ok(())
     }
 
-    /// Pairs of views, one under the other, and the cosines of all with all.
-    fn draw(&self, data: &Views, both: &Tensor, z: &Tensor, out: &mut Eval) -> Result<()> {
+    /// Pairs of views, one under the other, and the cosines of all with all; the pictures by class.
+    fn draw(&self, data: &Views, both: &Tensor, z: &Tensor, label: &Tensor, out: &mut Eval) -> Result<()> {
         let n = both.size()[0] / 2;
         let shown = n.min(SHOWN);
-        let halves = |tensor: &Tensor| [tensor.narrow(0, 0, shown), tensor.narrow(0, n, shown)];
+        let labels = Vec::<i64>::try_from(label.f_narrow(0, 0, shown)?.f_to_device(Device::Cpu)?)?;
+        let mut order: Vec<i64> = (0..shown).collect();
+        order.sort_by_key(|&place| labels[place as usize]);
+        let names: Vec<_> =
+            order.iter().map(|&place| data.pictures.classes()[labels[place as usize] as usize].clone()).collect();
+        let places: Vec<_> = order.iter().copied().chain(order.iter().map(|place| place + n)).collect();
+        let (places, twice) = (Tensor::f_from_slice(&places)?, [names.clone(), names].concat());
+        let chosen = |tensor: &Tensor| tensor.f_index_select(0, &places.f_to_device(tensor.device())?);
         out.picture("views", || {
-            let pairs = data.pictures.normaliser().undo(&Tensor::f_cat(&halves(both), 0)?)?;
-            figures::grid(&pairs.f_to_device(Device::Cpu)?, shown as u32, 2, &[])
+            let pairs = data.pictures.normaliser().undo(&chosen(both)?)?.f_to_device(Device::Cpu)?;
+            let title = "Test pictures in two views: one above, the other below";
+            figures::framed(&pairs, shown as u32, 2, &twice, &[], title)
         })?;
         out.picture("similarity", || {
-            let z = Tensor::f_cat(&halves(z), 0)?.f_to_device(Device::Cpu)?;
-            let z = unit(&z)?;
-            let name = format!("cosines of z: {shown} test pictures in one view, then in another");
-            figures::feature_maps(&[(name, z.f_matmul(&z.f_tr()?)?.f_unsqueeze(0)?)], &[])
+            let title = format!("Cosines of z: {shown} test pictures in two views, by class");
+            figures::matrix(&similarity(&chosen(z)?, title, &twice)?)
         })
     }
+}
+
+/// The cosines of z `[2N, d]`: N pictures in one view, then in another.
+fn similarity(z: &Tensor, title: String, names: &[String]) -> Result<figures::Matrix> {
+    let half = names.len() / 2;
+    let axis = format!("first view of {half} pictures, then the second of the same");
+    let mut matrix = cosines(z, title, names)?;
+    (matrix.axes, matrix.divide) = ((axis.clone(), axis), half);
+    matrix.scale = "cosine; what the loss pulls up are the diagonals of the upper right and the lower left".into();
+    Ok(matrix)
+}
+
+/// The cosines of rows `[N, D]` with each other, to be drawn.
+pub(crate) fn cosines(rows: &Tensor, title: String, names: &[String]) -> Result<figures::Matrix> {
+    let rows = unit(&rows.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?)?;
+    let cells = Vec::<Vec<f64>>::try_from(rows.f_matmul(&rows.f_tr()?)?)?;
+    Ok(figures::Matrix {
+        title,
+        rows: names.to_vec(),
+        columns: names.to_vec(),
+        cells: cells.into_iter().map(|row| row.into_iter().map(Some).collect()).collect(),
+        scale: "cosine".into(),
+        range: (-1.0, 1.0),
+        ..figures::Matrix::default()
+    })
 }

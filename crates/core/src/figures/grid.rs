@@ -3,14 +3,28 @@
 use image::{Rgb, RgbImage};
 use tch::{Kind, Tensor};
 
-use super::{INK, WHITE, fill, text};
+use super::{GREEN, INK, RED, WHITE, fill, text};
 use crate::{Error, Result};
 
 /// Pixels between tiles and around them.
 const GAP: u32 = 2;
+/// The same where tiles have frames, and the width of a frame.
+const FRAMED: (u32, u32) = (8, 3);
+const TITLE: f32 = 16.0;
 const TEXT: f32 = 13.0;
 /// From one line of a caption to the next.
 const LINE: u32 = TEXT as u32 + GAP;
+
+/// What is drawn around an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frame {
+    /// Nothing.
+    None,
+    /// Green.
+    Right,
+    /// Red.
+    Wrong,
+}
 
 /// Lays images out in rows of `columns`, in reading order.
 ///
@@ -18,35 +32,76 @@ const LINE: u32 = TEXT as u32 + GAP;
 /// - `scale`: each pixel becomes a square of `scale` × `scale`
 /// - `captions`: none, or one for each image, written under it; it may have several lines
 pub fn grid(images: &Tensor, columns: u32, scale: u32, captions: &[String]) -> Result<RgbImage> {
+    framed(images, columns, scale, captions, &[], "")
+}
+
+/// The same under a title, with a frame around each image; none of them if `frames` is empty.
+///
+/// # Errors
+/// Shapes and numbers that do not fit each other.
+pub fn framed(
+    images: &Tensor,
+    columns: u32,
+    scale: u32,
+    captions: &[String],
+    frames: &[Frame],
+    title: &str,
+) -> Result<RgbImage> {
     let tiles = tiles(images)?;
     if columns == 0 || scale == 0 {
         return Err(Error::Failed("a grid of images needs at least one column and a scale of at least 1".into()));
     }
-    if !captions.is_empty() && captions.len() != tiles.len() {
-        return Err(Error::Failed(format!("a grid has {} images and {} captions", tiles.len(), captions.len())));
+    for (what, count) in [("captions", captions.len()), ("frames", frames.len())] {
+        if count > 0 && count != tiles.len() {
+            return Err(Error::Failed(format!("a grid has {} images and {count} {what}", tiles.len())));
+        }
     }
+    let gap = if frames.is_empty() { GAP } else { FRAMED.0 };
     let columns = columns.min(tiles.len() as u32);
     let rows = (tiles.len() as u32).div_ceil(columns);
     let (tile_width, tile_height) = (tiles[0].width() * scale, tiles[0].height() * scale);
     // A caption is never cut off: the widest one sets the column's width.
     let widest = captions.iter().flat_map(|caption| caption.lines()).map(|line| text::width(line, TEXT)).max();
-    let cell_width = tile_width.max(widest.map_or(0, |width| width + 2 * GAP)) + GAP;
+    let cell_width = tile_width.max(widest.map_or(0, |width| width + 2 * GAP)) + gap;
     let most_lines = captions.iter().map(|caption| caption.lines().count() as u32).max().unwrap_or(0);
-    let cell_height = tile_height + GAP + most_lines * LINE + if most_lines == 0 { 0 } else { GAP };
+    let cell_height = tile_height + gap + most_lines * LINE + if most_lines == 0 { 0 } else { GAP };
+    let header = if title.is_empty() { 0 } else { TITLE as u32 + 4 * GAP };
 
-    let mut picture = RgbImage::from_pixel(columns * cell_width + GAP, rows * cell_height + GAP, WHITE);
+    let width = (columns * cell_width + gap).max(text::width(title, TITLE) + 2 * gap);
+    let mut picture = RgbImage::from_pixel(width, header + rows * cell_height + gap, WHITE);
+    text::draw(&mut picture, title, gap, 2 * GAP, TITLE, INK);
     for (index, tile) in tiles.iter().enumerate() {
         let (column, row) = (index as u32 % columns, index as u32 / columns);
-        let (left, top) = (GAP + column * cell_width, GAP + row * cell_height);
-        let inset = (cell_width - GAP - tile_width) / 2;
+        let (left, top) = (gap + column * cell_width, header + gap + row * cell_height);
+        let inset = (cell_width - gap - tile_width) / 2;
+        if let Some(colour) = frames.get(index).and_then(|frame| frame.colour()) {
+            let edge = FRAMED.1;
+            let (x, y) = (left + inset - edge, top - edge);
+            fill(&mut picture, x, y, tile_width + 2 * edge, tile_height + 2 * edge, colour);
+        }
         paste(&mut picture, tile, left + inset, top, scale);
         for (line, caption) in captions.get(index).iter().flat_map(|caption| caption.lines()).enumerate() {
-            let inset = (cell_width - GAP - text::width(caption, TEXT)) / 2;
-            let below = top + tile_height + GAP + line as u32 * LINE;
+            let inset = (cell_width - gap - text::width(caption, TEXT)) / 2;
+            let below = top + tile_height + gap.min(2 * GAP + 1) + line as u32 * LINE;
             text::draw(&mut picture, caption, left + inset, below, TEXT, INK);
         }
     }
     Ok(picture)
+}
+
+impl Frame {
+    /// Green where it is right.
+    pub fn of(right: bool) -> Self {
+        if right { Frame::Right } else { Frame::Wrong }
+    }
+
+    fn colour(self) -> Option<Rgb<u8>> {
+        match self {
+            Frame::None => None,
+            Frame::Right => Some(GREEN),
+            Frame::Wrong => Some(RED),
+        }
+    }
 }
 
 /// Draws an image with squares of `scale` × `scale` for pixels.
@@ -127,6 +182,18 @@ mod tests {
         let picture = grid(&images, 2, 1, &captions).unwrap();
         assert!(picture.width() > 2 * text::width(&captions[0], TEXT));
         assert!(picture.pixels().any(|pixel| pixel[0] < 100), "captions are ink on white");
+    }
+
+    #[test]
+    fn frames_are_green_or_red_and_a_title_stands_above() {
+        let images = Tensor::full([3, 1, 8, 8], 1.0, (Kind::Float, tch::Device::Cpu));
+        let frames = [Frame::None, Frame::of(true), Frame::of(false)];
+        let picture = framed(&images, 3, 1, &[], &frames, "").unwrap();
+        let count = |colour: Rgb<u8>| picture.pixels().filter(|pixel| **pixel == colour).count();
+        assert_eq!([count(GREEN), count(RED)], [14 * 14 - 64; 2]);
+        let titled = framed(&images, 3, 1, &[], &frames, "a title that is wider than the images").unwrap();
+        assert!(titled.height() > picture.height() && titled.width() > picture.width());
+        assert!(framed(&images, 3, 1, &[], &frames[..2], "").is_err());
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! Pictures: grids, activations, confusion matrices, plots. Each is an [`image::RgbImage`]; [`save`] writes it as PNG.
+//! Pictures: grids, activations, confusion and other matrices, dots, plots. Each is an [`image::RgbImage`]; [`save`] writes it as PNG.
 
 mod activations;
 mod confusion;
 mod grid;
 mod heat;
+mod matrix;
 mod plot;
+mod scatter;
 mod text;
 
 use std::io::Cursor;
@@ -18,14 +20,17 @@ use crate::{Error, Result};
 pub use activations::feature_maps;
 pub(crate) use confusion::MOST_CLASSES;
 pub use confusion::confusion;
-pub use grid::grid;
+pub use grid::{Frame, framed, grid};
 pub use heat::heat;
+pub use matrix::{Matrix, matrix};
 pub use plot::{Curve, Level, Plot, plot};
+pub use scatter::{Panel, scatter};
 
 const WHITE: Rgb<u8> = Rgb([255, 255, 255]);
 const INK: Rgb<u8> = Rgb([32, 32, 32]);
 const GREY: Rgb<u8> = Rgb([120, 120, 120]);
 const BLUE: Rgb<u8> = Rgb([24, 84, 160]);
+const GREEN: Rgb<u8> = Rgb([30, 140, 60]);
 const RED: Rgb<u8> = Rgb([190, 30, 45]);
 
 /// Writes a picture as PNG, whole or not at all.
