@@ -37,6 +37,7 @@ fn run(args: &Args) -> Result<serde_json::Value> {
         workers: None,
         validation: None,
         limit_train: None,
+        balanced: None,
         limit_test: None,
         max_bad: None,
     };
