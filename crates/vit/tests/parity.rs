@@ -253,3 +253,20 @@ fn rollout_shows_where_attention_goes() {
     assert_eq!((map.sum(Kind::Double).double_value(&[]), map.double_value(&[1, 1])), (1.0, 1.0));
     assert!(rollout::rollout(&[], &variant).is_err());
 }
+
+/// timm's `vit_tiny_patch16_224` in float64: mean, the first four logits and the last, relative to their deviation, which is 1.
+#[test]
+fn vit_tiny_has_its_golden_values() {
+    let mut store = nn::VarStore::new(Device::Cpu);
+    let net = Network::new(&store.root(), Variant::named("vit_tiny_patch16_224").unwrap(), 1000, 0.0);
+    store.double();
+    golden::fill(&store);
+    let image = golden::input("input", &[2, 3, 224, 224]);
+    let logits = tch::no_grad(|| net.forward(&image, Mode::Eval).logits);
+    let values = Vec::<f64>::try_from(logits.view(-1)).unwrap();
+    let mean = values.iter().sum::<f64>() / 2000.0;
+    let expected = [-0.00344196193, 2.2775041413, -0.07294386, 0.8055029061, 0.3119159201, -2.3095423988];
+    for (ours, twin) in [mean, values[0], values[1], values[2], values[3], values[1999]].iter().zip(expected) {
+        assert!((ours - twin).abs() <= 1e-6, "{ours} and not {twin}");
+    }
+}
