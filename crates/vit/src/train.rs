@@ -99,7 +99,7 @@ impl Recipe for Train {
         }
         at.average(&self.params)?;
         if let Some(most) = self.config.clip {
-            clip_grad_norm(&self.params, most)?;
+            let _ = clip_grad_norm(&self.params, most)?;
         }
         self.optimizer.step(lr)?;
         if let Some(ema) = &mut self.ema {
