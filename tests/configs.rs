@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::photos::photos;
 use crate::program::{program, root, run, succeed, text};
 
-const PAPERS: [&str; 4] = ["alexnet", "lenet", "resnet", "simclr"];
+const PAPERS: [&str; 5] = ["alexnet", "lenet", "resnet", "simclr", "vit"];
 
 /// The YAMLs of a paper's experiments.
 pub(crate) fn experiments(paper: &str) -> Vec<PathBuf> {

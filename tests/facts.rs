@@ -295,3 +295,29 @@ fn the_recipe_of_alexnet_for_photos() {
     assert!(matches!(&paper.augment[..], [Augment::PcaNoise(noise), Augment::Flip(_)] if noise.std == 0.1));
     assert_eq!(settings.paper.unwrap().value, Some(0.407));
 }
+
+fn vit(row: &str) -> Experiment<vit::config::Config> {
+    repro::config::load(&root().join(format!("experiments/vit/{row}.yaml")), &[]).unwrap()
+}
+
+/// arXiv:2112.13492, main table: 100 epochs, batch 128, AdamW at 0.001, decay 0.05, 10 epochs of warm-up, smoothing 0.1, drop path 0.1.
+#[test]
+fn the_small_vit_on_cifar() {
+    let Experiment { settings, paper, .. } = vit("cifar10_2m7_e100");
+    assert_eq!((settings.length, settings.batch_size), (Length::Epochs(100.0), 128));
+    assert_eq!((paper.model.name.as_str(), paper.model.drop_path), ("vit_2m7_patch4_32", Some(0.1)));
+    assert_eq!((paper.label_smoothing, paper.optim.weight_decay(), paper.clip), (Some(0.1), 0.05, None));
+    assert_rates("cifar10_2m7_e100", &paper.optim, &paper.schedule, [39_000, 390], &[(3899, 1e-3), (3900, 1e-3)]);
+    assert_eq!(settings.paper.unwrap().value, Some(0.0642));
+}
+
+/// 250,000 pictures seen, whatever the set; nothing else differs.
+#[test]
+fn the_rows_of_few_pictures_differ_in_their_number() {
+    for (row, limit) in [("5k", Some(5000)), ("15k", Some(15_000)), ("50k", None)] {
+        let Experiment { settings, paper, .. } = vit(&format!("cifar10_d96_{row}"));
+        assert_eq!((settings.length, settings.batch_size), (Length::Steps(5000), 50), "{row}");
+        assert_eq!((settings.data.limit_train, settings.data.limit_test), (limit, None), "{row}");
+        assert_eq!(paper, vit("cifar10_d96_5k").paper, "{row}");
+    }
+}

@@ -1,0 +1,7 @@
+//! `vit`: see the crate's README.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    repro::cli::main(vit::app::app())
+}
