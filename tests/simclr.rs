@@ -76,7 +76,7 @@ fn one_yaml_runs_all_stages_and_the_trunk_stays() {
     for stage in ["probe", "knn", "finetune"] {
         assert!(run.join(format!("weights-{stage}.safetensors")).is_file(), "{stage}");
     }
-    for figure in ["test-views", "test-similarity", "knn-test-neighbours"] {
+    for figure in ["test-views", "test-similarity", "test-components", "knn-test-neighbours"] {
         let drawn = fs::read_dir(run.join("figures")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
         assert!(drawn.into_iter().any(|name| name.starts_with(figure)), "{figure}");
     }

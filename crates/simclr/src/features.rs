@@ -163,7 +163,7 @@ pub fn neighbours(asked: &Asked<Config>) -> Result<Vec<Answer>> {
             Vec::<f64>::try_from(cosines.f_get(row as i64)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?)?;
         let near = memory.labels(&places)?.into_iter().zip(cosines);
         let captions: Vec<_> =
-            near.map(|(class, cosine)| format!("{} {cosine:.2}", data.classes()[class as usize])).collect();
+            near.map(|(class, cosine)| format!("{} · {cosine:.2}", data.classes()[class as usize])).collect();
         let name = picture.file_name().unwrap_or_default().to_string_lossy();
         let title = format!("Training pictures nearest to {name} by h, with their class and the cosine");
         figures::save(&figures::framed(&pictures, SHOWN as u32, 3, &captions, &[], &title)?, &drawn)?;

@@ -137,7 +137,7 @@ impl Recipe for Neighbours {
                 pictures.push(data.show(Split::Train, &places)?);
                 let cosines = Vec::<f64>::try_from(cosine.f_get(row)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?)?;
                 for (other, cosine) in memory.labels(&places)?.into_iter().zip(cosines) {
-                    captions.push(format!("{} {cosine:.2}", name(other)));
+                    captions.push(format!("{} · {cosine:.2}", name(other)));
                     frames.push(Frame::of(other == class));
                 }
             }

@@ -172,7 +172,7 @@ mod tests {
         let has = |colour: Rgb<u8>| picture.pixels().filter(|pixel| **pixel == colour).count();
         let cell = ((CELL.0 - 1) * (CELL.0 - 1)) as usize;
         assert!(has(RED) >= cell && has(BLUE) >= cell && has(blend(WHITE, RED, 0.5)) >= cell);
-        assert_eq!(has(EMPTY), cell, "what has no value is grey");
+        assert!(has(EMPTY) >= cell, "what has no value is grey");
     }
 
     #[test]

@@ -104,7 +104,7 @@ fn draw(picture: &mut RgbImage, panel: &Panel, left: u32, top: u32) {
 /// A disc that lets what lies under it shine through a little.
 fn disc(picture: &mut RgbImage, x: i32, y: i32, radius: i32, colour: Rgb<u8>) {
     for (dx, dy) in (-radius..=radius).flat_map(|dy| (-radius..=radius).map(move |dx| (dx, dy))) {
-        let inside = dx * dx + dy * dy <= radius * radius;
+        let inside = dx * dx + dy * dy <= radius * radius + radius;
         if let (true, Ok(px), Ok(py)) = (inside, u32::try_from(x + dx), u32::try_from(y + dy))
             && px < picture.width()
             && py < picture.height()
