@@ -339,11 +339,11 @@ fn views_are_drawn_apart_and_an_odd_batch_is_one() {
     let drawn = image::open(dir.path().join("pairs.png")).unwrap().to_rgb8();
     // Rows of one height, and a line of two pixels more.
     let high = (drawn.height() - 2) / 2;
-    let row = |top: u32| image::imageops::crop_imm(&drawn, 0, top, drawn.width(), high).to_image();
-    assert_ne!(row(0), row(high), "both views are one");
-    // The captions under them are the same, so that rows of equal pictures would be equal.
-    let captions = |top: u32| image::imageops::crop_imm(&drawn, 0, top + high - 8, drawn.width(), 6).to_image();
-    assert_eq!(captions(0), captions(high), "the rows are cut elsewhere");
+    let pictures = |top: u32| image::imageops::crop_imm(&drawn, 0, top + 2, drawn.width(), 64).to_image();
+    assert_ne!(pictures(0), pictures(high), "both views are one");
+    // The classes under them are the same, and which view it is stands below.
+    let classes = |top: u32| image::imageops::crop_imm(&drawn, 0, top + 68, drawn.width(), 14).to_image();
+    assert_eq!(classes(0), classes(high), "the rows are cut elsewhere");
 }
 
 fn yaml(row: &str) -> String {
