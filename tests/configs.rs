@@ -23,13 +23,14 @@ fn all() -> impl Iterator<Item = (&'static str, PathBuf)> {
     PAPERS.into_iter().flat_map(|paper| experiments(paper).into_iter().map(move |file| (paper, file)))
 }
 
-/// What makes a step of any of a paper's experiments cheap: drawn data, and a few of them where the networks are large.
+/// What makes a step of any of a paper's experiments cheap: drawn data, a few of them where the networks are large, and float32, since most CPUs
+/// imitate bfloat16 several times slower.
 fn cheap(paper: &str, file: &Path) -> Vec<&'static str> {
     // The synthetic sets are smaller than the parts that Figure 6 of lenet takes, and than what is held out of CIFAR-10.
     if paper == "lenet" {
         return vec!["data=synthetic", "data.limit_train=null"];
     }
-    let mut words = vec!["batch_size=2", "data.limit_train=null", "data.limit_test=2"];
+    let mut words = vec!["batch_size=2", "data.limit_train=null", "data.limit_test=2", "compute.precision=f32"];
     let text = fs::read_to_string(file).unwrap();
     if paper == "simclr" {
         // Its later stages have batches of their own and read every training picture.

@@ -1,7 +1,7 @@
 //! Several processes give the result of one, but for the order of summation.
 
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use repro::weights;
 use repro::weights::Named;
@@ -74,19 +74,16 @@ fn ctrl_c_stops_all_processes_and_tells_once_how_to_go_on_with_as_many() {
     assert_eq!(result(&folder)["world_size"], 2);
 }
 
+/// Two processes in the folder `run` that train on and on.
+fn endless(folder: &Path) -> Command {
+    let words = ["--out", "run", "--processes", "2", "length=100000 steps", "checkpoint.every=1 steps"];
+    lenet(folder, smoke(&[&words[..], &["eval.every=never"]].concat()))
+}
+
 #[test]
 fn processes_end_with_the_command_that_started_them() {
     let dir = tempfile::tempdir().unwrap();
-    let words = smoke(&[
-        "--out",
-        "run",
-        "--processes",
-        "2",
-        "length=100000 steps",
-        "checkpoint.every=1 steps",
-        "eval.every=never",
-    ]);
-    let mut child = crate::program::quietly(lenet(dir.path(), words));
+    let mut child = quietly(endless(dir.path()));
     let folder = dir.path().join("run");
     wait_until("a checkpoint", || !checkpoints(&folder).is_empty());
     child.kill().unwrap();
@@ -114,22 +111,12 @@ fn second_rank(parent: u32) -> Vec<u32> {
 #[test]
 fn a_process_that_is_killed_is_named_and_the_others_end() {
     let dir = tempfile::tempdir().unwrap();
-    let words = smoke(&[
-        "--out",
-        "run",
-        "--processes",
-        "2",
-        "length=100000 steps",
-        "checkpoint.every=1 steps",
-        "eval.every=never",
-        "-q",
-    ]);
-    let child = lenet(dir.path(), words).stderr(Stdio::piped()).spawn().unwrap();
+    let child = endless(dir.path()).arg("-q").stderr(Stdio::piped()).spawn().unwrap();
     let folder = dir.path().join("run");
     wait_until("a checkpoint", || !checkpoints(&folder).is_empty());
     let second = second_rank(child.id());
     assert_eq!(second.len(), 1);
-    assert!(std::process::Command::new("kill").args(["-9", &second[0].to_string()]).status().unwrap().success());
+    assert!(Command::new("kill").args(["-9", &second[0].to_string()]).status().unwrap().success());
     let begun = std::time::Instant::now();
     let output = child.wait_with_output().unwrap();
     let said = text(&output.stderr);

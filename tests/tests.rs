@@ -23,6 +23,7 @@ mod resume;
 mod run_folder;
 mod screen;
 mod simclr;
+mod simclr_rows;
 mod stages;
 mod subcommands;
 mod sweeps;

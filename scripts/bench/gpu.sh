@@ -23,7 +23,7 @@ while [ $# -gt 0 ]; do
     --bin) bin=$(realpath "$2") && shift ;;
     --out) out=$(realpath -m "$2") && shift ;;
     --minutes) minutes=$2 && shift ;;
-    --dry-run) device=cpu steps=2 batch=8 ;;
+    --dry-run) device=cpu steps=1 batch=2 ;;
     *) echo "usage: scripts/bench/gpu.sh [--bin DIR] [--out DIR] [--minutes N] [--dry-run]" >&2 && exit 2 ;;
     esac
     shift

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use repro::answer::{Answer, Look};
-use repro::classifier::{self, Card, Seen};
+use repro::classifier::{self, Card, GRAD_CAM, Seen, grad_cam};
 use repro::cli::{App, Forward, Paper};
 use repro::data::Stills;
 use repro::nn::Mode;
@@ -57,10 +57,11 @@ fn predict(config: &Config, setup: &Setup, given: &Named, images: &[PathBuf], fo
     weights::copy_into(&store.variables().into_iter().collect(), given, "the weights file")?;
     let card = Card::given_or(setup, classes, &config.normalise, variant.picture(edge))?;
     let stills = Stills::new(config.view.as_ref(), variant.picture(edge))?;
-    classifier::predict(&card, images, folder, stills, edge, |image| {
+    classifier::predict(&card, images, folder, stills, edge, GRAD_CAM, |image| {
         let logits = tch::no_grad(|| answer(&net, image, edge, config.test.crops))?;
         let output = net.forward(&middle(image, edge)?, Mode::Eval);
-        Ok(Seen { logits, map: output.map, of_map: output.logits })
+        let heat = move |class| grad_cam(&output.map, &output.logits, class);
+        Ok(Seen { logits, heat: Box::new(heat) })
     })
 }
 

@@ -1,9 +1,9 @@
 //! What AlexNet adds to the keys that all papers share.
 
+use repro::classifier;
 use repro::config::{Findings, Settings};
 use repro::data::{Augment, Normalise, View};
 use repro::optim::{EmaConfig, OptimConfig, Schedule};
-use repro::user;
 use serde::Deserialize;
 
 use crate::model::Variant;
@@ -71,7 +71,7 @@ impl Config {
     /// # Errors
     /// It was not.
     pub fn classes(&self) -> repro::Result<i64> {
-        self.model.num_classes.ok_or_else(|| user!("model.num_classes is missing: write how many classes there are"))
+        classifier::classes(self.model.num_classes)
     }
 
     /// Edge of what the network takes, in pixels.
@@ -90,11 +90,7 @@ pub fn validate(config: &Config, _: &Settings) -> Findings {
             return found;
         }
     };
-    found.must(
-        config.model.num_classes.is_none_or(|classes| (2..=100_000).contains(&classes)),
-        "model.num_classes",
-        format!("is {}; at least 2 classes are needed", config.model.num_classes.unwrap_or_default()),
-    );
+    classifier::check_classes(config.model.num_classes, &mut found);
     let (edge, least) = (config.edge(variant), variant.least_edge());
     found.must(
         (least..=4096).contains(&edge),

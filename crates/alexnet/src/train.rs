@@ -3,7 +3,7 @@
 use repro::classifier::{self, Card, error_rate, mixed_cross_entropy};
 use repro::config::Settings;
 use repro::data::Split;
-use repro::data::{Form, Images, Pictures, Source, ten_crop};
+use repro::data::{Form, Images, Pictures, ten_crop};
 use repro::nn::Mode;
 use repro::optim::{Ema, Group, Optimizer, Params};
 use repro::setup::Setup;
@@ -45,12 +45,7 @@ impl Recipe for Train {
             normalise: &config.normalise,
             view: config.view.as_ref(),
         };
-        let data = Pictures::open(&form, setup)?;
-        let steps_per_epoch = data.len() / setup.settings.batch_size;
-        if steps_per_epoch > 0 {
-            config.schedule.check(setup.settings.length.steps(steps_per_epoch), steps_per_epoch)?;
-        }
-        Ok(data)
+        classifier::open(&form, &config.schedule, setup)
     }
 
     fn build(config: &Config, setup: &Setup, init: Option<&Named>) -> Result<Self> {

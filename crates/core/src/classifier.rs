@@ -7,11 +7,12 @@ use tch::{Device, Kind, Tensor};
 
 use crate::answer::{self, Answer, Look};
 use crate::cli::Forward;
+use crate::config::Findings;
 pub use crate::data::Card;
-use crate::data::Split;
-use crate::data::{Cursor, Images, Mix, Pass, Pictures, Source, Stills};
+use crate::data::{Cursor, Form, Images, Mix, Pass, Pictures, Source, Split, Stills};
 use crate::metrics::Predictions;
 use crate::nn::Mode;
+use crate::optim::Schedule;
 use crate::setup::Setup;
 use crate::trainer::{Eval, Step};
 use crate::weights::Named;
@@ -22,6 +23,40 @@ const EVALUATED: (i64, i64) = (256, 64 * 224 * 224);
 
 /// Pictures that `data` shows.
 const LOOK: u64 = 40;
+
+/// The configured pictures, and a schedule that fits a run over them.
+///
+/// # Errors
+/// Those of [`Pictures::open`] and [`Schedule::check`].
+pub fn open(form: &Form, schedule: &Schedule, setup: &Setup) -> Result<Pictures> {
+    let data = Pictures::open(form, setup)?;
+    let steps_per_epoch = data.len() / setup.settings.batch_size;
+    if steps_per_epoch > 0 {
+        schedule.check(setup.settings.length.steps(steps_per_epoch), steps_per_epoch)?;
+    }
+    Ok(data)
+}
+
+/// `model.num_classes`. A configuration without it is completed before it is used.
+///
+/// # Errors
+/// It was not.
+pub fn classes(num_classes: Option<i64>) -> Result<i64> {
+    num_classes.ok_or_else(|| user!("model.num_classes is missing: write how many classes there are"))
+}
+
+/// Refuses a `model.num_classes` that is none.
+pub fn check_classes(num_classes: Option<i64>, found: &mut Findings) {
+    let classes = num_classes.unwrap_or(2);
+    let fits = (2..=100_000).contains(&classes);
+    found.must(fits, "model.num_classes", format!("is {classes}; at least 2 classes are needed"));
+}
+
+/// Refuses a share that is not in [0, 1), such as that of label smoothing; `None` is 0.
+pub fn check_share(key: &str, share: Option<f64>, found: &mut Findings) {
+    let share = share.unwrap_or(0.0);
+    found.must((0.0..1.0).contains(&share), key, format!("is {share}; it must be at least 0 and below 1, such as 0.1"));
+}
 
 /// Classifies a split: `logits` takes centred pictures `[N, 3, H, W]` and gives `[N, K]`. Adds error, loss, confusion, worst mistakes. Each
 /// process takes a part of the pictures.
@@ -154,16 +189,20 @@ pub fn grad_cam(map: &Tensor, logits: &Tensor, class: i64) -> Result<Tensor> {
 pub struct Seen {
     /// `[1, K]`: the answer, as the evaluation has it.
     pub logits: Tensor,
-    /// `[1, C, h, w]`: the last map of the picture's middle, of the network's edge, with gradients on.
-    pub map: Tensor,
-    /// `[1, K]`: what was computed from that map.
-    pub of_map: Tensor,
+    /// Where in the middle of the picture the evidence for a class lies, `[h, w]` in [0, 1].
+    pub heat: Box<dyn FnOnce(i64) -> Result<Tensor>>,
 }
+
+/// How the picture of the evidence is made: the ending of its file's name, and its title.
+pub type Method = (&'static str, &'static str);
+
+/// By [`grad_cam`].
+pub const GRAD_CAM: Method = ("cam", "Grad-CAM");
 
 /// Answers for photos: classes by probability, and a picture of where the evidence for the first of them lies. Photos are read as the
 /// evaluation reads them; one that cannot be read is answered by why.
 ///
-/// `see` takes a centred picture `[1, 3, H, W]`; the map that it gives is of the middle `edge` pixels.
+/// `see` takes a centred picture `[1, 3, H, W]`; the evidence that it gives is of the middle `edge` pixels.
 ///
 /// # Errors
 /// Those of drawing, libtorch's.
@@ -173,6 +212,7 @@ pub fn predict(
     folder: &Path,
     mut stills: Stills,
     edge: i64,
+    (ending, method): Method,
     see: impl Fn(&Tensor) -> Result<Seen>,
 ) -> Result<Vec<Answer>> {
     let normaliser = card.normaliser()?;
@@ -181,18 +221,18 @@ pub fn predict(
         let (width, height) = (i64::from(square.width()), i64::from(square.height()));
         let pixels = Tensor::f_from_data_size(square.as_raw(), &[1, height, width, 3], Kind::Uint8)?;
         let image = pixels.permute([0, 3, 1, 2]).to_kind(Kind::Float) / 255.0;
-        let Seen { logits, map, of_map } = see(&normaliser.apply(&image)?)?;
+        let Seen { logits, heat } = see(&normaliser.apply(&image)?)?;
         let probability: Vec<f64> =
             Vec::try_from(logits.detach().to_kind(Kind::Double).softmax(1, Kind::Double).squeeze_dim(0))?;
         // Of equal ones the first, as in the evaluation.
         let best = (0..probability.len()).rev().max_by(|a, b| probability[*a].total_cmp(&probability[*b]));
-        let heat = grad_cam(&map, &of_map, best.unwrap_or_default() as i64)?;
+        let heat = heat(best.unwrap_or_default() as i64)?;
         let mut classes: Vec<_> = card.classes.iter().cloned().zip(probability).collect();
         classes.sort_by(|a, b| b.1.total_cmp(&a.1));
-        let drawn = folder.join(format!("{stem}-cam.png"));
+        let drawn = folder.join(format!("{stem}-{ending}.png"));
         let (edge, corner) = (edge as u32, |length: i64| ((length - edge) / 2).max(0) as u32);
         let middle = image::imageops::crop_imm(&square, corner(width), corner(height), edge, edge).to_image();
-        let title = classes.first().map_or(String::new(), |(name, p)| format!("Grad-CAM: {name}, {:.1} %", 100.0 * p));
+        let title = classes.first().map_or(String::new(), |(name, p)| format!("{method}: {name}, {:.1} %", 100.0 * p));
         figures::save(&figures::heat(&middle, &heat, &title)?, &drawn)?;
         Ok(Answer::classes(path.to_owned(), &classes, vec![drawn]))
     })

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use repro::answer::{Answer, Look};
-use repro::classifier::{self, Card, Seen};
+use repro::classifier::{self, Card, GRAD_CAM, Seen, grad_cam};
 use repro::cli::{App, Forward, Paper};
 use repro::data::Stills;
 use repro::nn::Mode;
@@ -63,9 +63,11 @@ fn predict(config: &Config, setup: &Setup, given: &Named, images: &[PathBuf], fo
     let card = Card::given_or(setup, classes, &config.normalise, edge)?;
     let stills = Stills::new(config.view.as_ref(), edge)?;
     let seen = config.view.as_ref().map_or(edge, |view| view.test_edge(edge));
-    classifier::predict(&card, images, folder, stills, seen, |image| {
+    classifier::predict(&card, images, folder, stills, seen, GRAD_CAM, |image| {
         let output = net.forward(image, Mode::Eval);
-        Ok(Seen { logits: output.logits.shallow_clone(), map: output.map, of_map: output.logits })
+        let logits = output.logits.shallow_clone();
+        let heat = move |class| grad_cam(&output.map, &output.logits, class);
+        Ok(Seen { logits, heat: Box::new(heat) })
     })
 }
 

@@ -1,9 +1,9 @@
 //! What ResNet adds to the keys that all papers share.
 
+use repro::classifier;
 use repro::config::{Findings, Settings};
 use repro::data::{Augment, Normalise, View};
 use repro::optim::{EmaConfig, OptimConfig, SamConfig, Schedule};
-use repro::user;
 use serde::Deserialize;
 
 use crate::model::Variant;
@@ -58,7 +58,7 @@ impl Config {
     /// # Errors
     /// It was not.
     pub fn classes(&self) -> repro::Result<i64> {
-        self.model.num_classes.ok_or_else(|| user!("model.num_classes is missing: write how many classes there are"))
+        classifier::classes(self.model.num_classes)
     }
 
     /// Edge of the pictures, in pixels.
@@ -78,11 +78,7 @@ pub fn validate(config: &Config, _: &Settings) -> Findings {
             return found;
         }
     };
-    found.must(
-        config.model.num_classes.is_none_or(|classes| (2..=100_000).contains(&classes)),
-        "model.num_classes",
-        format!("is {}; at least 2 classes are needed", config.model.num_classes.unwrap_or_default()),
-    );
+    classifier::check_classes(config.model.num_classes, &mut found);
     let edge = config.edge(variant);
     found.must(
         (8..=4096).contains(&edge),
@@ -96,12 +92,7 @@ pub fn validate(config: &Config, _: &Settings) -> Findings {
     );
     found.check("augment", Augment::check_all(&config.augment, [3, edge, edge]));
     found.check("normalise", config.normalise.check(3));
-    let smoothing = config.label_smoothing.unwrap_or(0.0);
-    found.must(
-        (0.0..1.0).contains(&smoothing),
-        "label_smoothing",
-        format!("is {smoothing}; it must be at least 0 and below 1, such as 0.1"),
-    );
+    classifier::check_share("label_smoothing", config.label_smoothing, &mut found);
     if let Some(ema) = &config.ema {
         found.check("ema", ema.check());
     }

@@ -1,4 +1,4 @@
-//! h of test pictures on their first two principal components: whether classes come apart, over training, without a label being seen.
+//! h of pictures that were not learned from, on their first two principal components: whether classes come apart, over training, without a label being seen.
 
 use repro::Result;
 use repro::data::{Pictures, Split};
@@ -17,26 +17,26 @@ const PANELS: usize = 6;
 /// What each evaluation of this process has seen, by step.
 #[derive(Debug, Default)]
 pub struct Components {
-    seen: Vec<(u64, Panel)>,
+    seen: Vec<(Split, u64, Panel)>,
 }
 
 impl Components {
-    /// Adds what the trunk makes of the first test pictures after `step` steps. Draws nothing at random. Nothing is added of fewer than three
+    /// Adds what the trunk makes of the first pictures of a split after `step` steps. Draws nothing at random. Nothing is added of fewer than three
     /// pictures, or of features that are no numbers.
     ///
     /// # Errors
     /// Those of the data, libtorch's.
-    pub fn see(&mut self, encoder: &Encoder, data: &Pictures, step: u64) -> Result<()> {
-        let count = data.split_len(Split::Test).min(SHOWN);
-        let Features { h, label } = Features::of(encoder, data, Split::Test, count)?;
+    pub fn see(&mut self, encoder: &Encoder, data: &Pictures, split: Split, step: u64) -> Result<()> {
+        let count = data.split_len(split).min(SHOWN);
+        let Features { h, label } = Features::of(encoder, data, split, count)?;
         let Some((dots, [first, second])) = project(&h)? else { return Ok(()) };
         let labels = Vec::<i64>::try_from(label.f_to_device(Device::Cpu)?)?;
         let caption =
             format!("after step {step}: {:.0} % of the variance across, {:.0} % up", 100.0 * first, 100.0 * second);
         let dots = dots.into_iter().zip(labels).map(|((x, y), label)| (x, y, label as usize)).collect();
         // The last step may be looked at twice.
-        self.seen.retain(|(at, _)| *at != step);
-        self.seen.push((step, Panel { caption, dots }));
+        self.seen.retain(|(of, at, _)| (*of, *at) != (split, step));
+        self.seen.push((split, step, Panel { caption, dots }));
         Ok(())
     }
 
@@ -44,11 +44,12 @@ impl Components {
     ///
     /// # Errors
     /// Those of drawing.
-    pub fn draw(&self, classes: &[String], out: &mut Eval) -> Result<()> {
-        let Some((_, last)) = self.seen.last() else { return Ok(()) };
-        let (count, shown) = (self.seen.len(), self.seen.len().min(PANELS));
-        let chosen = (0..shown).map(|place| self.seen[place * (count - 1) / (shown - 1).max(1)].1.clone());
-        let title = format!("h of {} test pictures on its first two principal components", last.dots.len());
+    pub fn draw(&self, split: Split, classes: &[String], out: &mut Eval) -> Result<()> {
+        let seen: Vec<_> = self.seen.iter().filter(|(of, ..)| *of == split).map(|(.., panel)| panel).collect();
+        let Some(last) = seen.last() else { return Ok(()) };
+        let (count, shown) = (seen.len(), seen.len().min(PANELS));
+        let chosen = (0..shown).map(|place| seen[place * (count - 1) / (shown - 1).max(1)].clone());
+        let title = format!("h of {} pictures on its first two principal components", last.dots.len());
         out.picture("components", || scatter(&title, &chosen.collect::<Vec<_>>(), classes))
     }
 }

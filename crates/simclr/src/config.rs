@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use repro::classifier;
 use repro::config::{Findings, Length, Settings};
 use repro::data::{Augment, Normalise, View};
 use repro::optim::{OptimConfig, Schedule};
@@ -195,11 +196,7 @@ pub fn validate(config: &Config, settings: &Settings) -> Findings {
             return found;
         }
     };
-    found.must(
-        (2..=100_000).contains(&num_classes),
-        "model.num_classes",
-        format!("is {num_classes}; at least 2 classes are needed"),
-    );
+    classifier::check_classes(Some(num_classes), &mut found);
     found.must(
         (8..=4096).contains(&edge),
         "model.image_size",

@@ -1,5 +1,6 @@
 //! The pictures of all stages, and what the trunk makes of them.
 
+use repro::classifier;
 use repro::data::{Augment, Form, Pictures, Source, Split};
 use repro::metrics::Predictions;
 use repro::nn::Mode;
@@ -37,12 +38,7 @@ pub fn open(config: &Config, setup: &Setup, augment: &[Augment], schedule: &Sche
         normalise: &config.normalise,
         view: config.view.as_ref(),
     };
-    let data = Pictures::open(&form, setup)?;
-    let steps_per_epoch = data.len() / setup.settings.batch_size;
-    if steps_per_epoch > 0 {
-        schedule.check(setup.settings.length.steps(steps_per_epoch), steps_per_epoch)?;
-    }
-    Ok(data)
+    classifier::open(&form, schedule, setup)
 }
 
 /// Refuses later stages that do not fit so many training pictures, before the first stage spends its time.

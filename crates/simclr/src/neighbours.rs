@@ -123,10 +123,10 @@ impl Recipe for Neighbours {
         }
         out.picture("neighbours", || {
             let (rows, columns) = (SHOWN.0.min(data.split_len(split) as i64), SHOWN.1.min(memory.label.size()[0]));
-            let asked = data.show(split, &(0..rows).collect::<Vec<_>>())?;
-            let (cosine, places) = memory.nearest(&h(&data.normaliser().apply(&asked)?), columns)?;
-            let first = Features::of(&self.encoder, data, split, rows as u64)?;
-            let truth = Vec::<i64>::try_from(first.label.f_to_device(Device::Cpu)?)?;
+            let asked = Features::of(&self.encoder, data, split, rows as u64)?;
+            let (cosine, places) = memory.nearest(&asked.h, columns)?;
+            let truth = Vec::<i64>::try_from(asked.label.f_to_device(Device::Cpu)?)?;
+            let asked = data.show(split, &(0..truth.len() as i64).collect::<Vec<_>>())?;
             let name = |class: i64| data.classes().get(class as usize).map_or("?", String::as_str);
             let (mut pictures, mut captions, mut frames) = (Vec::new(), Vec::new(), Vec::new());
             for (row, &class) in (0..).zip(&truth) {

@@ -122,8 +122,8 @@ impl Recipe for Pretrain {
     fn evaluate(&mut self, data: &Views, split: Split, at: &Step, out: &mut Eval) -> Result<()> {
         if at.setup.rank == 0 {
             self.compare(data, split, at, out)?;
-            self.components.see(&self.net.encoder, &data.pictures, (at.index + 1).min(at.total))?;
-            self.components.draw(data.pictures.classes(), out)?;
+            self.components.see(&self.net.encoder, &data.pictures, split, (at.index + 1).min(at.total))?;
+            self.components.draw(split, data.pictures.classes(), out)?;
         }
         let Some(online) = &self.online else { return Ok(()) };
         let logits = |image: &Tensor| Ok(online.linear.forward(&self.net.encoder.forward(image, Mode::Eval)));

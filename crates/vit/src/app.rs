@@ -4,20 +4,23 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use repro::answer::{self, Answer, Look};
-use repro::classifier::{self, Card};
+use repro::answer::{Answer, Look};
+use repro::classifier::{self, Card, Method, Seen};
 use repro::cli::{App, Forward, Paper};
 use repro::data::Stills;
 use repro::setup::Setup;
 use repro::trainer::{Recipe, Stage};
 use repro::weights::Named;
-use repro::{Result, figures, weights};
-use tch::{Device, Kind, Tensor, nn};
+use repro::{Result, weights};
+use tch::{Device, nn};
 
 use crate::config::{Config, validate};
 use crate::model::Network;
 use crate::rollout::rollout;
 use crate::train::{Train, plan};
+
+/// How `predict` shows what was looked at.
+const ATTENTION: Method = ("attention", "Attention roll-out");
 
 /// The program.
 pub fn app() -> App<Config> {
@@ -76,22 +79,9 @@ fn predict(config: &Config, setup: &Setup, given: &Named, images: &[PathBuf], fo
     let net = Network::new(&store.root(), variant, classes, 0.0);
     weights::copy_into(&store.variables().into_iter().collect(), given, "the weights file")?;
     let card = Card::given_or(setup, classes, &config.normalise, variant.edge)?;
-    let normaliser = card.normaliser()?;
-    let mut stills = Stills::new(config.view.as_ref(), variant.edge)?;
-    answer::each(images, |path, stem| {
-        let square = stills.read(path)?;
-        let (width, height) = (i64::from(square.width()), i64::from(square.height()));
-        let pixels = Tensor::f_from_data_size(square.as_raw(), &[1, height, width, 3], Kind::Uint8)?;
-        let image = normaliser.apply(&(pixels.permute([0, 3, 1, 2]).to_kind(Kind::Float) / 255.0))?;
-        let (output, attention) = tch::no_grad(|| net.attention(&image))?;
-        let probability: Vec<f64> =
-            Vec::try_from(output.logits.to_kind(Kind::Double).softmax(1, Kind::Double).squeeze_dim(0))?;
-        let mut classes: Vec<_> = card.classes.iter().cloned().zip(probability).collect();
-        classes.sort_by(|a, b| b.1.total_cmp(&a.1));
-        let drawn = folder.join(format!("{stem}-attention.png"));
-        let best = classes.first().map_or(String::new(), |(name, p)| format!(": {name}, {:.1} %", 100.0 * p));
-        let heat = rollout(&attention, &variant)?;
-        figures::save(&figures::heat(&square, &heat, &format!("Attention roll-out{best}"))?, &drawn)?;
-        Ok(Answer::classes(path.to_owned(), &classes, vec![drawn]))
+    let stills = Stills::new(config.view.as_ref(), variant.edge)?;
+    classifier::predict(&card, images, folder, stills, variant.edge, ATTENTION, |image| {
+        let (output, attention) = tch::no_grad(|| net.attention(image))?;
+        Ok(Seen { logits: output.logits, heat: Box::new(move |_| rollout(&attention, &variant)) })
     })
 }

@@ -1,9 +1,9 @@
 //! What ViT adds to the keys that all papers share.
 
+use repro::classifier;
 use repro::config::{Findings, Settings};
 use repro::data::{Augment, Normalise, View};
 use repro::optim::{EmaConfig, OptimConfig, Schedule};
-use repro::user;
 use serde::Deserialize;
 
 use crate::variant::{Pool, Variant};
@@ -66,7 +66,7 @@ impl Config {
     /// # Errors
     /// It was not.
     pub fn classes(&self) -> repro::Result<i64> {
-        self.model.num_classes.ok_or_else(|| user!("model.num_classes is missing: write how many classes there are"))
+        classifier::classes(self.model.num_classes)
     }
 
     /// The rate of the last block's drop path.
@@ -85,11 +85,7 @@ pub fn validate(config: &Config, _: &Settings) -> Findings {
             return found;
         }
     };
-    found.must(
-        config.model.num_classes.is_none_or(|classes| (2..=100_000).contains(&classes)),
-        "model.num_classes",
-        format!("is {}; at least 2 classes are needed", config.model.num_classes.unwrap_or_default()),
-    );
+    classifier::check_classes(config.model.num_classes, &mut found);
     let (edge, patch) = (variant.edge, variant.patch);
     let whole = (patch..=4096).contains(&edge) && edge % patch == 0;
     let near = ((edge.clamp(patch, 4096) + patch / 2) / patch * patch).min(4096 / patch * patch);
@@ -115,14 +111,8 @@ pub fn validate(config: &Config, _: &Settings) -> Findings {
         "view.test",
         format!("gives pictures of {tested} pixels, and the network takes {edge}; set model.image_size={tested} or leave the edge away"),
     );
-    let share = |value: Option<f64>| value.unwrap_or(0.0);
-    for (key, value) in [("label_smoothing", config.label_smoothing), ("model.drop_path", config.model.drop_path)] {
-        found.must(
-            (0.0..1.0).contains(&share(value)),
-            key,
-            format!("is {}; it must be at least 0 and below 1, such as 0.1", share(value)),
-        );
-    }
+    classifier::check_share("label_smoothing", config.label_smoothing, &mut found);
+    classifier::check_share("model.drop_path", config.model.drop_path, &mut found);
     let decay = config.layer_decay.unwrap_or(1.0);
     found.must(
         decay > 0.0 && decay <= 1.0,

@@ -45,7 +45,7 @@ pub fn fused_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
 /// Multi-head self-attention (Eqs. 5 to 8).
 ///
 /// Rows of `qkv` are q, then k, then v, each head after head. The weights are taken only where they are asked for, by the name
-/// `blocks.<i>.attn.weights` ([`record::tap`], `forward --tap`).
+/// `blocks.<i>.attn.weights` ([`record::ATTENTION`], `forward --attention`).
 #[derive(Debug)]
 pub struct Attention {
     qkv: Linear,

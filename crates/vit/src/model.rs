@@ -115,7 +115,7 @@ impl Network {
     /// # Errors
     /// libtorch's.
     pub fn attention(&self, image: &Tensor) -> Result<(Output, Vec<Tensor>)> {
-        let name = |place| format!("blocks.{place}.attn.weights");
+        let name = |place| format!("blocks.{place}{}", record::ATTENTION);
         let names: Vec<String> = (0..self.blocks.len()).map(name).collect();
         let (output, mut kept) = record::tap(&names, || Ok(self.forward(image, Mode::Eval)))?;
         Ok((output, names.iter().filter_map(|name| kept.remove(name)).collect()))

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use repro::golden::{self, Tolerance, assert_close, assert_samples_close, gradients, variables};
+use repro::golden::{self, Program, Tolerance, assert_close, assert_samples_close, gradients, variables};
 use repro::nn::{Mode, summary};
 use repro::optim::{AdamwConfig, LrScale, LrScaling, OptimConfig};
 use repro::weights::Named;
@@ -269,4 +269,27 @@ fn vit_tiny_has_its_golden_values() {
     for (ours, twin) in [mean, values[0], values[1], values[2], values[3], values[1999]].iter().zip(expected) {
         assert!((ours - twin).abs() <= 1e-6, "{ours} and not {twin}");
     }
+}
+
+/// `vit forward` gives what the library does, and the weights of each attention by its block.
+#[test]
+fn the_program_answers_as_the_library() {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/vit/smoke.yaml");
+    let program = Program { binary: env!("CARGO_BIN_EXE_vit"), config: &config };
+    let mut store = nn::VarStore::new(Device::Cpu);
+    let net = Network::new(&store.root(), Variant::named("vit_d96_patch4_32").unwrap(), 10, 0.0);
+    store.double();
+    golden::fill(&store);
+    let (image, label) = (golden::input("input", &[2, 3, 32, 32]), golden::labels(2, 10));
+    let input = Named::from([("image".into(), image.shallow_clone()), ("label".into(), label.shallow_clone())]);
+    let given = program.answer(&variables(&store), &input, &["--attention"]).unwrap();
+    let (output, attention) = net.attention(&image).unwrap();
+    assert_close("logits", &given["logits"], &output.logits, EXACT);
+    assert_close("features", &given["features"], &output.features, EXACT);
+    assert_close("loss", &given["loss"], &loss::cross_entropy(&output.logits, &label, 0.0), EXACT);
+    assert_eq!(attention.len(), 6);
+    for (block, weights) in attention.iter().enumerate() {
+        assert_close("attention", &given[&format!("attention.{block}")], weights, EXACT);
+    }
+    assert_eq!(given.len(), 3 + 6);
 }

@@ -183,6 +183,9 @@ pub(super) struct ForwardArgs {
     /// Add `grad.<name>` of the loss for every parameter
     #[arg(long)]
     pub(super) grad: bool,
+    /// Add `attention.<block>`: the weights of each attention, [N, heads, L, L]
+    #[arg(long)]
+    pub(super) attention: bool,
     /// Add `tap.<layer>`: what left that layer or block; repeatable, `*` stands for anything
     #[arg(long, value_name = "NAME")]
     pub(super) tap: Vec<String>,

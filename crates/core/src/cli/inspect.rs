@@ -78,7 +78,9 @@ pub(super) fn forward<C: DeserializeOwned>(app: &App<C>, args: &ForwardArgs) -> 
         return Err(user!("--output {}: what is written is safetensors; let the name end so", args.output.display()));
     }
     let input: Named = input.into_iter().map(|(n, t)| (n, t.to_device(setup.device))).collect();
-    let (mut output, taps) = record::tap(&args.tap, || match args.grad {
+    let attentions = args.attention.then(|| format!("*{}", record::ATTENTION));
+    let taps: Vec<String> = args.tap.iter().cloned().chain(attentions).collect();
+    let (mut output, taps) = record::tap(&taps, || match args.grad {
         true => model(&input, args.train),
         false => tch::no_grad(|| model(&input, args.train)),
     })?;
@@ -92,7 +94,14 @@ pub(super) fn forward<C: DeserializeOwned>(app: &App<C>, args: &ForwardArgs) -> 
             output.insert(format!("grad.{name}"), if gradient.defined() { gradient } else { parameter.zeros_like() });
         }
     }
-    output.extend(taps.into_iter().map(|(name, value)| (format!("tap.{name}"), value)));
+    for (name, value) in taps {
+        if let Some(block) = name.strip_suffix(record::ATTENTION).filter(|_| args.attention) {
+            let block = block.strip_prefix("blocks.").unwrap_or(block);
+            output.insert(format!("attention.{block}"), value);
+        } else {
+            output.insert(format!("tap.{name}"), value);
+        }
+    }
     output_folder(&args.output)?;
     weights::write(&args.output, &output, None)?;
     if args.common.json {

@@ -13,6 +13,9 @@ use tch::{Tensor, nn};
 
 use crate::{Result, user};
 
+/// The end of the name by which an attention reports its weights `[N, heads, L, L]` (by [`seen`], where [`keeps`] says that they are wanted).
+pub const ATTENTION: &str = ".attn.weights";
+
 /// What a layer has and does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {

@@ -142,7 +142,7 @@ impl Run {
             init,
             stages: done,
         };
-        let fields = start.resolved.leaves().into_iter().map(|(key, value)| (key, hyper_parameter(&value))).collect();
+        let fields = start.resolved.leaves().into_iter().map(|(key, value)| (key, HparamValue::from(&value))).collect();
         let mut run = Self {
             folder,
             of_rank_0: start.of_rank_0,
@@ -492,14 +492,5 @@ impl Run {
         let _ = self.log.file_line(line);
         let _ = self.log.end(false);
         written
-    }
-}
-
-fn hyper_parameter(value: &serde_json::Value) -> HparamValue {
-    match value {
-        serde_json::Value::Bool(b) => HparamValue::Flag(*b),
-        serde_json::Value::Number(n) => HparamValue::Number(n.as_f64().unwrap_or(f64::NAN)),
-        serde_json::Value::String(s) => HparamValue::Text(s.clone()),
-        other => HparamValue::Text(other.to_string()),
     }
 }

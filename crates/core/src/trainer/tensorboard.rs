@@ -38,6 +38,17 @@ pub(crate) enum HparamValue {
     Flag(bool),
 }
 
+impl From<&serde_json::Value> for HparamValue {
+    fn from(value: &serde_json::Value) -> Self {
+        match value {
+            serde_json::Value::Bool(b) => HparamValue::Flag(*b),
+            serde_json::Value::Number(n) => HparamValue::Number(n.as_f64().unwrap_or(f64::NAN)),
+            serde_json::Value::String(s) => HparamValue::Text(s.clone()),
+            other => HparamValue::Text(other.to_string()),
+        }
+    }
+}
+
 impl TensorBoard {
     /// Opens a new event file in `folder`, which is made if missing; files of earlier parts of the run stay.
     ///
