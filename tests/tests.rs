@@ -27,3 +27,4 @@ mod simclr_rows;
 mod stages;
 mod subcommands;
 mod sweeps;
+mod vit;
