@@ -27,6 +27,7 @@ pub fn app() -> App<Config> {
         },
         validate,
         counts_classes: |config| config.model.num_classes.is_none(),
+        renamed: Ok,
         stages: |_| vec![Stage::of::<Train>("train", plan)],
         model,
         predict,
@@ -41,7 +42,7 @@ fn model(config: &Config, _: &str, path: &nn::Path) -> Result<Forward> {
     let (variant, classes) = (config.variant()?, config.classes()?);
     let edge = config.edge(variant);
     let net = Network::new(path, variant, classes, edge);
-    Ok(classifier::forward(variant.edges(edge), classes, move |image, mode| Ok(net.forward(image, mode).logits)))
+    Ok(classifier::forward(3, variant.edges(edge), classes, move |image, mode| Ok(net.forward(image, mode).logits)))
 }
 
 fn look(config: &Config, setup: &Setup) -> Result<Look> {

@@ -40,6 +40,7 @@ impl Recipe for Train {
         let variant = config.variant()?;
         let form = Form {
             edge: variant.picture(config.edge(variant)),
+            channels: 3,
             classes: config.classes()?,
             augment: &config.augment,
             normalise: &config.normalise,

@@ -85,8 +85,14 @@ fn run(args: &Args) -> Result<serde_json::Value> {
     };
     let normalise = Normalise::Channels { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] };
     let augment = [Augment::Flip(Flip { p: 0.5 })];
-    let form =
-        Form { edge: args.edge, classes: args.classes, augment: &augment, normalise: &normalise, view: Some(&view) };
+    let form = Form {
+        edge: args.edge,
+        channels: 3,
+        classes: args.classes,
+        augment: &augment,
+        normalise: &normalise,
+        view: Some(&view),
+    };
     let begun = Instant::now();
     let data = Pictures::open(&form, &Setup::new(settings(args), Device::Cpu)?)?;
     let open_seconds = begun.elapsed().as_secs_f64();

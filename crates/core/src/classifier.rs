@@ -111,8 +111,9 @@ pub fn error_rate(logits: &Tensor, label: &Tensor) -> Tensor {
     logits.detach().argmax(1, false).ne_tensor(label).to_kind(Kind::Float).mean(Kind::Float)
 }
 
-/// `image` `[N, 3, H, W]`, H and W among `edges` [, `label`] → `logits` [, `loss`], for [`crate::cli::App::model`].
+/// `image` `[N, C, H, W]` of so many `channels`, H and W among `edges` [, `label`] → `logits` [, `loss`], for [`crate::cli::App::model`].
 pub fn forward(
+    channels: i64,
     edges: RangeInclusive<i64>,
     classes: i64,
     net: impl Fn(&Tensor, Mode) -> Result<Tensor> + 'static,
@@ -123,12 +124,13 @@ pub fn forward(
         }
         let image = input.get("image").ok_or_else(|| user!("the input has no tensor named image"))?;
         let size = image.size();
-        let fits = matches!(size[..], [n, 3, h, w] if n > 0 && edges.contains(&h) && edges.contains(&w));
+        let fits =
+            matches!(size[..], [n, c, h, w] if n > 0 && c == channels && edges.contains(&h) && edges.contains(&w));
         if !fits || !image.is_floating_point() {
             let takes = match (edges.start(), edges.end()) {
-                (least, &i64::MAX) => format!("[N, 3, H, W] with H and W at least {least}"),
-                (least, most) if least == most => format!("[N, 3, {least}, {least}]"),
-                (least, most) => format!("[N, 3, H, W] with H and W from {least} to {most}"),
+                (least, &i64::MAX) => format!("[N, {channels}, H, W] with H and W at least {least}"),
+                (least, most) if least == most => format!("[N, {channels}, {least}, {least}]"),
+                (least, most) => format!("[N, {channels}, H, W] with H and W from {least} to {most}"),
             };
             return Err(user!("image is {:?} of {size:?}; this model takes floating point of {takes}", image.kind()));
         }

@@ -17,6 +17,7 @@ pub mod loss;
 pub mod metrics;
 pub mod nn;
 pub mod optim;
+pub mod probe;
 pub mod random;
 pub mod setup;
 pub mod trainer;

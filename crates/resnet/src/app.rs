@@ -27,6 +27,7 @@ pub fn app() -> App<Config> {
         },
         validate,
         counts_classes: |config| config.model.num_classes.is_none(),
+        renamed: Ok,
         stages: |_| vec![Stage::of::<Train>("train", plan)],
         model,
         predict,
@@ -40,7 +41,7 @@ pub fn app() -> App<Config> {
 fn model(config: &Config, _: &str, path: &nn::Path) -> Result<Forward> {
     let (variant, classes) = (config.variant()?, config.classes()?);
     let net = Network::new(path, variant, classes);
-    Ok(classifier::forward(8..=i64::MAX, classes, move |image, mode| {
+    Ok(classifier::forward(3, 8..=i64::MAX, classes, move |image, mode| {
         let (n, _, h, w) = image.size4()?;
         if mode.trains() {
             variant.check_batch(n, h.max(w))?;

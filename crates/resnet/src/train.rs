@@ -59,6 +59,7 @@ impl Recipe for Train {
         }
         let form = Form {
             edge,
+            channels: 3,
             classes: config.classes()?,
             augment: &config.augment,
             normalise: &config.normalise,

@@ -5,6 +5,7 @@ use repro::classifier;
 use repro::cli::{App, Extra, Forward, Paper};
 use repro::data::{Cursor, Pass, Source};
 use repro::nn::Mode;
+use repro::probe::{LinearProbe, Neighbours, Trunk};
 use repro::setup::Setup;
 use repro::trainer::Stage;
 use repro::weights::Named;
@@ -14,15 +15,13 @@ use tch::{Device, Kind, Tensor, nn};
 use crate::config::{Config, validate};
 use crate::features::{features, neighbours, predict};
 use crate::finetune::{self, Finetuned};
-use crate::model::{Classifier, Output, Simclr, encoder, linear};
-use crate::neighbours as knn;
-use crate::neighbours::Neighbours;
+use crate::model::{Classifier, Encoder, Output, Simclr, online_head};
 use crate::pretrain::{self, Pretrain};
-use crate::probe::{self, LinearProbe};
 
-/// The stages that learn nothing of the labels, by name.
+/// The stages by name.
 const PRETRAIN: &str = "pretrain";
 const KNN: &str = "knn";
+const PROBE: &str = "probe";
 /// Pictures that `data` shows.
 const LOOK: u64 = 10;
 
@@ -36,6 +35,7 @@ pub fn app() -> App<Config> {
         },
         validate,
         counts_classes: |_| false,
+        renamed: Ok,
         stages,
         model,
         predict,
@@ -64,10 +64,10 @@ pub fn app() -> App<Config> {
 fn stages(config: &Config) -> Vec<Stage<Config>> {
     let mut stages = vec![Stage::of::<Pretrain>(PRETRAIN, pretrain::plan)];
     if config.probe.is_some() {
-        stages.push(Stage::of::<LinearProbe>("probe", probe::plan).after(PRETRAIN));
+        stages.push(Stage::of::<LinearProbe<Encoder>>(PROBE, LinearProbe::<Encoder>::plan).after(PRETRAIN));
     }
     if config.knn.is_some() {
-        stages.push(Stage::of::<Neighbours>(KNN, knn::plan).after(PRETRAIN));
+        stages.push(Stage::of::<Neighbours<Encoder>>(KNN, Neighbours::<Encoder>::plan).after(PRETRAIN));
     }
     if config.finetune.is_some() {
         stages.push(Stage::of::<Finetuned>("finetune", finetune::plan).after(PRETRAIN));
@@ -80,7 +80,7 @@ fn model(config: &Config, stage: &str, path: &nn::Path) -> Result<Forward> {
     match stage {
         PRETRAIN => of_views(config, path),
         KNN => {
-            let encoder = encoder(path, config)?;
+            let encoder = Encoder::new(path, config)?;
             let name = "image";
             Ok(Box::new(move |input, train| {
                 known(input, &[name])?;
@@ -88,12 +88,13 @@ fn model(config: &Config, stage: &str, path: &nn::Path) -> Result<Forward> {
                 if train {
                     return Err(user!("stage {KNN} trains nothing; leave --train away"));
                 }
-                let h = encoder.forward(image, Mode::Eval);
+                let h = encoder.features(image);
                 Ok(Named::from([("h".into(), h)]))
             }))
         }
         _ => {
-            let net = Classifier::new(path, config, None)?;
+            let normed = stage == PROBE && config.probe.as_ref().is_some_and(|probe| probe.norm == Some(true));
+            let net = Classifier::new(path, config, normed, None)?;
             let variant = config.variant()?;
             let logits = move |image: &Tensor, mode: Mode| {
                 let (n, _, h, w) = image.size4()?;
@@ -102,7 +103,7 @@ fn model(config: &Config, stage: &str, path: &nn::Path) -> Result<Forward> {
                 }
                 Ok(net.forward(image, mode))
             };
-            Ok(classifier::forward(8..=i64::MAX, config.model.num_classes, logits))
+            Ok(classifier::forward(3, 8..=i64::MAX, config.model.num_classes, logits))
         }
     }
 }
@@ -110,7 +111,7 @@ fn model(config: &Config, stage: &str, path: &nn::Path) -> Result<Forward> {
 fn of_views(config: &Config, path: &nn::Path) -> Result<Forward> {
     let (net, loss) = (Simclr::new(path, config, None)?, config.loss.clone());
     // An online probe is part of the weights, and takes no part here.
-    config.online().map(|_| linear(path, net.encoder.width(), config));
+    config.online().map(|_| online_head(path, net.encoder.width(), config));
     Ok(Box::new(move |input, train| {
         let names = ["view1", "view2"];
         known(input, &names)?;
@@ -165,8 +166,8 @@ fn look(config: &Config, setup: &Setup) -> Result<Look> {
     use repro::trainer::Recipe;
     match setup.stage.as_str() {
         PRETRAIN => pairs(config, setup),
-        KNN => classifier::look(&Neighbours::data(config, setup)?, setup),
-        "probe" => classifier::look(&LinearProbe::data(config, setup)?.pictures, setup),
+        KNN => classifier::look(&Neighbours::<Encoder>::data(config, setup)?, setup),
+        PROBE => classifier::look(&LinearProbe::<Encoder>::data(config, setup)?.pictures, setup),
         _ => classifier::look(&Finetuned::data(config, setup)?, setup),
     }
 }

@@ -6,8 +6,8 @@ use repro::figures::{Panel, scatter};
 use repro::trainer::Eval;
 use tch::{Device, Kind, Tensor};
 
-use crate::data::Features;
 use crate::model::Encoder;
+use repro::probe::Features;
 
 /// Test pictures that are shown.
 const SHOWN: u64 = 1000;

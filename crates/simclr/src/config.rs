@@ -6,6 +6,7 @@ use repro::classifier;
 use repro::config::{Findings, Length, Settings};
 use repro::data::{Augment, Normalise, View};
 use repro::optim::{OptimConfig, Schedule};
+use repro::probe::{Knn, Probe, check_length, check_unmixed};
 use repro::weights::below_prefix;
 use repro::{Result, user};
 use resnet::model::Variant;
@@ -66,33 +67,6 @@ pub struct Head {
     pub layers: usize,
 }
 
-/// The linear evaluation of Appendix B.5 and B.6.
-#[derive(Debug, Clone, Deserialize, PartialEq)]
-pub struct Probe {
-    /// Length of its training.
-    pub length: Length,
-    /// Pictures a step over all processes.
-    pub batch_size: u64,
-    /// What is done to training pictures. Nothing: each picture's h is reckoned once, of photos that of `view.test`.
-    pub augment: Vec<Augment>,
-    /// The update rule.
-    pub optim: OptimConfig,
-    /// The factor on its learning rate.
-    pub schedule: Schedule,
-    /// Whether another one learns beside pre-training, from what the trunk gives at each step, without acting on it (B.6). It takes pre-training's batches and the factor of its schedule; of this block the update rule alone acts on
-    /// it. `None`: no.
-    pub online: Option<bool>,
-}
-
-/// k nearest neighbours among the training pictures by the cosine of h, with votes of weight exp(cosine / temperature).
-#[derive(Debug, Clone, Deserialize, PartialEq)]
-pub struct Knn {
-    /// How many, at least 1.
-    pub k: i64,
-    /// Above 0.
-    pub temperature: f64,
-}
-
 /// The fine-tuning of §4.2 and B.5.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 pub struct Finetune {
@@ -137,14 +111,6 @@ impl Config {
     /// Whether a linear probe learns beside pre-training.
     pub fn online(&self) -> Option<&Probe> {
         self.probe.as_ref().filter(|probe| probe.online == Some(true))
-    }
-
-    /// The section of a stage that takes place.
-    ///
-    /// # Errors
-    /// It is not written.
-    pub fn section<'a, T>(&self, name: &str, section: &'a Option<T>) -> Result<&'a T> {
-        section.as_ref().ok_or_else(|| user!("{name} is missing: this stage takes its numbers from that block"))
     }
 }
 
@@ -230,35 +196,14 @@ pub fn validate(config: &Config, settings: &Settings) -> Findings {
     );
     config.loss.check(&mut found);
     found.check("normalise", config.normalise.check(3));
-    let mut augmented = |key: &str, list: &[Augment]| {
-        found.check(key, Augment::check_all(list, [3, edge, edge]));
-        found.must(
-            !list.iter().any(Augment::mixes),
-            key,
-            "holds mixtures of two pictures, which have no place here; remove mixup and cutmix",
-        );
-    };
-    augmented("augment", &config.augment);
+    let shape = [3, edge, edge];
+    check_unmixed("augment", &config.augment, shape, &mut found);
     if let Some(probe) = &config.probe {
-        augmented("probe.augment", &probe.augment);
+        probe.check(shape, &mut found);
     }
-    if let Some(finetune) = &config.finetune {
-        augmented("finetune.augment", &finetune.augment);
-    }
-    for (stage, length, batch) in config
-        .probe
-        .iter()
-        .map(|p| ("probe", p.length, p.batch_size))
-        .chain(config.finetune.iter().map(|f| ("finetune", f.length, f.batch_size)))
-    {
-        found.must(
-            !length.is_zero(),
-            &format!("{stage}.length"),
-            "must be more than 0, such as `100 epochs`; without the stage leave the whole block away",
-        );
-        found.must(batch >= 1, &format!("{stage}.batch_size"), "must be at least 1");
-    }
-    if let Some(Finetune { labels, batch_size, augment, .. }) = &config.finetune {
+    if let Some(Finetune { length, labels, batch_size, augment, .. }) = &config.finetune {
+        check_unmixed("finetune.augment", augment, shape, &mut found);
+        check_length("finetune", *length, *batch_size, &mut found);
         let labels = *labels;
         let fits = variant.check_batch(*batch_size as i64, Augment::edge_after(augment, edge));
         found.check("finetune.batch_size", fits);
@@ -268,13 +213,8 @@ pub fn validate(config: &Config, settings: &Settings) -> Findings {
             format!("is {labels}; it is a share of the training pictures, above 0 and at most 1, such as 0.1"),
         );
     }
-    if let Some(Knn { k, temperature }) = config.knn {
-        found.must(k >= 1, "knn.k", format!("is {k}; at least one neighbour must vote"));
-        found.must(
-            temperature > 0.0 && temperature.is_finite(),
-            "knn.temperature",
-            format!("is {temperature}; it must be above 0, such as 0.1"),
-        );
+    if let Some(knn) = &config.knn {
+        knn.check(&mut found);
     }
     found
 }

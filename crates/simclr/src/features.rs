@@ -7,6 +7,7 @@ use repro::answer::Answer;
 use repro::cli::Asked;
 use repro::data::{Card, Normaliser, Split, Stills, photos_in};
 use repro::nn::Mode;
+use repro::probe::{Features, Memory, Neighbours, Trunk, section, unit};
 use repro::setup::Setup;
 use repro::trainer::Recipe;
 use repro::weights::{Load, Named};
@@ -15,9 +16,7 @@ use serde_json::json;
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::config::Config;
-use crate::data::Features;
-use crate::model::{BACKBONE, Encoder, encoder, trunk_of};
-use crate::neighbours::{Memory, Neighbours, unit};
+use crate::model::{BACKBONE, Encoder, trunk_of};
 
 /// Pictures that go through the trunk at a time.
 const AT_ONCE: usize = 64;
@@ -37,7 +36,7 @@ impl Eye {
     /// Of weights that hold a trunk, whatever else they hold.
     fn new(config: &Config, given: &Named, card: Option<Card>, device: Device) -> Result<Self> {
         let store = nn::VarStore::new(device);
-        let encoder = encoder(&store.root(), config)?;
+        let encoder = Encoder::new(&store.root(), config)?;
         Load::of("the weights file").copy(&trunk_of(&store), &weights::below(given, &format!("{BACKBONE}.")))?;
         let normaliser = match card {
             Some(card) => card.normaliser()?,
@@ -148,9 +147,9 @@ pub fn neighbours(asked: &Asked<Config>) -> Result<Vec<Answer>> {
     let Seen { h, files, bad } = eye.see(&asked.words)?;
     let seen = h.f_to_device(eye.device)?;
     // Centred, and their classes counted, as the weights have them.
-    let data = Neighbours::data(&config, &setup.with_given(card))?;
+    let data = Neighbours::<Encoder>::data(&config, &setup.with_given(card))?;
     let memory = Memory::new(Features::of_training(&eye.encoder, &data)?, data.classes().len() as i64)?;
-    let votes = memory.votes(&seen, config.section("knn", &config.knn)?)?;
+    let votes = memory.votes(&seen, section("knn", config.knn.as_ref())?)?;
     let shares =
         Vec::<Vec<f64>>::try_from(votes.f_div(&votes.f_sum_dim_intlist([1_i64].as_slice(), true, Kind::Double)?)?)?;
     let (cosines, places) = memory.nearest(&seen, SHOWN)?;

@@ -5,6 +5,7 @@ use repro::config::Settings;
 use repro::data::{Images, Pictures, Source, Split};
 use repro::nn::{self as layers, Mode};
 use repro::optim::{Group, Optimizer, Params};
+use repro::probe::section;
 use repro::setup::Setup;
 use repro::trainer::{Eval, Means, Plan, Recipe, Scalars, Step};
 use repro::weights::{self, Named, together};
@@ -44,7 +45,7 @@ impl Recipe for Finetuned {
     /// Of a share of the labels, as many pictures of each class (Table 7; B.5), the same for every seed: those of `data.limit_train` with
     /// `data.balanced`.
     fn data(config: &Config, setup: &Setup) -> Result<Pictures> {
-        let section = config.section("finetune", &config.finetune)?;
+        let section = section("finetune", config.finetune.as_ref())?;
         let Finetune { augment, schedule, labels, .. } = section;
         if *labels == 1.0 {
             return open(config, setup, augment, schedule);
@@ -58,9 +59,9 @@ impl Recipe for Finetuned {
     }
 
     fn build(config: &Config, setup: &Setup, init: Option<&Named>) -> Result<Self> {
-        let section = config.section("finetune", &config.finetune)?.clone();
+        let section = section("finetune", config.finetune.as_ref())?.clone();
         let store = nn::VarStore::new(setup.device);
-        let net = Classifier::new(&store.root(), config, setup.exchange())?;
+        let net = Classifier::new(&store.root(), config, false, setup.exchange())?;
         start(&store, config, init, setup)?;
         layers::kernels_channels_last(&store)?;
         weights::begin(&store.variables().into_iter().collect(), None, &[], setup)?;

@@ -8,6 +8,4 @@ pub mod features;
 pub mod finetune;
 pub mod loss;
 pub mod model;
-pub mod neighbours;
 pub mod pretrain;
-pub mod probe;

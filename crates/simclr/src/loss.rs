@@ -12,7 +12,7 @@ use repro::config::Findings;
 use serde::Deserialize;
 use tch::{Kind, Reduction, Tensor};
 
-use crate::neighbours::unit;
+use repro::probe::unit;
 
 /// Which loss, and its numbers.
 #[derive(Debug, Clone, Deserialize, PartialEq)]

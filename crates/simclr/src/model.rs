@@ -2,7 +2,7 @@
 //!
 //! | section | here |
 //! |---|---|
-//! | §2.1, f: h = f(x̃) | [`Encoder`], a [`resnet::model::Trunk`] |
+//! | §2.1, f: h = f(x̃) | [`Encoder`], a [`residual::Trunk`] |
 //! | §2.1 and §4.2, g: z = g(h) | [`Projector`] |
 //! | §2.1, both | [`Simclr`] |
 //! | B.5, a linear classifier on h | [`Classifier`] |
@@ -13,11 +13,14 @@
 //! *Changes against the reference*: its first block of every group has a projection beside it, also where the shape stays (one more 1×1
 //! convolution in a ResNet-18); here torchvision's blocks stand. Convolutions and layers start as in `resnet` and in PyTorch.
 
+use repro::data::{Augment, Pictures};
 use repro::nn::{BatchNorm2d, BatchNormConfig, Gather, Linear, Mode};
+use repro::optim::Schedule;
+use repro::probe::{Head, Judged, Trunk};
 use repro::setup::Setup;
 use repro::weights::{Load, Named};
 use repro::{Result, weights};
-use resnet::model::{Trunk, Variant, initialise, pooled};
+use resnet::model::{self as residual, Variant, initialise, pooled};
 use tch::{Tensor, nn};
 
 use crate::config::Config;
@@ -30,23 +33,50 @@ pub const CLASSIFIER: &str = "classifier";
 /// f of §2.1: a residual network up to its average pooling.
 #[derive(Debug)]
 pub struct Encoder {
-    trunk: Trunk,
+    trunk: residual::Trunk,
 }
 
 impl Encoder {
-    fn new(root: &nn::Path, variant: Variant, over: Option<Gather>) -> Self {
+    /// `over`: what norms are exchanged by.
+    fn over(root: &nn::Path, variant: Variant, over: Option<Gather>) -> Self {
         let norm = BatchNormConfig { over, ..BatchNormConfig::default() };
-        Self { trunk: Trunk::new(&(root / BACKBONE), variant, &norm) }
+        Self { trunk: residual::Trunk::new(&(root / BACKBONE), variant, &norm) }
     }
 
     /// `[N, 3, H, W]`, centred → h `[N, D]`.
     pub fn forward(&self, image: &Tensor, mode: Mode) -> Tensor {
         pooled(&self.trunk.forward(image, mode))
     }
+}
 
-    /// D, the numbers of h.
-    pub fn width(&self) -> i64 {
+impl Trunk for Encoder {
+    type Config = Config;
+    const PARTS: &'static [&'static str] = &[BACKBONE];
+    const HEAD: &'static str = CLASSIFIER;
+
+    fn new(root: &nn::Path, config: &Config) -> Result<Self> {
+        Ok(Encoder::over(root, config.variant()?, None))
+    }
+
+    fn start(store: &nn::VarStore, config: &Config, init: Option<&Named>, setup: &Setup) -> Result<()> {
+        start(store, config, init, setup)
+    }
+
+    fn features(&self, image: &Tensor) -> Tensor {
+        self.forward(image, Mode::Eval)
+    }
+
+    fn width(&self) -> i64 {
         self.trunk.width()
+    }
+
+    fn pictures(config: &Config, setup: &Setup, augment: &[Augment], schedule: &Schedule) -> Result<Pictures> {
+        crate::data::open(config, setup, augment, schedule)
+    }
+
+    fn judged(config: &Config) -> Judged<'_> {
+        let Config { probe, knn, .. } = config;
+        Judged { probe: probe.as_ref(), knn: knn.as_ref(), classes: config.model.num_classes }
     }
 }
 
@@ -119,7 +149,7 @@ impl Simclr {
     /// # Errors
     /// An unknown network.
     pub fn new(root: &nn::Path, config: &Config, over: Option<Gather>) -> Result<Self> {
-        let encoder = Encoder::new(root, config.variant()?, over.clone());
+        let encoder = Encoder::over(root, config.variant()?, over.clone());
         let projector = Projector::new(&(root / "projector"), encoder.width(), config, over);
         Ok(Self { encoder, projector })
     }
@@ -132,47 +162,34 @@ impl Simclr {
     }
 }
 
-/// A linear classifier on h.
+/// A linear classifier on h, both of which learn.
 #[derive(Debug)]
 pub struct Classifier {
     /// f
     pub encoder: Encoder,
-    linear: Linear,
+    head: Head,
 }
 
 impl Classifier {
-    /// Under the names `backbone.…` and `classifier.…`.
+    /// Under the names `backbone.…` and `classifier.…`; `normed` as [`Head::new`] has it.
     ///
     /// # Errors
     /// An unknown network.
-    pub fn new(root: &nn::Path, config: &Config, over: Option<Gather>) -> Result<Self> {
-        let encoder = Encoder::new(root, config.variant()?, over);
-        let linear = linear(root, encoder.width(), config);
-        Ok(Self { encoder, linear })
+    pub fn new(root: &nn::Path, config: &Config, normed: bool, over: Option<Gather>) -> Result<Self> {
+        let encoder = Encoder::over(root, config.variant()?, over);
+        let head = Head::new(&(root / CLASSIFIER), encoder.width(), config.model.num_classes, normed);
+        Ok(Self { encoder, head })
     }
 
     /// `[N, 3, H, W]`, centred → logits `[N, K]`.
     pub fn forward(&self, image: &Tensor, mode: Mode) -> Tensor {
-        self.logits(&self.encoder.forward(image, mode))
-    }
-
-    /// h `[N, D]` → logits `[N, K]`.
-    pub fn logits(&self, h: &Tensor) -> Tensor {
-        self.linear.forward(h)
+        self.head.forward(&self.encoder.forward(image, mode), mode)
     }
 }
 
-/// The linear layer of K classes on D numbers, called `classifier`.
-pub fn linear(root: &nn::Path, width: i64, config: &Config) -> Linear {
-    Linear::new(&(root / CLASSIFIER), width, config.model.num_classes)
-}
-
-/// The encoder alone, for what only reads h.
-///
-/// # Errors
-/// An unknown network.
-pub fn encoder(root: &nn::Path, config: &Config) -> Result<Encoder> {
-    Ok(Encoder::new(root, config.variant()?, None))
+/// The linear classifier that learns beside pre-training, called `classifier`.
+pub fn online_head(root: &nn::Path, width: i64, config: &Config) -> Head {
+    Head::new(&(root / CLASSIFIER), width, config.model.num_classes, false)
 }
 
 /// The tensors of the trunk, by their names within it.

@@ -3,8 +3,9 @@
 use repro::classifier::{Card, error_rate};
 use repro::config::Settings;
 use repro::data::{Draws, Images, Source, Split, Views};
-use repro::nn::{self as layers, Linear, Mode};
+use repro::nn::{self as layers, Mode};
 use repro::optim::{Group, Optimizer, Params};
+use repro::probe::{Head, Trunk, classify, unit};
 use repro::setup::Setup;
 use repro::trainer::{Eval, Means, Plan, Recipe, Scalars, Step};
 use repro::weights::{Named, below_prefix, together};
@@ -13,9 +14,8 @@ use tch::{Device, Kind, Tensor, nn};
 
 use crate::components::Components;
 use crate::config::Config;
-use crate::data::{check_later, classify};
-use crate::model::{CLASSIFIER, Output, Simclr, linear, start};
-use crate::neighbours::unit;
+use crate::data::check_later;
+use crate::model::{CLASSIFIER, Output, Simclr, online_head, start};
 
 /// Test pictures whose loss is told, and so many of them in a batch.
 const TESTED: (u64, i64) = (1024, 256);
@@ -52,7 +52,7 @@ pub struct Pretrain {
 /// A linear probe that learns beside it, from the trunk's h, and gives it no gradient (B.6).
 #[derive(Debug)]
 struct Online {
-    linear: Linear,
+    head: Head,
     params: Params,
     optimizer: Optimizer,
     lr: f64,
@@ -74,7 +74,7 @@ impl Recipe for Pretrain {
         let net = Simclr::new(&store.root(), config, setup.exchange())?;
         start(&store, config, None, setup)?;
         // After all that is drawn for f and g: with it or without, they start alike.
-        let probe = config.online().map(|probe| (probe, linear(&store.root(), net.encoder.width(), config)));
+        let probe = config.online().map(|probe| (probe, online_head(&store.root(), net.encoder.width(), config)));
         layers::kernels_channels_last(&store)?;
         weights::begin(&store.variables().into_iter().collect(), init, &[CLASSIFIER], setup)?;
         let of_probe = |name: &str| below_prefix(name, CLASSIFIER);
@@ -83,10 +83,10 @@ impl Recipe for Pretrain {
             config.optim.params(&store, |name, _| group(config.optim.weight_decay()).filter(|_| !of_probe(name)))?;
         let optimizer = config.optim.build(&params)?;
         let batch = setup.settings.batch_size;
-        let online = probe.map(|(probe, linear)| -> Result<Online> {
+        let online = probe.map(|(probe, head)| -> Result<Online> {
             let decay = probe.optim.weight_decay();
             let params = probe.optim.params(&store, |name, _| group(decay).filter(|_| of_probe(name)))?;
-            Ok(Online { linear, optimizer: probe.optim.build(&params)?, params, lr: probe.optim.lr(batch) })
+            Ok(Online { head, optimizer: probe.optim.build(&params)?, params, lr: probe.optim.lr(batch) })
         });
         let (lr, online) = (config.optim.lr(batch), online.transpose()?);
         let components = Components::default();
@@ -109,7 +109,7 @@ impl Recipe for Pretrain {
             return Ok(means.with(&[("lr", self.lr * factor)]));
         };
         let label = Tensor::f_cat(&views.iter().map(|view| &view.label).collect::<Vec<_>>(), 0)?;
-        let logits = online.linear.forward(&h.detach().to_kind(Kind::Float));
+        let logits = online.head.forward(&h.detach().to_kind(Kind::Float), Mode::Train);
         let entropy = loss::cross_entropy(&logits, &label, 0.0);
         online.params.zero_grad();
         at.backward(&entropy, &online.params)?;
@@ -126,7 +126,7 @@ impl Recipe for Pretrain {
             self.components.draw(split, data.pictures.classes(), out)?;
         }
         let Some(online) = &self.online else { return Ok(()) };
-        let logits = |image: &Tensor| Ok(online.linear.forward(&self.net.encoder.forward(image, Mode::Eval)));
+        let logits = |image: &Tensor| Ok(online.head.forward(&self.net.encoder.features(image), Mode::Eval));
         classify(&data.pictures, split, at, logits, out)
     }
 

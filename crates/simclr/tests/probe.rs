@@ -7,16 +7,22 @@ use repro::data::Cursor;
 use repro::data::Source;
 use repro::golden;
 use repro::loss::cross_entropy;
+use repro::nn::Mode;
 use repro::optim::Group;
+use repro::probe::{self, Batch, Features, Knn, Memory};
 use repro::setup::Setup;
 use repro::trainer::{Recipe, Step};
 use repro::weights::{self, Named};
+use simclr::config::Config;
 use simclr::config::{Config, Knn};
 use simclr::data::Features;
 use simclr::model::linear;
+use simclr::model::{Encoder, online_head};
 use simclr::neighbours::Memory;
 use simclr::probe::{Batch, LinearProbe};
 use tch::{Device, Kind, Tensor, nn};
+
+type LinearProbe = probe::LinearProbe<Encoder>;
 
 fn probe(words: &[&str]) -> (Config, Setup) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/simclr/smoke.yaml");
@@ -112,14 +118,14 @@ fn the_linear_classifier_ends_where_scikit_learn_does() {
     let (config, _) = probe(&["model.num_classes=5", "probe.optim.weight_decay=0.01"]);
     let section = config.probe.clone().unwrap();
     let mut store = nn::VarStore::new(Device::Cpu);
-    let net = linear(&store.root(), 12, &config);
+    let net = online_head(&store.root(), 12, &config);
     store.double();
     let params = section.optim.params(&store, |_, _| Some(Group::of(section.optim.weight_decay()))).unwrap();
     let mut optimizer = section.optim.build(&params).unwrap();
     let (h, label) = (golden::input("probe.h", &[80, 12]), golden::labels(80, 5));
     for _ in 0..2000 {
         params.zero_grad();
-        cross_entropy(&net.forward(&h), &label, 0.0).backward();
+        cross_entropy(&net.forward(&h, Mode::Train), &label, 0.0).backward();
         optimizer.step(1.0).unwrap();
     }
     let expected = fixture();
@@ -128,7 +134,7 @@ fn the_linear_classifier_ends_where_scikit_learn_does() {
         let gap = (found - wanted).abs().max().double_value(&[]);
         assert!(gap < 1e-8, "{name}: {gap}");
     }
-    let answers = tch::no_grad(|| net.forward(&golden::input("probe.asked", &[40, 12]))).argmax(1, false);
+    let answers = tch::no_grad(|| net.forward(&golden::input("probe.asked", &[40, 12]), Mode::Eval)).argmax(1, false);
     assert_eq!(answers, expected["probe.answers"].to_kind(Kind::Int64));
 }
 

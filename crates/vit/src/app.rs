@@ -32,6 +32,7 @@ pub fn app() -> App<Config> {
         },
         validate,
         counts_classes: |config| config.model.num_classes.is_none(),
+        renamed: Ok,
         stages: |_| vec![Stage::of::<Train>("train", plan)],
         model,
         predict,
@@ -49,7 +50,7 @@ fn model(config: &Config, _: &str, path: &nn::Path) -> Result<Forward> {
     // What the shared part does not know of.
     let beside = Rc::new(RefCell::new(Named::new()));
     let kept = Rc::clone(&beside);
-    let forward = classifier::forward(variant.edge..=variant.edge, classes, move |image, mode| {
+    let forward = classifier::forward(3, variant.edge..=variant.edge, classes, move |image, mode| {
         let output = net.forward(image, mode);
         let mut kept = kept.borrow_mut();
         kept.insert("features".into(), output.features);

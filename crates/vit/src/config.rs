@@ -44,10 +44,22 @@ pub struct ModelConfig {
     pub image_size: Option<i64>,
     /// Whether positions of weights for another number of patches are resized (§3.2). `None`: no, they are refused.
     pub resize_positions: Option<bool>,
+    /// Where the positions come from. `None`: they are learned.
+    pub positions: Option<Positions>,
     /// What the classifier reads. `None`: what the named network's does.
     pub pool: Option<Pool>,
     /// Rate at which samples lose the last block's branches, in [0, 1); the others' lie on a line from 0. `None`: 0.
     pub drop_path: Option<f64>,
+}
+
+/// Where the positions of patches come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Positions {
+    /// They are parameters.
+    Learned,
+    /// Sines and cosines, which stay ([`crate::positions::sin_cos`]).
+    SinCos,
 }
 
 impl Config {
@@ -110,6 +122,14 @@ pub fn validate(config: &Config, _: &Settings) -> Findings {
         tested == edge,
         "view.test",
         format!("gives pictures of {tested} pixels, and the network takes {edge}; set model.image_size={tested} or leave the edge away"),
+    );
+    found.must(
+        config.model.positions != Some(Positions::SinCos) || variant.width % 4 == 0,
+        "model.positions",
+        format!(
+            "sin_cos needs a width that is a multiple of 4, and that of {} is {}",
+            config.model.name, variant.width
+        ),
     );
     classifier::check_share("label_smoothing", config.label_smoothing, &mut found);
     classifier::check_share("model.drop_path", config.model.drop_path, &mut found);

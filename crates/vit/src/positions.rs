@@ -1,4 +1,4 @@
-//! Positions for another number of patches (§3.2, "Fine-tuning and higher resolution"), resized as timm does it.
+//! Positions for another number of patches (§3.2, "Fine-tuning and higher resolution"), resized as timm does it, and positions that nobody learns.
 
 use repro::weights::Named;
 use repro::{Result, user};
@@ -21,6 +21,23 @@ pub fn resize(positions: &Tensor, prefix: i64, grid: i64) -> Result<Tensor> {
     let resized = picture.f_contiguous()?.f_internal_upsample_bicubic2d_aa([grid, grid], false, None, None)?;
     let patches = resized.f_permute([0, 2, 3, 1])?.f_reshape([1, grid * grid, width])?;
     Ok(Tensor::f_cat(&[front, patches], 1)?)
+}
+
+/// The fixed positions of MAE (arXiv:2111.06377, Appendix A.1; arXiv:2104.02057, §4.3): `[1, prefix + grid², D]`, D a multiple of 4. The first half
+/// of D tells the column of a patch, the second its row: sines, then cosines, of D/4 frequencies from 1 down to nearly 1/10000. Tokens in front have
+/// zeros.
+pub fn sin_cos(grid: i64, prefix: i64, width: i64) -> Tensor {
+    let quarter = width / 4;
+    let mut numbers = vec![0.0f32; (prefix * width) as usize];
+    for (row, column) in (0..grid).flat_map(|row| (0..grid).map(move |column| (row, column))) {
+        for place in [column, row] {
+            // In the authors' order of rounding, so that the table is theirs to the bit.
+            let angle = |k: i64| place as f64 * (1.0 / 10000f64.powf(k as f64 / quarter as f64));
+            numbers.extend((0..quarter).map(|k| angle(k).sin() as f32));
+            numbers.extend((0..quarter).map(|k| angle(k).cos() as f32));
+        }
+    }
+    Tensor::from_slice(&numbers).view([1, prefix + grid * grid, width])
 }
 
 /// Patches along an edge, and D.

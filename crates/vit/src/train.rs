@@ -11,7 +11,7 @@ use repro::weights::{Named, together};
 use repro::{Result, weights};
 use tch::{Tensor, nn};
 
-use crate::config::Config;
+use crate::config::{Config, Positions};
 use crate::model::{Network, initialise};
 use crate::positions;
 
@@ -55,6 +55,7 @@ impl Recipe for Train {
     fn data(config: &Config, setup: &Setup) -> Result<Pictures> {
         let form = Form {
             edge: config.variant()?.edge,
+            channels: 3,
             classes: config.classes()?,
             augment: &config.augment,
             normalise: &config.normalise,
@@ -68,6 +69,12 @@ impl Recipe for Train {
         let net = Network::new(&store.root(), variant, config.classes()?, config.drop_path());
         let model: Named = store.variables().into_iter().collect();
         initialise(&model)?;
+        if config.model.positions == Some(Positions::SinCos) {
+            let mut table = model["pos_embed"].f_set_requires_grad(false)?;
+            let _ = tch::no_grad(|| {
+                table.f_copy_(&positions::sin_cos(variant.grid(), variant.prefix_with_positions(), variant.width))
+            })?;
+        }
         let asked = config.model.resize_positions.unwrap_or(false);
         let init = init.map(|init| positions::fit(init, &variant, asked)).transpose()?;
         weights::begin(&model, init.as_ref(), variant.heads_named(), setup)?;

@@ -47,8 +47,11 @@ pub(super) fn sweep<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Resu
             parent.display()
         ));
     }
-    let init =
-        args.init.as_deref().map(|init| given(init, first(&(app.stages)(&base.paper), args.only()).1)).transpose()?;
+    let init = args
+        .init
+        .as_deref()
+        .map(|init| given(app, init, first(&(app.stages)(&base.paper), args.only()).1))
+        .transpose()?;
     let begins = init.as_ref().map_or("", |init| &init.from.sha256);
     let mut combinations = Vec::new();
     for overrides in config::sweep(&args.sweep)? {

@@ -34,6 +34,8 @@ pub struct Part {
 pub struct Form<'a> {
     /// Edge of the network's input, in pixels.
     pub edge: i64,
+    /// Colours that it takes: 3, or 1 for grey.
+    pub channels: i64,
     /// Classes K that it tells apart.
     pub classes: i64,
     /// What is done to training pictures, in this order.
@@ -52,6 +54,12 @@ impl Pictures {
     pub fn open(form: &Form, setup: &Setup) -> Result<Self> {
         let config = &setup.settings.data;
         if stream::names().any(|name| name == config.name) {
+            if form.channels != 3 {
+                return Err(user!(
+                    "photos have 3 colours, and this network takes {}; choose a set of grey pictures, such as mnist",
+                    form.channels
+                ));
+            }
             return Ok(Self::Stream(Stream::open(form, setup)?));
         }
         if form.view.is_some() {
@@ -68,11 +76,10 @@ impl Pictures {
         if classes != form.classes {
             return Err(user!("model.num_classes is {}, but {name} has {classes} classes", form.classes));
         }
-        if shape != [3, form.edge, form.edge] {
+        let taken = [form.channels, form.edge, form.edge];
+        if shape != taken {
             return Err(user!(
-                "model.image_size is {}, but {name} has pictures of {shape:?}; this network takes [3, {}, {}]",
-                form.edge,
-                form.edge,
+                "model.image_size is {}, but {name} has pictures of {shape:?}; this network takes {taken:?}",
                 form.edge
             ));
         }

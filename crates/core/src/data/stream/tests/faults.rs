@@ -186,7 +186,7 @@ fn folders_that_are_no_sets_say_what_is_missing() {
     let text = refusal(open(data("folder", dir.path()), 3));
     assert!(text.contains("model.num_classes is 3") && text.contains("2 classes"), "{text}");
     let normalise = crate::data::Normalise::Channels { mean: vec![0.0; 3], std: vec![1.0; 3] };
-    let form = Form { edge: EDGE, classes: 2, augment: &[], normalise: &normalise, view: None };
+    let form = Form { edge: EDGE, channels: 3, classes: 2, augment: &[], normalise: &normalise, view: None };
     assert!(refusal(Pictures::open(&form, &setup(data("folder", dir.path())))).contains("view is missing"));
     let view = view();
     let form = Form { view: Some(&view), ..form };

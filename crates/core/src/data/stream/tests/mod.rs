@@ -67,7 +67,7 @@ pub(super) fn open(data: DataConfig, classes: i64) -> Result<Stream> {
 
 pub(super) fn open_with(data: DataConfig, classes: i64, view: &View, augment: &[Augment]) -> Result<Stream> {
     let normalise = Normalise::Channels { mean: vec![0.5, 0.4, 0.3], std: vec![0.2, 0.3, 0.4] };
-    let form = Form { edge: EDGE, classes, augment, normalise: &normalise, view: Some(view) };
+    let form = Form { edge: EDGE, channels: 3, classes, augment, normalise: &normalise, view: Some(view) };
     match Pictures::open(&form, &setup(data))? {
         Pictures::Stream(stream) => Ok(stream),
         Pictures::Resident(_) => panic!("photos are no resident set"),

@@ -57,7 +57,7 @@ fn what_is_passed_over_is_counted() {
     }
     let setup = setup(data("folder", dir.path()));
     let (view, normalise) = (view(), Normalise::Channels { mean: vec![0.0; 3], std: vec![1.0; 3] });
-    let form = Form { edge: EDGE, classes: 2, augment: &[], normalise: &normalise, view: Some(&view) };
+    let form = Form { edge: EDGE, channels: 3, classes: 2, augment: &[], normalise: &normalise, view: Some(&view) };
     Pictures::open(&form, &setup).unwrap();
     let expected = "5 files are passed over for the ending: .HEIC (2), .gif (1), .txt (1), no ending (1); read are .jpg, .jpeg, .png, .webp and .bmp";
     assert_eq!(setup.take_notes(), [expected]);
@@ -76,7 +76,8 @@ fn given_weights_decide_the_labels() {
     let out = TempDir::new().unwrap();
     pack(&data("folder", dir.path()), out.path(), 1 << 30).unwrap();
     let (view, normalise) = (view(), Normalise::Channels { mean: vec![0.0; 3], std: vec![1.0; 3] });
-    let form = |classes| Form { edge: EDGE, classes, augment: &[], normalise: &normalise, view: Some(&view) };
+    let form =
+        |classes| Form { edge: EDGE, channels: 3, classes, augment: &[], normalise: &normalise, view: Some(&view) };
     let given = |name, root: &Path, card: Option<&str>| {
         let setup = setup(data(name, root)).with_given(card.map(String::from));
         let classes = if card.is_some() { 3 } else { 2 };

@@ -1,30 +1,21 @@
-//! The linear evaluation protocol (§2.3, Appendix B.5 and B.6): a linear classifier on h, the trunk frozen.
+//! The linear evaluation protocol: a linear classifier on h, the trunk frozen.
 
-use repro::classifier::{self, Card, error_rate};
-use repro::config::Settings;
-use repro::data::{Cursor, Images, Pictures, Source, Split};
-use repro::nn::{self as layers, Mode};
-use repro::optim::{Group, Optimizer, Params};
-use repro::random::order;
-use repro::setup::Setup;
-use repro::trainer::{Eval, Means, Plan, Recipe, Scalars, Step};
-use repro::weights::{Named, together};
-use repro::{Error, Result, loss};
 use tch::{Kind, Tensor, nn};
 
-use crate::config::{Config, Probe};
-use crate::data::{Features, open};
-use crate::model::{BACKBONE, Classifier, start, trunk_of};
+use super::{Features, Probe, Trunk, section};
+use crate::classifier::{self, Card, error_rate};
+use crate::config::Settings;
+use crate::data::{Cursor, Images, Pictures, Source, Split};
+use crate::nn::{self as layers, BatchNorm2d, BatchNormConfig, Linear, Mode};
+use crate::optim::{Group, Optimizer, Params};
+use crate::random::order;
+use crate::setup::Setup;
+use crate::trainer::{Eval, Means, Plan, Recipe, Scalars, Step};
+use crate::weights::{Named, below_prefix, together};
+use crate::{Error, Result, loss};
 
-/// How long the stage lasts, and how fast it learns.
-pub fn plan(config: &Config, settings: &Settings) -> Plan {
-    match &config.probe {
-        Some(Probe { length, batch_size, optim, .. }) => {
-            Plan { length: Some(*length), batch_size: *batch_size, lr: (optim.lr(256), optim.lr(*batch_size)) }
-        }
-        None => Plan { length: None, batch_size: settings.batch_size, lr: (0.0, 0.0) },
-    }
-}
+/// Added to the variance by the classifier's norm (facebookresearch/mae, main_linprobe.py).
+const EPS: f64 = 1e-6;
 
 /// What a step sees.
 #[derive(Debug)]
@@ -77,50 +68,95 @@ impl Source for Probed {
     }
 }
 
+/// A linear classifier, with or without a norm before it.
+#[derive(Debug)]
+pub struct Head {
+    norm: Option<BatchNorm2d>,
+    linear: Linear,
+}
+
+impl Head {
+    /// `<name>.weight` and `.bias`, as PyTorch's layer starts; with the norm `<name>.0.running_mean`, … and `<name>.1.weight`.
+    pub fn new(path: &nn::Path, width: i64, classes: i64, normed: bool) -> Self {
+        let norm = BatchNormConfig { eps: EPS, weight: false, bias: false, ..BatchNormConfig::default() };
+        match normed {
+            false => Self { norm: None, linear: Linear::new(path, width, classes) },
+            true => Self {
+                norm: Some(BatchNorm2d::with(&(path / 0), width, norm)),
+                linear: Linear::new(&(path / 1), width, classes),
+            },
+        }
+    }
+
+    /// h `[N, D]` → logits `[N, K]`.
+    pub fn forward(&self, h: &Tensor, mode: Mode) -> Tensor {
+        match &self.norm {
+            Some(norm) => self.linear.forward(&norm.forward(h, mode)),
+            None => self.linear.forward(h),
+        }
+    }
+}
+
 /// A linear classifier that learns from a trunk that does not.
 #[derive(Debug)]
-pub struct LinearProbe {
+pub struct LinearProbe<T: Trunk> {
     section: Probe,
-    net: Classifier,
+    trunk: T,
+    head: Head,
     store: nn::VarStore,
-    trunk: Named,
     params: Params,
     optimizer: Optimizer,
     lr: f64,
     known: Option<Features>,
 }
 
-impl Recipe for LinearProbe {
-    type Config = Config;
+impl<T: Trunk> LinearProbe<T> {
+    /// How long the stage lasts, and how fast it learns.
+    pub fn plan(config: &T::Config, settings: &Settings) -> Plan {
+        match T::judged(config).probe {
+            Some(Probe { length, batch_size, optim, .. }) => {
+                Plan { length: Some(*length), batch_size: *batch_size, lr: (optim.lr(256), optim.lr(*batch_size)) }
+            }
+            None => Plan { length: None, batch_size: settings.batch_size, lr: (0.0, 0.0) },
+        }
+    }
+}
+
+impl<T: Trunk> Recipe for LinearProbe<T> {
+    type Config = T::Config;
     type Batch = Batch;
     type Data = Probed;
 
-    fn data(config: &Config, setup: &Setup) -> Result<Probed> {
-        let Probe { augment, schedule, .. } = config.section("probe", &config.probe)?;
-        Ok(Probed { pictures: open(config, setup, augment, schedule)?, still: augment.is_empty() })
+    fn data(config: &T::Config, setup: &Setup) -> Result<Probed> {
+        let Probe { augment, schedule, .. } = section("probe", T::judged(config).probe)?;
+        Ok(Probed { pictures: T::pictures(config, setup, augment, schedule)?, still: augment.is_empty() })
     }
 
-    fn build(config: &Config, setup: &Setup, init: Option<&Named>) -> Result<Self> {
-        let section = config.section("probe", &config.probe)?.clone();
+    fn build(config: &T::Config, setup: &Setup, init: Option<&Named>) -> Result<Self> {
+        let judged = T::judged(config);
+        let section = section("probe", judged.probe)?.clone();
         let store = nn::VarStore::new(setup.device);
-        let net = Classifier::new(&store.root(), config, None)?;
-        start(&store, config, init, setup)?;
+        let trunk = T::new(&store.root(), config)?;
+        let head = store.root() / T::HEAD;
+        let head = Head::new(&head, trunk.width(), judged.classes, section.norm.unwrap_or(false));
+        T::start(&store, config, init, setup)?;
         layers::kernels_channels_last(&store)?;
-        let trunk = trunk_of(&store);
-        for tensor in trunk.values().filter(|tensor| tensor.requires_grad()) {
-            let _ = tensor.shallow_clone().f_set_requires_grad(false)?;
+        for (name, tensor) in store.variables() {
+            if of_trunk::<T>(&name) && tensor.requires_grad() {
+                let _ = tensor.f_set_requires_grad(false)?;
+            }
         }
         let decay = section.optim.weight_decay();
         let params = section.optim.params(&store, |_, _| Some(Group::of(decay)))?;
         let optimizer = section.optim.build(&params)?;
         let lr = section.optim.lr(setup.settings.batch_size);
-        Ok(LinearProbe { section, net, store, trunk, params, optimizer, lr, known: None })
+        Ok(LinearProbe { section, trunk, head, store, params, optimizer, lr, known: None })
     }
 
     fn step(&mut self, batch: Batch, data: &Probed, at: &Step) -> Result<Scalars> {
         let lr = self.lr * self.section.schedule.factor(at.index, at.total, at.steps_per_epoch);
         let Features { h, label } = self.features(batch, data, at)?;
-        let logits = self.net.logits(&h);
+        let logits = self.head.forward(&h, Mode::Train);
         let loss = loss::cross_entropy(&logits, &label, 0.0);
         self.params.zero_grad();
         at.backward(&loss, &self.params)?;
@@ -132,7 +168,7 @@ impl Recipe for LinearProbe {
     }
 
     fn evaluate(&mut self, data: &Probed, split: Split, at: &Step, out: &mut Eval) -> Result<()> {
-        let logits = |image: &Tensor| Ok(self.net.forward(image, Mode::Eval));
+        let logits = |image: &Tensor| Ok(self.head.forward(&self.trunk.features(image), Mode::Eval));
         classifier::measure(&data.pictures, split, at, logits, out)
     }
 
@@ -142,7 +178,7 @@ impl Recipe for LinearProbe {
     }
 
     fn still(&self) -> &'static [&'static str] {
-        &[BACKBONE]
+        T::PARTS
     }
 
     fn card(&self, data: &Probed) -> Option<String> {
@@ -154,18 +190,18 @@ impl Recipe for LinearProbe {
     }
 }
 
-impl LinearProbe {
+impl<T: Trunk> LinearProbe<T> {
     /// h of a batch, by running statistics and without a graph.
     fn features(&mut self, batch: Batch, data: &Probed, at: &Step) -> Result<Features> {
         match batch {
             Batch::Pictures(Images { image, label, .. }) => {
-                let forward = || tch::no_grad(|| self.net.encoder.forward(&image, Mode::Eval));
+                let forward = || tch::no_grad(|| self.trunk.features(&image));
                 Ok(Features { h: at.autocast(forward)?.f_to_kind(Kind::Float)?, label })
             }
             Batch::Places(places) => {
                 let known = match self.known.take() {
                     Some(known) => known,
-                    None => Features::of_training(&self.net.encoder, &data.pictures)?,
+                    None => Features::of_training(&self.trunk, &data.pictures)?,
                 };
                 let found = known.at(&places.f_to_device(at.setup.device)?);
                 self.known = Some(known);
@@ -176,11 +212,16 @@ impl LinearProbe {
 
     /// A public repository's numbers turned out to be those of a trunk that had learned on; here that ends the run.
     fn frozen(&self) -> Result<()> {
-        match self.trunk.iter().find(|(_, tensor)| tensor.requires_grad() || tensor.grad().defined()) {
+        let learns = |tensor: &Tensor| tensor.requires_grad() || tensor.grad().defined();
+        match self.store.variables().iter().find(|(name, tensor)| of_trunk::<T>(name) && learns(tensor)) {
             None => Ok(()),
-            Some((name, _)) => Err(Error::Failed(format!(
-                "internal error: {BACKBONE}.{name} takes a gradient in a probe of a frozen trunk"
-            ))),
+            Some((name, _)) => {
+                Err(Error::Failed(format!("internal error: {name} takes a gradient in a probe of a frozen trunk")))
+            }
         }
     }
+}
+
+fn of_trunk<T: Trunk>(name: &str) -> bool {
+    T::PARTS.iter().any(|part| below_prefix(name, part))
 }

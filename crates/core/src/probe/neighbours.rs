@@ -1,35 +1,20 @@
-//! k nearest neighbours: what h is worth without learning anything. Not in the paper; the usual measure beside it (arXiv:1805.01978, §3.4).
+//! k nearest neighbours: what h is worth without learning anything (arXiv:1805.01978, §3.4).
 
-use repro::config::Settings;
-use repro::data::{Images, Pictures, Source, Split};
-use repro::figures::{self, Frame};
-use repro::nn::{self as layers, Mode};
-use repro::optim::Schedule;
-use repro::setup::Setup;
-use repro::trainer::{Eval, Plan, Recipe, Scalars, Step};
-use repro::weights::{Named, together};
-use repro::{Error, Result};
 use tch::{Device, Kind, Tensor, nn};
 
-use crate::config::{Config, Knn};
-use crate::data::{Features, check_later, classify, open};
-use crate::model::{BACKBONE, Encoder, encoder, start};
+use super::{Features, Knn, Trunk, check_later, classify, section};
+use crate::config::Settings;
+use crate::data::{Images, Pictures, Source, Split};
+use crate::figures::{self, Frame};
+use crate::nn as layers;
+use crate::optim::Schedule;
+use crate::setup::Setup;
+use crate::trainer::{Eval, Plan, Recipe, Scalars, Step};
+use crate::weights::{Named, together};
+use crate::{Error, Result};
 
 /// Test pictures whose neighbours are drawn, and how many of them.
 const SHOWN: (i64, i64) = (10, 7);
-
-/// The stage trains nothing.
-pub fn plan(_: &Config, settings: &Settings) -> Plan {
-    Plan { length: None, batch_size: settings.batch_size, lr: (0.0, 0.0) }
-}
-
-/// Classifies test pictures by the labels of the training pictures whose h is nearest in direction.
-#[derive(Debug)]
-pub struct Neighbours {
-    knn: Knn,
-    encoder: Encoder,
-    store: nn::VarStore,
-}
 
 /// Training pictures to be asked.
 #[derive(Debug)]
@@ -83,28 +68,48 @@ impl Memory {
 }
 
 /// Rows of length 1; a row of zeros stays one.
-pub(crate) fn unit(h: &Tensor) -> Result<Tensor> {
+///
+/// # Errors
+/// libtorch's.
+pub fn unit(h: &Tensor) -> Result<Tensor> {
     Ok(h.f_div(&h.f_norm_scalaropt_dim(2.0, [1_i64].as_slice(), true)?.f_clamp_min(1e-12)?)?)
 }
 
-impl Recipe for Neighbours {
-    type Config = Config;
+/// Classifies test pictures by the labels of the training pictures whose h is nearest in direction.
+#[derive(Debug)]
+pub struct Neighbours<T> {
+    knn: Knn,
+    trunk: T,
+    store: nn::VarStore,
+}
+
+impl<T: Trunk> Neighbours<T> {
+    /// The stage trains nothing.
+    pub fn plan(_: &T::Config, settings: &Settings) -> Plan {
+        Plan { length: None, batch_size: settings.batch_size, lr: (0.0, 0.0) }
+    }
+}
+
+impl<T: Trunk> Recipe for Neighbours<T> {
+    type Config = T::Config;
     type Batch = Images;
     type Data = Pictures;
 
-    fn data(config: &Config, setup: &Setup) -> Result<Pictures> {
-        config.section("knn", &config.knn)?;
-        let data = open(config, setup, &[], &Schedule::Constant { warmup: None, warmup_start: None })?;
-        check_later(config, data.len())?;
+    fn data(config: &T::Config, setup: &Setup) -> Result<Pictures> {
+        let judged = T::judged(config);
+        section("knn", judged.knn)?;
+        let data = T::pictures(config, setup, &[], &Schedule::Constant { warmup: None, warmup_start: None })?;
+        check_later(judged, data.len(), std::iter::empty())?;
         Ok(data)
     }
 
-    fn build(config: &Config, setup: &Setup, init: Option<&Named>) -> Result<Self> {
+    fn build(config: &T::Config, setup: &Setup, init: Option<&Named>) -> Result<Self> {
+        let knn = section("knn", T::judged(config).knn)?.clone();
         let store = nn::VarStore::new(setup.device);
-        let encoder = encoder(&store.root(), config)?;
-        start(&store, config, init, setup)?;
+        let trunk = T::new(&store.root(), config)?;
+        T::start(&store, config, init, setup)?;
         layers::kernels_channels_last(&store)?;
-        Ok(Neighbours { knn: config.section("knn", &config.knn)?.clone(), encoder, store })
+        Ok(Neighbours { knn, trunk, store })
     }
 
     fn step(&mut self, _: Images, _: &Pictures, _: &Step) -> Result<Scalars> {
@@ -115,15 +120,14 @@ impl Recipe for Neighbours {
         if data.part(split, at.setup).is_none() {
             return Ok(());
         }
-        let memory = Memory::new(Features::of_training(&self.encoder, data)?, data.classes().len() as i64)?;
-        let h = |image: &Tensor| self.encoder.forward(image, Mode::Eval);
-        classify(data, split, at, |image| memory.votes(&h(image), &self.knn), out)?;
+        let memory = Memory::new(Features::of_training(&self.trunk, data)?, data.classes().len() as i64)?;
+        classify(data, split, at, |image| memory.votes(&self.trunk.features(image), &self.knn), out)?;
         if at.setup.rank > 0 {
             return Ok(());
         }
         out.picture("neighbours", || {
             let (rows, columns) = (SHOWN.0.min(data.split_len(split) as i64), SHOWN.1.min(memory.label.size()[0]));
-            let asked = Features::of(&self.encoder, data, split, rows as u64)?;
+            let asked = Features::of(&self.trunk, data, split, rows as u64)?;
             let (cosine, places) = memory.nearest(&asked.h, columns)?;
             let truth = Vec::<i64>::try_from(asked.label.f_to_device(Device::Cpu)?)?;
             let asked = data.show(split, &(0..truth.len() as i64).collect::<Vec<_>>())?;
@@ -152,6 +156,6 @@ impl Recipe for Neighbours {
     }
 
     fn still(&self) -> &'static [&'static str] {
-        &[BACKBONE]
+        T::PARTS
     }
 }

@@ -1,0 +1,7 @@
+//! `mae`: see the crate's README.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    repro::cli::main(mae::app::app())
+}
