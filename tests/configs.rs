@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::photos::photos;
 use crate::program::{program, root, run, succeed, text};
 
-const PAPERS: [&str; 5] = ["alexnet", "lenet", "resnet", "simclr", "vit"];
+const PAPERS: [&str; 6] = ["alexnet", "lenet", "mae", "resnet", "simclr", "vit"];
 
 /// The YAMLs of a paper's experiments.
 pub(crate) fn experiments(paper: &str) -> Vec<PathBuf> {
@@ -32,7 +32,7 @@ fn cheap(paper: &str, file: &Path) -> Vec<&'static str> {
     }
     let mut words = vec!["batch_size=2", "data.limit_train=null", "data.limit_test=2", "compute.precision=f32"];
     let text = fs::read_to_string(file).unwrap();
-    if paper == "simclr" {
+    if ["simclr", "mae"].contains(&paper) {
         // Its later stages have batches of their own and read every training picture.
         words[1] = "data.limit_train=8";
         for (block, word) in [
@@ -44,7 +44,9 @@ fn cheap(paper: &str, file: &Path) -> Vec<&'static str> {
             words.extend(text.contains(&format!("\n{block}:")).then_some(word));
         }
     }
-    if text.contains("\nview:") {
+    if text.contains("data/mnist") {
+        words.push("data=synthetic");
+    } else if text.contains("\nview:") {
         words.extend(["data.name=folder", "data.root=photos", "model.num_classes=2"]);
     } else {
         words.extend(["data=synthetic_colour", "data.validation=null"]);
@@ -64,7 +66,7 @@ fn every_paper_s_experiments_are_here() {
 /// Parameters of a network from which on it takes no step here: with gradients and momentum it would fill a small machine's memory.
 const LARGE: u64 = 100_000_000;
 /// What makes a paper's large networks small, for the step alone: (paper, overrides). All else of the YAML stays as it is.
-const TWINS: [(&str, &[&str]); 0] = [];
+const TWINS: [(&str, &[&str]); 1] = [("mae", &["model.name=mae_vit_tiny_patch16_224"])];
 
 /// The part of a YAML that says which network it is.
 fn network(file: &Path) -> String {

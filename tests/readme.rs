@@ -25,6 +25,7 @@ fn every_file_that_is_named_exists() {
         "crates/lenet/README.md",
         "crates/alexnet/README.md",
         "crates/resnet/README.md",
+        "crates/mae/README.md",
         "crates/vit/README.md",
     ] {
         for path in paths(&fs::read_to_string(root().join(file)).unwrap()) {

@@ -10,6 +10,7 @@ mod finetune;
 mod full_disk;
 mod gpu;
 mod longer;
+mod mae;
 mod mutated;
 mod photos;
 mod pictures;
