@@ -305,6 +305,9 @@ fn what_cannot_be_is_refused() {
     refused(&["model.head=4"], "none, linear, mlp2, mlp3");
     refused(&["model.name=resnet18"], "simclr_resnet18_cifar");
     refused(&["augment=[{kind: mixup, alpha: 1}]"], "mixtures");
+    refused(&["augment_other=[{kind: mixup, alpha: 1}]"], "augment_other");
+    refused(&["augment_other=[{kind: blur, kernel: 4, sigma: [0.1, 2]}]"], "blur.kernel");
+    refused(&["augment_other=[{kind: crop, pad: 0, size: 24}]"], "views of 24 pixels, but augment makes views of 32");
     refused(&["model.name=simclr_resnet18", "model.image_size=32", "finetune.batch_size=1"], "one number a channel");
     refused(&["freeze=[projector]"], "only parts of backbone");
     refused(&["probe.length=0 steps"], "probe.length");

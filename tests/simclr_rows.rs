@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use repro::config::{Experiment, Length};
-use repro::data::{Augment, Filter, Flip, Normalise, RandomResizedCrop, TestView, TrainView, View};
+use repro::data::{Augment, Blur, Cutout, Filter, Flip, Normalise, RandomResizedCrop, TestView, TrainView, View};
 use repro::optim::{LrScaling, OptimConfig, Schedule};
 use simclr::config::Config;
 use simclr::loss::Loss;
@@ -134,6 +134,35 @@ fn the_rows_of_table_4_differ_in_the_loss() {
         assert_eq!(other.paper, Config { loss, ..whole.paper.clone() }, "{row}");
         let fixed = |of: &Experiment<Config>| (of.settings.length, of.settings.batch_size, of.settings.data.clone());
         assert_eq!(fixed(&other), fixed(&whole), "{row}");
+    }
+}
+
+/// Each cell has its row's augmentation, then its column's, on one view; all else is that of the row of two cores, for half as long.
+#[test]
+fn the_cells_of_figure_5_differ_in_one_view() {
+    let whole = experiment("cifar10_10k_rn20_e20");
+    let colours = &whole.paper.augment[2..];
+    let kinds = [
+        ("crop", whole.paper.augment[..1].to_vec()),
+        ("cutout", vec![Augment::Cutout(Cutout { size: 16, p: 1.0 })]),
+        ("colour", colours.to_vec()),
+        ("blur", vec![Augment::Blur(Blur { kernel: 3, sigma: [0.1, 2.0], p: 0.5 })]),
+    ];
+    for (first, list) in &kinds {
+        for (second, then) in &kinds {
+            let row = if first == second { first.to_string() } else { format!("{first}_{second}") };
+            let cell = experiment(&format!("figure5_{row}"));
+            let augment = if first == second { list.clone() } else { [&list[..], then].concat() };
+            let schedule = cell.paper.schedule.clone();
+            for (step, factor) in [(0, 0.0), (39, 1.0), (39 + 351 / 3, 0.75), (39 + 351 * 2 / 3, 0.25)] {
+                assert!((schedule.factor(step, 390, 39) - factor).abs() < 1e-12, "{row}, step {step}");
+            }
+            let expected = Config { augment, augment_other: Some(vec![]), schedule, ..whole.paper.clone() };
+            assert_eq!(cell.paper, expected, "{row}");
+            assert_eq!((cell.settings.length, cell.settings.batch_size), (Length::Epochs(10.0), 256), "{row}");
+            assert_eq!(cell.settings.data, whole.settings.data, "{row}");
+            assert_eq!(cell.settings.paper.unwrap().row, row);
+        }
     }
 }
 

@@ -18,8 +18,8 @@ pub(crate) fn all(root: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
         }
         pages.push((root.join("results").join(format!("{name}.md")), render::page(&paper)?.into_bytes()));
         for table in &paper.layout.tables {
-            if let Some(plot) = plots::of(&paper, table) {
-                pages.push((root.join("results/figures").join(plots::file_name(&paper, table)), plots::png(&plot)?));
+            if let Some(picture) = plots::picture(&paper, table)? {
+                pages.push((root.join("results/figures").join(plots::file_name(&paper, table)), plots::png(&picture)?));
             }
         }
     }

@@ -27,7 +27,7 @@ pub(crate) struct Layout {
     pub(crate) tables: Vec<Table>,
 }
 
-/// A table or figure of the paper: rows with numbers, a plot over epochs, both, or a plot with a row for each of its points.
+/// A table or figure of the paper: rows with numbers, a plot over epochs, both, or a plot or matrix with a row for each of its points or cells.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Table {
@@ -50,6 +50,8 @@ pub(crate) struct Table {
     pub(crate) curves: Option<Curves>,
     /// Lines through the results of several configurations.
     pub(crate) points: Option<Points>,
+    /// Numbers as colours, by two names each.
+    pub(crate) matrix: Option<Matrix>,
     /// A column that tells when a curve came so low.
     pub(crate) reach: Option<Reach>,
 }
@@ -126,6 +128,21 @@ pub(crate) struct PointLine {
     pub(crate) label: String,
     /// Configuration → x.
     pub(crate) configs: BTreeMap<String, f64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Matrix {
+    /// What the rows are, and what the columns are.
+    pub(crate) axes: [String; 2],
+    pub(crate) rows: Vec<String>,
+    pub(crate) columns: Vec<String>,
+    /// What the numbers are: `test accuracy`.
+    pub(crate) scale: String,
+    /// The configuration of each cell, by rows; `null` where there is none.
+    pub(crate) cells: Vec<Vec<Option<String>>>,
+    /// Heading of a last column: each row's mean over its cells that were run. `None`: no such column.
+    pub(crate) mean: Option<String>,
 }
 
 /// All of it together.
@@ -245,6 +262,9 @@ impl Paper {
                 named(config, format!("{}, {}", line.label, crate::words::thousands(x as u64)));
             }
         }
+        for (label, config) in table.matrix.iter().flat_map(Matrix::named) {
+            named(config, label);
+        }
         lines
     }
 
@@ -335,6 +355,15 @@ impl Paper {
                 row.recipes.keys().for_each(|config| unknown(config, Some(&row.row), "a recipe for"));
                 row.why.keys().for_each(|config| unknown(config, Some(&row.row), "a reason why for"));
             }
+            if let Some(matrix) = &table.matrix {
+                matrix.named().for_each(|(_, config)| unknown(config, None, "a cell for"));
+                let mut problems = matrix.problems();
+                if table.curves.is_some() || table.points.is_some() {
+                    problems
+                        .push("has a matrix and a plot, but one picture; give one of them a table of its own".into());
+                }
+                found.extend(problems.into_iter().map(|what| format!("{layout}: {} {what}", table.name)));
+            }
         }
         for experiment in self.experiments.iter().filter(|e| self.is_deterministic(e)) {
             let metric = experiment.claim.as_ref().map_or("", |claim| &claim.metric);
@@ -360,6 +389,36 @@ impl PointLine {
         let mut points: Vec<_> = self.configs.iter().map(|(config, x)| (config.as_str(), *x)).collect();
         points.sort_by(|a, b| a.1.total_cmp(&b.1));
         points
+    }
+}
+
+impl Matrix {
+    /// The configurations with both their names, or with one where it is the same.
+    fn named(&self) -> impl Iterator<Item = (String, &str)> {
+        self.rows.iter().zip(&self.cells).flat_map(move |(row, cells)| {
+            self.columns.iter().zip(cells).filter_map(move |(column, config)| {
+                let label = if row == column { row.clone() } else { format!("{row}, {column}") };
+                Some((label, config.as_deref()?))
+            })
+        })
+    }
+
+    /// Cells that are not those of its names, and what stands in it twice.
+    fn problems(&self) -> Vec<String> {
+        let (rows, columns) = (self.rows.len(), self.columns.len());
+        let mut found = Vec::new();
+        if rows * columns == 0 || self.cells.len() != rows || self.cells.iter().any(|cells| cells.len() != columns) {
+            found.push(format!(
+                "names {rows} rows and {columns} columns, but its cells are not as many; write a list for each row, of a configuration or null \
+                 for each column"
+            ));
+        }
+        let cells: Vec<_> = self.cells.iter().flatten().flatten().cloned().collect();
+        for (what, names) in [("row", &self.rows), ("column", &self.columns), ("cell", &cells)] {
+            let twice = names.iter().enumerate().filter(|(place, name)| names[..*place].contains(name));
+            found.extend(twice.map(|(_, name)| format!("has two {what}s of {name}; take one out")));
+        }
+        found
     }
 }
 

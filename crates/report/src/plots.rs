@@ -1,8 +1,8 @@
-//! The pictures of `results/figures`: lines over seeds with their spread.
+//! The pictures of `results/figures`: lines over seeds with their spread, and matrices.
 
 use image::RgbImage;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use repro::figures::{Curve, Level, Plot, plot};
+use repro::figures::{self, Curve, Level, Plot, plot};
 use repro::{Error, Result};
 
 use crate::evidence::Evidence;
@@ -15,6 +15,46 @@ use crate::words::seeds;
 /// `lenet-figure5.png`.
 pub(crate) fn file_name(paper: &Paper, table: &Table) -> String {
     format!("{}-{}.png", paper.name, table.name)
+}
+
+/// The table's matrix or plot; `None` where it has none, or too little evidence.
+pub(crate) fn picture(paper: &Paper, table: &Table) -> Result<Option<RgbImage>> {
+    match matrix(paper, table) {
+        Some(cells) => figures::matrix(&cells).map(Some),
+        None => of(paper, table).map(|lines| plot(&lines)).transpose(),
+    }
+}
+
+/// The table's matrix; `None` where it has none, or none of its cells was run.
+pub(crate) fn matrix(paper: &Paper, table: &Table) -> Option<figures::Matrix> {
+    let layout = table.matrix.as_ref()?;
+    let values =
+        |config: &str| -> Vec<_> { paper.evidence(config).iter().filter_map(|e| e.value(&table.metric)).collect() };
+    let mean = |values: &[f64]| Spread::of(values).map(|spread| spread.mean);
+    let means = layout.cells.iter().map(|row| {
+        let cells: Vec<_> = row.iter().map(|config| mean(&values(config.as_deref()?))).collect();
+        let ran: Vec<_> = cells.iter().flatten().copied().collect();
+        [cells, layout.mean.iter().map(|_| mean(&ran)).collect()].concat()
+    });
+    let means: Vec<Vec<Option<f64>>> = means.collect();
+    let unit = if is_fraction(&table.metric) { 100.0 } else { 1.0 };
+    let drawn = |cell: &Option<f64>| cell.map(|value| unit * value);
+    let cells: Vec<Vec<_>> = means.iter().map(|row| row.iter().map(drawn).collect()).collect();
+    let ran = || cells.iter().flatten().flatten().copied();
+    let range = (ran().min_by(f64::total_cmp)?, ran().max_by(f64::total_cmp)?);
+    let told = |cell: &Option<f64>| cell.map_or("not run".into(), |value| number(&table.metric, value));
+    let [rows, columns] = layout.axes.clone();
+    Some(figures::Matrix {
+        title: table.title.clone(),
+        axes: (rows, columns),
+        rows: layout.rows.clone(),
+        columns: layout.columns.iter().chain(&layout.mean).cloned().collect(),
+        texts: means.iter().map(|row| row.iter().map(told).collect()).collect(),
+        cells,
+        scale: layout.scale.clone(),
+        range,
+        divide: 0,
+    })
 }
 
 /// The table's plot; `None` where it has none, or too little evidence for a curve.
@@ -64,8 +104,7 @@ fn levels(paper: &Paper, table: &Table, curves: &Curves) -> Vec<Level> {
 }
 
 /// The picture's bytes.
-pub(crate) fn png(picture: &Plot) -> Result<Vec<u8>> {
-    let picture: RgbImage = plot(picture)?;
+pub(crate) fn png(picture: &RgbImage) -> Result<Vec<u8>> {
     let mut png = Vec::new();
     // Flat colours: without a filter the file is a third of what the default gives.
     let encoder = PngEncoder::new_with_quality(&mut png, CompressionType::Best, FilterType::NoFilter);

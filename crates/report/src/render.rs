@@ -37,12 +37,18 @@ pub(crate) fn section(paper: &Paper, table: &Table) -> Result<String> {
     let lines = paper.lines(table);
     let mut parts = vec![format!("## {}", table.title)];
     parts.extend(table.caption.as_ref().map(|caption| caption.trim().to_string()));
-    if table.curves.is_some() || table.points.is_some() {
+    let picture = |told: &str| format!("![{}](figures/{})\n\n{told}", table.title, plots::file_name(paper, table));
+    if table.matrix.is_some() {
+        parts.push(match plots::matrix(paper, table) {
+            Some(_) => picture(
+                "Each cell is the mean over its seeds, and a mean of cells is one of those that were run. Grey cells were not.",
+            ),
+            None => "No picture yet: no cell was run.".into(),
+        });
+    } else if table.curves.is_some() || table.points.is_some() {
         parts.push(match plots::of(paper, table) {
-            Some(_) => format!(
-                "![{}](figures/{})\n\nEach line is the mean over its seeds. The band around it is one standard deviation wide on each side.",
-                table.title,
-                plots::file_name(paper, table)
+            Some(_) => picture(
+                "Each line is the mean over its seeds. The band around it is one standard deviation wide on each side.",
             ),
             None => "No picture yet: a curve is drawn from three points on.".into(),
         });

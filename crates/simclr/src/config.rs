@@ -29,6 +29,8 @@ pub struct Config {
     pub view: Option<View>,
     /// What makes a view of a picture, in this order, drawn anew for each of the two.
     pub augment: Vec<Augment>,
+    /// What makes the second view; `[]` leaves its pictures as they are, as Figure 5 does. `None`: the same list.
+    pub augment_other: Option<Vec<Augment>>,
     /// The update rule of pre-training.
     pub optim: OptimConfig,
     /// The factor on its learning rate.
@@ -106,6 +108,11 @@ impl Config {
     /// Those of [`Self::variant`].
     pub fn edge(&self) -> Result<i64> {
         Ok(self.model.image_size.unwrap_or(self.variant()?.edge()))
+    }
+
+    /// The list that each of the two views is made by.
+    pub fn lists(&self) -> [&[Augment]; 2] {
+        [&self.augment, self.augment_other.as_ref().unwrap_or(&self.augment)]
     }
 
     /// Whether a linear probe learns beside pre-training.
@@ -198,6 +205,15 @@ pub fn validate(config: &Config, settings: &Settings) -> Findings {
     found.check("normalise", config.normalise.check(3));
     let shape = [3, edge, edge];
     check_unmixed("augment", &config.augment, shape, &mut found);
+    if let Some(other) = &config.augment_other {
+        check_unmixed("augment_other", other, shape, &mut found);
+    }
+    let [one, other] = config.lists().map(|list| Augment::edge_after(list, edge));
+    found.must(
+        one == other,
+        "augment_other",
+        format!("makes views of {other} pixels, but augment makes views of {one}; both pass the network together, so give their crops one size"),
+    );
     if let Some(probe) = &config.probe {
         probe.check(shape, &mut found);
     }

@@ -27,13 +27,14 @@ pub fn plan(config: &Config, settings: &Settings) -> Plan {
     Plan::first(settings, (config.optim.lr(256), config.optim.lr(settings.batch_size)))
 }
 
-/// The two views of each picture, drawn by the same list.
+/// The two views of each picture, each by its own draws.
 ///
 /// # Errors
 /// Those of the data.
 pub fn views(config: &Config, setup: &Setup) -> Result<Views> {
     let pictures = crate::data::open(config, setup, &config.augment, &config.schedule)?;
-    Views::new(pictures, &[("view1", &config.augment), ("view2", &config.augment)])
+    let [one, other] = config.lists();
+    Views::new(pictures, &[("view1", one), ("view2", other)])
 }
 
 /// f and g learn to tell which two of 2N views are of one picture.
@@ -221,4 +222,31 @@ pub(crate) fn cosines(rows: &Tensor, title: String, names: &[String]) -> Result<
         range: (-1.0, 1.0),
         ..figures::Matrix::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use repro::config::{Experiment, load};
+    use repro::data::Cursor;
+    use std::path::Path;
+
+    /// The two views of the first batch.
+    fn first(words: &[&str]) -> [Tensor; 2] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/simclr/smoke.yaml");
+        let words: Vec<_> = [words, &["data.limit_train=64"]].concat().iter().map(ToString::to_string).collect();
+        let Experiment { settings, paper, .. } = load(&file, &words).unwrap();
+        let setup = Setup::new(settings, Device::Cpu).unwrap();
+        let batch = views(&paper, &setup).unwrap().batches(Cursor::of(&setup, 0)).next().unwrap().unwrap();
+        [0, 1].map(|view: usize| batch[view].image.shallow_clone())
+    }
+
+    /// With nothing to change it the second view is the set's pictures; the first is drawn as it was.
+    #[test]
+    fn the_second_view_may_have_a_list_of_its_own() {
+        let [alike, plain, apart] = [&[][..], &["augment=[]"], &["augment_other=[]"]].map(first);
+        assert_eq!(plain[0], plain[1]);
+        assert_eq!(apart, [alike[0].shallow_clone(), plain[0].shallow_clone()]);
+        assert!(alike[0] != plain[0] && alike[1] != plain[0] && alike[0] != alike[1]);
+    }
 }

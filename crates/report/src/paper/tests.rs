@@ -73,7 +73,8 @@ fn plots_are_of_all_seeds_and_end_in_the_result() {
     let level = &over_epochs.levels[0];
     assert!(level.label == "paper, One: 2.00 %" && (level.value - 2.0).abs() < 1e-12, "{level:?}");
     assert_eq!((over_epochs.levels.len(), curve.beside.len()), (1, 0));
-    assert_eq!(plots::png(&over_epochs).unwrap(), plots::png(&over_epochs).unwrap());
+    let png = || plots::png(&plots::picture(&paper, paper.table("f2").unwrap()).unwrap().unwrap()).unwrap();
+    assert_eq!(png(), png());
     assert!(plots::of(&paper, paper.table("t1").unwrap()).is_none());
 }
 
@@ -110,6 +111,103 @@ fn training_stands_beside_and_the_value_of_a_column_is_a_line() {
     assert_eq!((plot.beside.as_str(), plot.curves[0].beside.len()), ("training", evidence::MOST_POINTS));
     let levels: Vec<_> = plot.levels.iter().map(|level| level.label.as_str()).collect();
     assert_eq!(levels, ["5.00 %", "paper, One: 2.00 %"]);
+}
+
+/// Two rows and columns; the cells are `a`, `b`, `c`, and none.
+const MATRIX: &str = "
+  - name: f4
+    title: \"Figure 4\"
+    metric: test/error
+    matrix:
+      axes: [first, second]
+      rows: [crop, blur]
+      columns: [crop, blur]
+      scale: error
+      mean: mean
+      cells: [[a, b], [c, ~]]
+";
+
+fn with_matrix(runs: &[(&str, u64, f64)]) -> Checkout {
+    let checkout = Checkout::new();
+    checkout.write("results/toy.yaml", &(checkout.read("results/toy.yaml") + MATRIX));
+    for config in ["a", "b", "c"] {
+        let claim = crate::testing::EXPERIMENT.replace("table: t1, row: one", "table: f4, row: any");
+        checkout.write(&format!("experiments/toy/{config}.yaml"), &claim);
+    }
+    for (config, seed, error) in runs {
+        let run = checkout.changed_run(*seed, *error, &|result| result["config"] = (*config).into());
+        evidence::add(checkout.root(), &run).unwrap();
+    }
+    checkout
+}
+
+#[test]
+fn a_matrix_has_the_means_of_its_cells_and_of_its_rows() {
+    let checkout = with_matrix(&[("a", 1, 0.10), ("a", 2, 0.30), ("b", 1, 0.40)]);
+    let paper = Paper::read(checkout.root(), "toy").unwrap();
+    assert_eq!(paper.problems(), Vec::<String>::new());
+    let table = paper.table("f4").unwrap();
+    let matrix = plots::matrix(&paper, table).unwrap();
+    // (10 + 30) / 2 = 20; the row's mean is one of cells and not of runs: (20 + 40) / 2.
+    let expected = [[Some(20.0), Some(40.0), Some(30.0)], [None; 3]];
+    for (found, expected) in matrix.cells.iter().flatten().zip(expected.as_flattened()) {
+        assert!(found.zip(*expected).is_some_and(|(a, b)| (a - b).abs() < 1e-9) || (*found, *expected) == (None, None));
+    }
+    assert_eq!(matrix.texts, [["20.00 %", "40.00 %", "30.00 %"], ["not run"; 3]]);
+    assert_eq!(matrix.columns, ["crop", "blur", "mean"]);
+    assert!((matrix.range.0 - 20.0).abs() < 1e-9 && (matrix.range.1 - 40.0).abs() < 1e-9, "{:?}", matrix.range);
+    let page = render::section(&paper, table).unwrap();
+    let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(page.contains("![Figure 4](figures/toy-f4.png)"), "{page}");
+    assert_eq!(rows.len(), 3, "an empty cell has no row");
+    for (row, told) in rows.iter().zip([
+        "| crop | – | 20.00 ± 14.14 %",
+        "| crop, blur | – | 40.00 %",
+        "| blur, crop | – | – | not run",
+    ]) {
+        assert!(row.starts_with(told), "{row}");
+    }
+    assert_eq!(names(&select(&paper, table, None).unwrap()), ["a", "b", "c"]);
+    crate::pages::write(checkout.root()).unwrap();
+    assert!(checkout.root().join("results/figures/toy-f4.png").is_file());
+}
+
+#[test]
+fn a_matrix_without_evidence_has_no_picture_and_without_a_heading_no_mean() {
+    let section = |checkout: &Checkout| {
+        let paper = Paper::read(checkout.root(), "toy").unwrap();
+        let table = paper.table("f4").unwrap();
+        (plots::matrix(&paper, table).map(|matrix| matrix.columns), render::section(&paper, table).unwrap())
+    };
+    let (columns, page) = section(&with_matrix(&[]));
+    assert!(columns.is_none() && page.contains("No picture yet: no cell was run."), "{page}");
+    let checkout = with_matrix(&[("c", 1, 0.2)]);
+    checkout.replace("results/toy.yaml", "      mean: mean\n", "");
+    assert_eq!(section(&checkout).0.unwrap(), ["crop", "blur"]);
+}
+
+#[test]
+fn a_matrix_that_does_not_fit_the_experiments_is_found() {
+    let checkout = with_matrix(&[("a", 1, 0.1)]);
+    let found = |cells: &str, rest: &str| {
+        checkout.replace("results/toy.yaml", "cells: [[a, b], [c, ~]]", &format!("cells: {cells}{rest}"));
+        let found = Paper::read(checkout.root(), "toy").unwrap().problems();
+        checkout.replace("results/toy.yaml", &format!("cells: {cells}{rest}"), "cells: [[a, b], [c, ~]]");
+        assert_eq!(found.len(), 1, "{cells}: {found:#?}");
+        found[0].clone()
+    };
+    let plot = "\n    points: {x: x, y: y, lines: []}";
+    for (cells, rest, words) in [
+        ("[[a, b], [c, gone]]", "", "f4 has a cell for gone, but no such experiment"),
+        ("[[a, b], [c, one]]", "", "f4 has a cell for one, but no such experiment stands for it"),
+        ("[[a, b], [c, a]]", "", "f4 has two cells of a"),
+        ("[[a, b], [c]]", "", "f4 names 2 rows and 2 columns"),
+        ("[[a, b], [c, ~], [~, ~]]", "", "f4 names 2 rows and 2 columns"),
+        ("[[a, b], [~, ~]]", "", "c.yaml: paper.row is any, which table f4"),
+        ("[[a, b], [c, ~]]", plot, "f4 has a matrix and a plot"),
+    ] {
+        assert!(found(cells, rest).contains(words), "{words}: {}", found(cells, rest));
+    }
 }
 
 /// The row of `one` on the page, with a word changed in the layout.
