@@ -3,7 +3,7 @@
 use lenet::config::{Config, Optim};
 use lenet::prepare::Prepare;
 use repro::config::{Experiment, Length};
-use repro::data::{Augment, Crop, Fill, Filter, Flip, Normalise, TrainView};
+use repro::data::{Augment, Crop, CutMix, Fill, Filter, Flip, Mixup, Normalise, TrainView};
 use repro::optim::{LrScale, LrScaling, OptimConfig, Schedule, SgdConfig};
 
 use crate::program::root;
@@ -300,15 +300,46 @@ fn vit(row: &str) -> Experiment<vit::config::Config> {
     repro::config::load(&root().join(format!("experiments/vit/{row}.yaml")), &[]).unwrap()
 }
 
-/// arXiv:2112.13492, main table: 100 epochs, batch 128, AdamW at 0.001, decay 0.05, 10 epochs of warm-up, smoothing 0.1, drop path 0.1.
+/// arXiv:2112.13492, main table: 100 epochs of three passes each, batch 128, AdamW at 0.001, decay 0.05, 10 such epochs of warm-up, smoothing 0.1,
+/// drop path 0.1; AutoAugment, a quarter of the pictures erased, half of the steps mixed.
 #[test]
 fn the_small_vit_on_cifar() {
     let Experiment { settings, paper, .. } = vit("cifar10_2m7_e100");
-    assert_eq!((settings.length, settings.batch_size), (Length::Epochs(100.0), 128));
+    assert_eq!((settings.length, settings.batch_size, settings.data.repeats), (Length::Epochs(300.0), 128, None));
     assert_eq!((paper.model.name.as_str(), paper.model.drop_path), ("vit_2m7_patch4_32", Some(0.1)));
     assert_eq!((paper.label_smoothing, paper.optim.weight_decay(), paper.clip), (Some(0.1), 0.05, None));
-    assert_rates("cifar10_2m7_e100", &paper.optim, &paper.schedule, [39_000, 390], &[(3899, 1e-3), (3900, 1e-3)]);
+    let rates = [(11_699, 1e-3), (11_700, 1e-3)];
+    assert_rates("cifar10_2m7_e100", &paper.optim, &paper.schedule, [117_000, 390], &rates);
+    let [Augment::Flip(_), Augment::Crop(crop), Augment::AutoAugment(_), Augment::RandomErasing(erasing), rest @ ..] =
+        &paper.augment[..]
+    else {
+        panic!("{:?}", paper.augment)
+    };
+    assert_eq!((crop.pad, erasing.p, erasing.scale), (4, 0.25, [0.02, 0.4]));
+    assert_eq!(rest, mixtures([1.0, 1.0], Some(0.25)));
     assert_eq!(settings.paper.unwrap().value, Some(0.0642));
+}
+
+/// mixup and cutmix of these α, each in this share of the steps.
+fn mixtures([mixup, cutmix]: [f64; 2], p: Option<f64>) -> [Augment; 2] {
+    [Augment::Mixup(Mixup { alpha: mixup, p }), Augment::CutMix(CutMix { alpha: cutmix, p })]
+}
+
+/// arXiv:2012.12877, Table 9: rand-m9-mstd0.5-inc1, mixup 0.8, cutmix 1.0, erasing 0.25, three copies of each picture; timm fills with the mean.
+#[test]
+fn the_augmentation_of_deit() {
+    let Experiment { settings, paper, .. } = vit("imagenet_deit_tiny");
+    assert_eq!((settings.length, settings.batch_size, settings.data.repeats), (Length::Epochs(300.0), 1024, Some(3)));
+    let [Augment::Flip(_), Augment::RandAugmentTimm(rand), Augment::RandomErasing(erasing), rest @ ..] =
+        &paper.augment[..]
+    else {
+        panic!("{:?}", paper.augment)
+    };
+    assert_eq!((rand.ops, rand.magnitude, rand.std, rand.fill, rand.p), (2, 9.0, 0.5, [124, 116, 104], 1.0));
+    assert_eq!((erasing.p, erasing.scale, erasing.ratio), (0.25, [0.02, 1.0 / 3.0], [0.3, 1.0 / 0.3]));
+    assert_eq!(rest, mixtures([0.8, 1.0], None));
+    assert_eq!((paper.label_smoothing, paper.clip, paper.model.drop_path), (Some(0.1), None, Some(0.1)));
+    assert_eq!(settings.paper.unwrap().value, Some(0.278));
 }
 
 /// 250,000 pictures seen, whatever the set; nothing else differs.

@@ -20,7 +20,8 @@ fn train(folder: &Path, out: &str, words: &[&str]) {
 }
 
 /// Every augmentation that there is, sharpness-aware steps, averages and accumulation.
-const HARD: [&str; 8] = [
+const HARD: [&str; 9] = [
+    "data.repeats=3",
     "length=14 steps",
     "checkpoint.every=3 steps",
     "sam={rho: 0.05}",
@@ -28,7 +29,7 @@ const HARD: [&str; 8] = [
     "compute.micro_batch=12",
     "label_smoothing=0.1",
     "data.limit_train=100",
-    "augment=[{kind: color_jitter, brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1}, {kind: rand_augment, ops: 2, magnitude: 9, bins: 31}, {kind: pca_noise, std: 0.1}, {kind: affine, rotate: 10, scale: 0.1, squeeze: 0.1, shear: 5, shift: 2}, {kind: crop, pad: 4, fill: reflect}, {kind: flip}, {kind: cutout, size: 8}, {kind: mixup, alpha: 0.2}, {kind: cutmix, alpha: 1}]",
+    "augment=[{kind: color_jitter, brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1}, {kind: rand_augment, ops: 2, magnitude: 9, bins: 31}, {kind: rand_augment_timm, ops: 2, magnitude: 9, std: 0.5, fill: [124, 116, 104], p: 0.5}, {kind: auto_augment, policy: cifar10, p: 0.5}, {kind: pca_noise, std: 0.1}, {kind: affine, rotate: 10, scale: 0.1, squeeze: 0.1, shear: 5, shift: 2}, {kind: crop, pad: 4, fill: reflect}, {kind: flip}, {kind: cutout, size: 8}, {kind: random_erasing, scale: [0.02, 0.4], ratio: [0.3, 3], p: 0.25}, {kind: mixup, alpha: 0.2, p: 0.4}, {kind: cutmix, alpha: 1, p: 0.4}]",
 ];
 
 #[test]

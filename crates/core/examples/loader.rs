@@ -48,6 +48,7 @@ fn settings(args: &Args) -> Settings {
         limit_train: None,
         balanced: None,
         limit_test: None,
+        repeats: None,
         max_bad: None,
     };
     Settings {
@@ -108,6 +109,7 @@ fn run(args: &Args) -> Result<serde_json::Value> {
             world: 1,
             batch: args.batch,
             pass: Pass::DropRest,
+            repeats: 1,
         };
         for images in data.batches(from).take(steps as usize) {
             sum += images?.image.f_double_value(&[0, 0, 0, 0])?;

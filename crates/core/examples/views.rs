@@ -39,6 +39,7 @@ fn run(args: &Args) -> Result<serde_json::Value> {
         limit_train: None,
         balanced: None,
         limit_test: None,
+        repeats: None,
         max_bad: None,
     };
     // Those of experiments/simclr/cifar10_10k_rn20_e20.yaml.
@@ -56,7 +57,7 @@ fn run(args: &Args) -> Result<serde_json::Value> {
     ];
     let pictures = Resident::new(load(&config, Device::Cpu)?, Vec::new(), Some(&normalise))?;
     let data = Views::new(Pictures::Resident(pictures), &[("view1", &list), ("view2", &list)])?;
-    let from = Cursor { seed: 1, step: 0, rank: 0, world: 1, batch: args.batch, pass: Pass::DropRest };
+    let from = Cursor { seed: 1, step: 0, rank: 0, world: 1, batch: args.batch, pass: Pass::DropRest, repeats: 1 };
     let mut batches = data.batches(from);
     batches.by_ref().take(WARM_UP).try_for_each(|views| views.map(drop))?;
     let (clock, mut sum) = (Instant::now(), 0.0);

@@ -9,7 +9,7 @@ use crate::answer::{self, Answer, Look};
 use crate::cli::Forward;
 use crate::config::Findings;
 pub use crate::data::Card;
-use crate::data::{Cursor, Form, Images, Mix, Pass, Pictures, Source, Split, Stills};
+use crate::data::{Cursor, Form, Images, Mix, Pictures, Source, Split, Stills};
 use crate::metrics::Predictions;
 use crate::nn::Mode;
 use crate::optim::Schedule;
@@ -160,7 +160,7 @@ pub fn look(data: &Pictures, setup: &Setup) -> Result<Look> {
     let batch = LOOK.min(data.len());
     // An even number, so that mixup has its pairs.
     let batch = batch - batch % 2;
-    let cursor = Cursor { seed: setup.settings.seed, step: 0, rank: 0, world: 1, batch, pass: Pass::DropRest };
+    let cursor = Cursor { rank: 0, world: 1, batch, ..Cursor::of(setup, 0) };
     let shown = data.batches(cursor).next().ok_or_else(|| Error::Failed("no training pictures".into()))??;
     let labels: Vec<i64> = Vec::try_from(shown.label.to_device(Device::Cpu))?;
     let names = data.classes();

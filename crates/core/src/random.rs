@@ -58,6 +58,11 @@ pub fn uniform(rng: &mut ChaCha8Rng, low: f64, high: f64) -> f64 {
     (low + (high - low) * unit).min(high.next_down()).max(low)
 }
 
+/// The next 64 bits.
+pub(crate) fn word(rng: &mut ChaCha8Rng) -> u64 {
+    rng.next_u64()
+}
+
 /// A uniform integer in `0..n`: the upper 64 bits of the next 64 times `n`. The bias is below `n`·2⁻⁶⁴.
 pub fn below(rng: &mut ChaCha8Rng, n: u64) -> u64 {
     ((u128::from(rng.next_u64()) * u128::from(n)) >> 64) as u64

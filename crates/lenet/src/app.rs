@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use repro::answer::{self, Answer, Look};
 use repro::cli::{App, Forward, Paper};
-use repro::data::{Card, Cursor, Pass, Source};
+use repro::data::{Card, Cursor, Source};
 use repro::setup::Setup;
 use repro::trainer::{Recipe, Stage};
 use repro::weights::Named;
@@ -101,7 +101,7 @@ fn example(config: &Config, _: &str) -> Result<Named> {
 fn look(config: &Config, setup: &Setup) -> Result<Look> {
     let data = Train::data(config, setup)?;
     let batch = LOOK.min(data.len());
-    let cursor = Cursor { seed: setup.settings.seed, step: 0, rank: 0, world: 1, batch, pass: Pass::DropRest };
+    let cursor = Cursor { rank: 0, world: 1, batch, ..Cursor::of(setup, 0) };
     let shown = data.batches(cursor).next().ok_or_else(|| Error::Failed("no training pictures".into()))??;
     let labels: Vec<i64> = Vec::try_from(shown.label.to_device(Device::Cpu))?;
     let names = data.set.classes();

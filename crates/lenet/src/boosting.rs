@@ -211,7 +211,7 @@ mod tests {
         tch::manual_seed(4);
         let net = BoostedLenet4::new(&store.root(), Init::Lecun, 10);
         let batch = || {
-            let cursor = Cursor { seed: 1, step: 0, rank: 0, world: 1, batch: 64, pass: Pass::DropRest };
+            let cursor = Cursor { seed: 1, step: 0, rank: 0, world: 1, batch: 64, pass: Pass::DropRest, repeats: 1 };
             data.batches(cursor).next().unwrap().unwrap()
         };
         let count = |t: Tensor| t.sum(Kind::Int64).int64_value(&[]);

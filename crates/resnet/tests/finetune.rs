@@ -68,7 +68,7 @@ fn a_frozen_part_stays_as_it_is() {
     let mut recipe = Train::build(&config, &setup, Some(&given("cifar_resnet20", 10, ""))).unwrap();
     let model = |recipe: &Train| weights::below(&recipe.state(), "model.");
     let before: Named = model(&recipe).into_iter().map(|(name, t)| (name, t.copy())).collect();
-    let cursor = Cursor { seed: 1, step: 0, rank: 0, world: 1, batch: 16, pass: Pass::DropRest };
+    let cursor = Cursor { seed: 1, step: 0, rank: 0, world: 1, batch: 16, pass: Pass::DropRest, repeats: 1 };
     for (index, batch) in (0..3).zip(data.batches(cursor)) {
         let at = Step { index, total: 3, steps_per_epoch: 3, setup: &setup };
         recipe.step(batch.unwrap(), &data, &at).unwrap();

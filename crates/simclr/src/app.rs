@@ -3,7 +3,7 @@
 use repro::answer::Look;
 use repro::classifier;
 use repro::cli::{App, Extra, Forward, Paper};
-use repro::data::{Cursor, Pass, Source};
+use repro::data::{Cursor, Source};
 use repro::nn::Mode;
 use repro::probe::{LinearProbe, Neighbours, Trunk};
 use repro::setup::Setup;
@@ -175,7 +175,7 @@ fn look(config: &Config, setup: &Setup) -> Result<Look> {
 fn pairs(config: &Config, setup: &Setup) -> Result<Look> {
     let data = pretrain::views(config, setup)?;
     let batch = LOOK.min(data.len());
-    let cursor = Cursor { seed: setup.settings.seed, step: 0, rank: 0, world: 1, batch, pass: Pass::DropRest };
+    let cursor = Cursor { rank: 0, world: 1, batch, ..Cursor::of(setup, 0) };
     let views = data.batches(cursor).next().ok_or_else(|| Error::Failed("no training pictures".into()))??;
     let both: Vec<_> = views.iter().map(|view| &view.image).collect();
     let pictures = &data.pictures;

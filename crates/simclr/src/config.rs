@@ -191,6 +191,11 @@ pub fn validate(config: &Config, settings: &Settings) -> Findings {
         "is 1: every other picture of the batch is a negative example, so there must be at least 2",
     );
     found.must(
+        settings.data.repeats.is_none_or(|n| n == 1),
+        "data.repeats",
+        "cannot act here: copies of a picture would be each other's negative examples; leave the key away",
+    );
+    found.must(
         settings.compute.micro_batch.is_none(),
         "compute.micro_batch",
         "cannot act here: the parts of a batch would not see each other's negative examples; leave the key away, and set loss.chunk where memory is short",

@@ -52,6 +52,9 @@ pub struct DataConfig {
     pub balanced: Option<bool>,
     /// Only the first N test examples of a fixed permutation; at least 1. `None`: all.
     pub limit_test: Option<u64>,
+    /// How often an epoch takes each example that it sees, each time with draws of its own (repeated augmentation); it has as many places as the
+    /// set has examples, so that it sees one in so many. At least 1. `None`: 1.
+    pub repeats: Option<u64>,
     /// Damaged examples that are skipped and listed before the run is refused. `None`: 0.
     pub max_bad: Option<u64>,
 }
@@ -186,6 +189,11 @@ impl Settings {
             self.data.limit_test != Some(0),
             "data.limit_test",
             "must be at least 1; for all examples leave the key away",
+        );
+        must(
+            self.data.repeats.is_none_or(|n| (1..=1000).contains(&n)),
+            "data.repeats",
+            "must be from 1 to 1000; to see each example once leave the key away",
         );
         if let Some(micro) = self.compute.micro_batch {
             must(micro >= 1, "compute.micro_batch", "must be at least 1; for no accumulation leave the key away");

@@ -7,6 +7,7 @@ mod idx;
 mod images;
 mod load;
 mod normalise;
+mod order;
 mod pair;
 mod pictures;
 mod resident;
@@ -17,8 +18,8 @@ mod views;
 
 pub use crate::config::DataConfig;
 pub use augment::{
-    Affine, Augment, Blur, Centre, ColorJitter, Crop, CutMix, Cutout, Draws, Fill, Filter, Flip, Grey, Mixup, PcaNoise,
-    Pipeline, RandAugment, RandomResizedCrop, ten_crop,
+    Affine, Augment, AutoAugment, Blur, Centre, ColorJitter, Crop, CutMix, Cutout, Draws, Fill, Filter, Flip, Grey,
+    Mixup, PcaNoise, Pipeline, Policy, RandAugment, RandAugmentTimm, RandomErasing, RandomResizedCrop, ten_crop,
 };
 pub use card::Card;
 pub(crate) use card::classes_on;
@@ -65,6 +66,8 @@ pub struct Cursor {
     pub batch: u64,
     /// How one epoch ends and the next begins.
     pub pass: Pass,
+    /// How often an epoch takes each picture that it sees, at least 1: `data.repeats`.
+    pub repeats: u64,
 }
 
 /// How a source goes from epoch to epoch.
@@ -81,7 +84,8 @@ impl Cursor {
     /// The share of this process in the batches of its stage, from a step on.
     pub fn of(setup: &Setup, step: u64) -> Self {
         let Setup { ref settings, rank, world, .. } = *setup;
-        Self { seed: settings.seed, step, rank, world, batch: settings.batch_size, pass: Pass::DropRest }
+        let repeats = settings.data.repeats.unwrap_or(1);
+        Self { seed: settings.seed, step, rank, world, batch: settings.batch_size, pass: Pass::DropRest, repeats }
     }
 
     /// Whether a set of `len` examples can be iterated so.

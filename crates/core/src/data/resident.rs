@@ -8,9 +8,8 @@ use tch::Tensor;
 
 use super::augment::{Augment, Draws, Pipeline};
 use super::normalise::{Normalise, Normaliser};
-use super::{Cursor, ImageSet, Images, Source, Split, Splits};
+use super::{Cursor, ImageSet, Images, Source, Split, Splits, order};
 use crate::Result;
-use crate::random::order;
 
 /// Pictures on the device, augmented as they are handed out.
 #[derive(Debug)]
@@ -105,7 +104,9 @@ struct Batches<'a, See> {
 /// The order of one epoch, on the host and on the device.
 struct Order {
     epoch: u64,
+    /// The pictures' numbers; see [`Draws::samples`].
     samples: Vec<i64>,
+    /// Their places in the set.
     index: Tensor,
 }
 
@@ -121,8 +122,9 @@ impl<T, See: Fn(Images, Draws) -> Result<T>> Batches<'_, See> {
             let at = match known {
                 Some(at) => at,
                 None => {
-                    let samples = order(seed, epoch, set.len());
-                    let index = Tensor::f_from_slice(&samples)?.f_to_device(set.device())?;
+                    let samples = order::of_epoch(&self.at, epoch, set.len());
+                    let places: Vec<i64> = samples.iter().map(|number| number % set.len() as i64).collect();
+                    let index = Tensor::f_from_slice(&places)?.f_to_device(set.device())?;
                     self.orders.push(Order { epoch, samples, index });
                     self.orders.len() - 1
                 }

@@ -56,6 +56,7 @@ mod tests {
             limit_train: None,
             balanced: None,
             limit_test: None,
+            repeats: None,
             max_bad: None,
         }
     }

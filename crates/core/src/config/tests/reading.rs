@@ -86,6 +86,7 @@ fn ranges_are_checked() {
         ("limit=0 minutes", "must be more than 0"),
         ("data.limit_train=0", "must be at least 1"),
         ("data.limit_test=0", "must be at least 1"),
+        ("data.repeats=0", "must be from 1 to 1000"),
     ] {
         let text = folder.refusal(&[given]);
         assert!(text.contains(&format!("command line: {given}: {says}")) || text.contains(says), "{text}");

@@ -1,4 +1,4 @@
-//! The operations of RandAugment on whole numbers from 0 to 255 that are not blends, as torchvision reckons them on uint8 tensors.
+//! Operations of RandAugment and AutoAugment on whole numbers from 0 to 255 that are not blends, as torchvision reckons them on uint8 tensors.
 //! Pictures are `[N, C, H, W]`, such numbers in float32, which holds all that comes up exactly.
 
 use tch::{Kind, Tensor};
@@ -14,8 +14,12 @@ pub(super) fn posterize(image: &Tensor, bits: &[f64]) -> Result<Tensor> {
 
 /// Values of at least the picture's threshold are inverted.
 pub(super) fn solarize(image: &Tensor, thresholds: &[f64]) -> Result<Tensor> {
-    let inverted = image.f_neg()?.f_add_scalar_(255.0)?;
-    Ok(inverted.f_where_self(&image.f_ge_tensor(&column(thresholds.iter().copied(), image)?)?, image)?)
+    Ok(invert(image)?.f_where_self(&image.f_ge_tensor(&column(thresholds.iter().copied(), image)?)?, image)?)
+}
+
+/// 255 less each value.
+pub(super) fn invert(image: &Tensor) -> Result<Tensor> {
+    Ok(image.f_neg()?.f_add_scalar_(255.0)?)
 }
 
 /// Each channel stretched to the whole range, unless it is of one value.
@@ -29,8 +33,13 @@ pub(super) fn autocontrast(image: &Tensor) -> Result<Tensor> {
     Ok(image.f_where_self(&flat, &stretched)?)
 }
 
-/// A blend with the picture smoothed by the kernel of ones with a 5 in the middle, divided by 13; the border is not smoothed.
+/// A blend with the smoothed picture.
 pub(super) fn sharpness(image: &Tensor, factors: &[f64]) -> Result<Tensor> {
+    blend(image, &smooth(image)?, factors, Levels::Bytes)
+}
+
+/// The picture smoothed by the kernel of ones with a 5 in the middle, divided by 13 and rounded; the border is not smoothed.
+pub(super) fn smooth(image: &Tensor) -> Result<Tensor> {
     let (_, _, h, w) = image.size4()?;
     if h <= 2 || w <= 2 {
         return Ok(image.shallow_clone());
@@ -43,8 +52,7 @@ pub(super) fn sharpness(image: &Tensor, factors: &[f64]) -> Result<Tensor> {
     // Thirteenths are never half way, so it is all the same how halves are rounded.
     let inner = sum.f_div_scalar(13.0)?.f_round_()?;
     let rows = Tensor::f_cat(&[&middle_rows(image, 0, h)?, &inner, &middle_rows(image, w - 1, h)?], 3)?;
-    let smooth = Tensor::f_cat(&[&image.f_narrow(2, 0, 1)?, &rows, &image.f_narrow(2, h - 1, 1)?], 2)?;
-    blend(image, &smooth, factors, Levels::Bytes)
+    Ok(Tensor::f_cat(&[&image.f_narrow(2, 0, 1)?, &rows, &image.f_narrow(2, h - 1, 1)?], 2)?)
 }
 
 /// A column without its first and last pixel.

@@ -8,27 +8,32 @@ use super::cutout::{Area, mask};
 use super::pipeline::{Entry, salted};
 use super::{Augment, Draws, demand};
 use crate::data::{Images, Mix};
-use crate::random::{below, beta, rng};
+use crate::random::{below, beta, rng, uniform};
 use crate::{Result, user};
 
 /// mixup (arXiv:1710.09412): each picture becomes λ·itself + (1 − λ)·its partner, λ ~ Beta(`alpha`, `alpha`) once for each step; the
 /// loss is mixed alike. Partners are neighbours in the shuffled order of the epoch, the first with the second, the third with the fourth,
 /// and so on. In YAML: `{kind: mixup, alpha: 0.2}`.
+///
+/// Of several mixtures in the list each step takes one, or none: timm's `prob` P and `switch_prob` s are a `p` of P·(1 − s) here and of P·s
+/// for [`CutMix`].
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 pub struct Mixup {
     /// α, above 0: small ones give pairs that are almost one of the two, 1 gives all shares alike.
     pub alpha: f64,
+    /// The share of the steps that are mixed so, above 0 and at most 1. `None`: what the others in the list leave, in even parts.
+    pub p: Option<f64>,
 }
 
 /// CutMix (arXiv:1905.04899): a box of the partner's pixels, about 1 − λ of the picture, λ ~ Beta(`alpha`, `alpha`), and its centre
 /// uniform, both once for each step; what counts in the loss is the area that is left of it within the picture. Partners as in
 /// [`Mixup`]. In YAML: `{kind: cutmix, alpha: 1}`.
-///
-/// Of several mixtures in the list each step takes one, all alike likely.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
 pub struct CutMix {
     /// α, above 0, as in mixup.
     pub alpha: f64,
+    /// The share of the steps that are mixed so, as in mixup.
+    pub p: Option<f64>,
 }
 
 /// How the pictures of one step are mixed. It is drawn from the seed, the step and the view alone, so it is the same in all processes.
@@ -42,6 +47,31 @@ pub(super) enum Plan {
 
 pub(super) fn check_alpha(key: &str, alpha: f64) -> Result<()> {
     demand(alpha > 0.0 && alpha.is_finite(), key, alpha, "a number above 0")
+}
+
+/// Refuses shares of the steps that are together more than all of them.
+pub(super) fn check_shares(list: &[Augment]) -> Result<()> {
+    let mixtures: Vec<&Augment> = list.iter().filter(|one| one.mixes()).collect();
+    let given: Vec<f64> = mixtures.iter().filter_map(|one| one.share()).collect();
+    let (sum, rest) = (given.iter().sum::<f64>(), mixtures.len() - given.len());
+    if given.iter().any(|p| !(*p > 0.0 && *p <= 1.0)) || sum > 1.0 + 1e-9 {
+        return Err(user!(
+            "augment: the `p` of mixtures are shares of the steps, above 0 and together at most 1; here they are {given:?}"
+        ));
+    }
+    if rest > 0 && sum > 1.0 - 1e-9 {
+        return Err(user!(
+            "augment: the `p` of mixtures leave no steps for the one without; give it one, or remove it"
+        ));
+    }
+    Ok(())
+}
+
+/// The share of the steps that each of a list of mixtures takes.
+fn shares(list: &[Entry]) -> Vec<f64> {
+    let given: Vec<Option<f64>> = list.iter().map(|entry| entry.augment.share()).collect();
+    let (sum, rest) = (given.iter().flatten().sum::<f64>(), given.iter().filter(|p| p.is_none()).count());
+    given.into_iter().map(|p| p.unwrap_or((1.0 - sum) / rest as f64)).collect()
 }
 
 impl Mixup {
@@ -61,25 +91,28 @@ impl CutMix {
     }
 }
 
-/// What one of a list of mixtures does to a batch.
+/// What one of a list of mixtures, or none, does to a batch.
 pub(super) fn apply(list: &[Entry], images: Images, Draws { seed, step, salt, samples }: Draws) -> Result<Images> {
     let (_, _, h, w) = images.image.size4()?;
     let stream = |name: &str| rng(seed, step, 0, &salted(name, salt));
-    let place = if list.len() > 1 { below(&mut stream("mix"), list.len() as u64) as usize } else { 0 };
-    let Some(Entry { augment, stream: name }) = list.get(place) else { return Ok(images) };
-    let plan = match augment {
-        Augment::Mixup(mixup) => mixup.draw(&mut stream(name)),
-        Augment::CutMix(cutmix) => cutmix.draw(&mut stream(name), [h, w]),
-        _ => return Ok(images),
-    };
+    let Some(first) = list.first() else { return Ok(images) };
     if samples.len() % 2 != 0 {
         return Err(user!(
             "augment: `{}` mixes pairs, but each process has {} pictures in a step; choose a batch_size that gives each an even number",
-            augment.operation(),
+            first.augment.operation(),
             samples.len()
         ));
     }
-    mix(images, plan)
+    let mut left = uniform(&mut stream("mix"), 0.0, 1.0);
+    let taken = list.iter().zip(shares(list)).find(|(_, share)| {
+        left -= share;
+        left < 0.0
+    });
+    match taken.map(|(entry, _)| (&entry.augment, &entry.stream)) {
+        Some((Augment::Mixup(mixup), name)) => mix(images, mixup.draw(&mut stream(name))),
+        Some((Augment::CutMix(cutmix), name)) => mix(images, cutmix.draw(&mut stream(name), [h, w])),
+        _ => Ok(images),
+    }
 }
 
 /// Each picture with its neighbour.
@@ -149,12 +182,13 @@ mod tests {
     fn shares_and_boxes_follow_beta() {
         let (mut shares, mut sides, mut centres) = (Vec::new(), Vec::new(), [0.0; 2]);
         for step in 0..10_000 {
-            let Plan::Blend(share) = (Mixup { alpha: 1.0 }).draw(&mut rng(5, step, 0, "mixup")) else {
+            let Plan::Blend(share) = (Mixup { alpha: 1.0, p: None }).draw(&mut rng(5, step, 0, "mixup")) else {
                 panic!("mixup blends")
             };
             shares.push(share);
             // In a picture so large that whole pixels do not matter.
-            let Plan::Paste(area) = (CutMix { alpha: 1.0 }).draw(&mut rng(5, step, 0, "cutmix"), [1 << 20, 1 << 20])
+            let Plan::Paste(area) =
+                (CutMix { alpha: 1.0, p: None }).draw(&mut rng(5, step, 0, "cutmix"), [1 << 20, 1 << 20])
             else {
                 panic!("cutmix pastes")
             };
@@ -185,7 +219,10 @@ mod tests {
 
     #[test]
     fn with_both_each_step_takes_one() {
-        let list = entries(vec![Augment::Mixup(Mixup { alpha: 1.0 }), Augment::CutMix(CutMix { alpha: 1.0 })]);
+        let list = entries(vec![
+            Augment::Mixup(Mixup { alpha: 1.0, p: None }),
+            Augment::CutMix(CutMix { alpha: 1.0, p: None }),
+        ]);
         let mut pasted = 0;
         for step in 0..400 {
             let draws = Draws { seed: 2, step, salt: "", samples: &[(0, 0), (0, 1)] };
@@ -198,9 +235,49 @@ mod tests {
     }
 
     #[test]
+    fn shares_of_the_steps_are_kept_and_the_rest_is_unmixed() {
+        let mixup = |p| Augment::Mixup(Mixup { alpha: 1.0, p });
+        let cutmix = |p| Augment::CutMix(CutMix { alpha: 1.0, p });
+        for (list, shares) in [
+            (vec![mixup(Some(0.2)), cutmix(Some(0.5))], [0.2, 0.5]),
+            (vec![mixup(None), cutmix(Some(0.7))], [0.3, 0.7]),
+            (vec![mixup(Some(0.4))], [0.4, 0.0]),
+            (vec![cutmix(None)], [0.0, 1.0]),
+        ] {
+            check_shares(&list).unwrap();
+            let list = entries(list);
+            let mut counts = [0_i64; 2];
+            for step in 0..2_000 {
+                let draws = Draws { seed: 2, step, salt: "", samples: &[(0, 0), (0, 1)] };
+                let mixed = apply(&list, images(2), draws).unwrap();
+                match &mixed.mix {
+                    None => assert_eq!(mixed.image, images(2).image),
+                    // A box is whole numbers.
+                    Some(_) => counts[usize::from(mixed.image.equal(&mixed.image.round()))] += 1,
+                }
+            }
+            // Expected share · 2000 with a standard deviation of at most 22.4.
+            for (count, share) in counts.into_iter().zip(shares) {
+                let exact = share == 0.0 || share == 1.0;
+                assert!((count as f64 - 2000.0 * share).abs() <= if exact { 0.0 } else { 90.0 }, "{counts:?}");
+            }
+        }
+        for (list, words) in [
+            (vec![mixup(Some(0.6)), cutmix(Some(0.5))], "together at most 1; here they are [0.6, 0.5]"),
+            (vec![mixup(Some(0.0))], "above 0"),
+            (vec![mixup(Some(1.0)), cutmix(None)], "no steps for the one without"),
+        ] {
+            match check_shares(&list) {
+                Err(crate::Error::User(text)) => assert!(text.contains(words), "{text}"),
+                other => panic!("{words}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn an_odd_share_is_refused_and_nothing_to_mix_changes_nothing() {
         let draws = Draws { seed: 2, step: 0, salt: "", samples: &[(0, 0), (0, 1), (0, 2)] };
-        match apply(&entries(vec![Augment::Mixup(Mixup { alpha: 1.0 })]), images(3), draws) {
+        match apply(&entries(vec![Augment::Mixup(Mixup { alpha: 1.0, p: None })]), images(3), draws) {
             Err(crate::Error::User(text)) => assert!(text.contains("`mixup`") && text.contains("3 pictures"), "{text}"),
             other => panic!("{other:?}"),
         }

@@ -15,15 +15,17 @@
 //!
 //! - `centre` is the place of `normalise`. Places (`affine`, `crop`, `random_resized_crop`, `flip`, `cutout`) may stand on either side: what
 //!   they bring in is zero, which is black before it and the mean after it.
-//! - Colours (`color_jitter`, `rand_augment`, `pca_noise`, `grey`, `blur`) are those of pixels in [0, 1] and stand before it. Without the
-//!   word pictures are centred right after the last colours, or first if there are none.
-//! - Mixtures of two pictures (`mixup`, `cutmix`) come last; of several each step takes one.
+//! - Colours (`color_jitter`, `rand_augment`, `rand_augment_timm`, `auto_augment`, `pca_noise`, `grey`, `blur`) are those of pixels in [0, 1]
+//!   and stand before it. Without the word pictures are centred right after the last colours, or first if there are none.
+//! - The noise of `random_erasing` is that of centred pictures: neither `centre` nor colours may stand after it.
+//! - Mixtures of two pictures (`mixup`, `cutmix`) come last; of several each step takes one. Their `p` is a share of the steps.
 //! - A kind may stand more than once; each time it draws anew: the second `crop` from the stream `crop#2`, the third from `crop#3`.
 //! - `p` is the share of the pictures that are changed; all if it is left away, but half of them by `flip`.
 //!
 //! The keys of each kind are the fields of its struct.
 
 mod affine;
+mod auto_augment;
 mod blur;
 mod colour;
 mod crop;
@@ -31,8 +33,11 @@ mod cutout;
 mod equalize;
 mod mix;
 mod pca;
+mod pillow;
 mod pipeline;
 mod rand_augment;
+mod rand_augment_timm;
+mod random_erasing;
 mod resized_crop;
 mod ten_crop;
 #[cfg(test)]
@@ -44,6 +49,7 @@ use serde::Deserialize;
 use tch::{Device, Tensor, kind};
 
 pub use affine::Affine;
+pub use auto_augment::{AutoAugment, Policy};
 pub use blur::Blur;
 pub use colour::{ColorJitter, Grey};
 pub use crop::{Crop, Fill, Flip};
@@ -52,6 +58,8 @@ pub use mix::{CutMix, Mixup};
 pub use pca::PcaNoise;
 pub use pipeline::{Draws, Pipeline};
 pub use rand_augment::RandAugment;
+pub use rand_augment_timm::RandAugmentTimm;
+pub use random_erasing::RandomErasing;
 pub use resized_crop::{Filter, RandomResizedCrop};
 pub use ten_crop::ten_crop;
 
@@ -69,6 +77,10 @@ pub enum Augment {
     ColorJitter(ColorJitter),
     /// A few of fourteen operations.
     RandAugment(RandAugment),
+    /// A few of timm's fifteen operations.
+    RandAugmentTimm(RandAugmentTimm),
+    /// Two operations that were searched for.
+    AutoAugment(AutoAugment),
     /// Noise along the principal components of the colours.
     PcaNoise(PcaNoise),
     /// Colours taken away.
@@ -87,6 +99,8 @@ pub enum Augment {
     Flip(Flip),
     /// A square of zeros.
     Cutout(Cutout),
+    /// A rectangle of noise.
+    RandomErasing(RandomErasing),
     /// A weighted mean of two pictures.
     Mixup(Mixup),
     /// A box of another picture.
@@ -123,18 +137,26 @@ impl Augment {
                     _ => {}
                 }
             }
+            let tones = augment.colours() || matches!(augment, Augment::Centre(_));
+            if tones && before.iter().any(|other| matches!(other, Augment::RandomErasing(_))) {
+                return Err(user!(
+                    "augment: `{kind}` stands after `random_erasing`, whose noise is that of centred pictures; put it before"
+                ));
+            }
             augment.check([channels, height, width])?;
             let p = augment.p();
             demand(p > 0.0 && p <= 1.0, &format!("{kind}.p"), p, "a number above 0 and at most 1")?;
             [height, width] = augment.size_after([height, width]);
         }
-        Ok(())
+        mix::check_shares(list)
     }
 
     fn check(&self, shape: [i64; 3]) -> Result<()> {
         match self {
             Augment::ColorJitter(jitter) => jitter.check(shape),
             Augment::RandAugment(list) => list.check(shape),
+            Augment::RandAugmentTimm(list) => list.check(shape),
+            Augment::AutoAugment(list) => list.check(shape),
             Augment::PcaNoise(noise) => noise.check(shape),
             Augment::Grey(grey) => grey.check(shape),
             Augment::Blur(blur) => blur.check(shape),
@@ -143,8 +165,9 @@ impl Augment {
             Augment::RandomResizedCrop(crop) => crop.check(),
             Augment::Flip(flip) => flip.check(),
             Augment::Cutout(cutout) => cutout.check(shape),
-            Augment::Mixup(Mixup { alpha }) => mix::check_alpha("mixup.alpha", *alpha),
-            Augment::CutMix(CutMix { alpha }) => mix::check_alpha("cutmix.alpha", *alpha),
+            Augment::RandomErasing(erasing) => erasing.check(),
+            Augment::Mixup(Mixup { alpha, .. }) => mix::check_alpha("mixup.alpha", *alpha),
+            Augment::CutMix(CutMix { alpha, .. }) => mix::check_alpha("cutmix.alpha", *alpha),
             Augment::Centre(Centre {}) => Ok(()),
         }
     }
@@ -187,6 +210,8 @@ impl Augment {
             self,
             Augment::ColorJitter(_)
                 | Augment::RandAugment(_)
+                | Augment::RandAugmentTimm(_)
+                | Augment::AutoAugment(_)
                 | Augment::PcaNoise(_)
                 | Augment::Grey(_)
                 | Augment::Blur(_)
@@ -197,7 +222,8 @@ impl Augment {
     fn moves(&self) -> bool {
         match self {
             Augment::Affine(_) | Augment::Crop(_) | Augment::RandomResizedCrop(_) | Augment::Flip(_) => true,
-            Augment::Cutout(_) | Augment::RandAugment(_) | Augment::Blur(_) => true,
+            Augment::Cutout(_) | Augment::RandomErasing(_) | Augment::Blur(_) => true,
+            Augment::RandAugment(_) | Augment::RandAugmentTimm(_) | Augment::AutoAugment(_) => true,
             Augment::ColorJitter(_) | Augment::PcaNoise(_) | Augment::Grey(_) | Augment::Centre(_) => false,
             Augment::Mixup(_) | Augment::CutMix(_) => false,
         }
@@ -207,8 +233,18 @@ impl Augment {
     fn p(&self) -> f64 {
         match self {
             Augment::ColorJitter(ColorJitter { p, .. }) | Augment::RandAugment(RandAugment { p, .. }) => *p,
+            Augment::RandAugmentTimm(RandAugmentTimm { p, .. }) | Augment::AutoAugment(AutoAugment { p, .. }) => *p,
             Augment::Grey(Grey { p }) | Augment::Blur(Blur { p, .. }) | Augment::Affine(Affine { p, .. }) => *p,
+            Augment::RandomErasing(RandomErasing { p, .. }) => *p,
             _ => 1.0,
+        }
+    }
+
+    /// The share of the steps that a mixture takes, if it is given.
+    fn share(&self) -> Option<f64> {
+        match self {
+            Augment::Mixup(Mixup { p, .. }) | Augment::CutMix(CutMix { p, .. }) => *p,
+            _ => None,
         }
     }
 
@@ -230,6 +266,8 @@ impl Augment {
         match self {
             Augment::ColorJitter(_) => "color_jitter",
             Augment::RandAugment(_) => "rand_augment",
+            Augment::RandAugmentTimm(_) => "rand_augment_timm",
+            Augment::AutoAugment(_) => "auto_augment",
             Augment::PcaNoise(_) => "pca_noise",
             Augment::Grey(_) => "grey",
             Augment::Blur(_) => "blur",
@@ -239,6 +277,7 @@ impl Augment {
             Augment::RandomResizedCrop(_) => "random_resized_crop",
             Augment::Flip(_) => "flip",
             Augment::Cutout(_) => "cutout",
+            Augment::RandomErasing(_) => "random_erasing",
             Augment::Mixup(_) => "mixup",
             Augment::CutMix(_) => "cutmix",
         }

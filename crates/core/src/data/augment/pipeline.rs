@@ -7,7 +7,10 @@ use tch::Tensor;
 
 use super::crop::{Window, windows};
 use super::pca::{self, PcaNoise};
-use super::{Augment, Centre, Crop, Fill, Flip, affine, blur, colour, cutout, mix, resized_crop, upload};
+use super::{
+    Augment, Centre, Crop, Fill, Flip, affine, auto_augment, blur, colour, cutout, mix, random_erasing, resized_crop,
+    upload,
+};
 use crate::data::Images;
 use crate::data::normalise::Normaliser;
 use crate::random::{rng, uniform};
@@ -41,7 +44,8 @@ pub struct Draws<'a> {
     /// What tells the views of a picture apart, such as `weak` and `strong`: those of different salts are independent. Empty where there is
     /// one view.
     pub salt: &'a str,
-    /// The epoch that each picture is seen in, and its place in the set.
+    /// The epoch that each picture is seen in, and its number: its place in the set, and for each copy of it that the epoch saw before (see
+    /// [`crate::data::Cursor::repeats`]) the length of the set more.
     pub samples: &'a [(u64, i64)],
 }
 
@@ -189,6 +193,8 @@ impl Entry {
         match &self.augment {
             Augment::ColorJitter(jitter) => colour::jitter(image, &draws.each(name, |rng| jitter.draw(rng))),
             Augment::RandAugment(list) => list.apply(image, &draws.each(name, |rng| list.draw(rng))),
+            Augment::RandAugmentTimm(list) => list.apply(image, &draws.each(name, |rng| list.draw(rng))),
+            Augment::AutoAugment(list) => auto_augment::apply(image, &draws.each(name, |rng| list.draw(rng))),
             Augment::PcaNoise(noise) => {
                 let shifts: Result<Vec<_>> = draws.each(name, |rng| noise.draw(rng)).into_iter().collect();
                 pca::add(image, &shifts?)
@@ -203,6 +209,9 @@ impl Entry {
             }
             Augment::Flip(flip) => crop_and_flip(image, None, Some((flip, name)), draws),
             Augment::Cutout(cutout) => cutout::cut(image, &draws.each(name, |rng| cutout.draw(rng, [h, w]))),
+            Augment::RandomErasing(erasing) => {
+                random_erasing::erase(image, &draws.each(name, |rng| erasing.draw(rng, [h, w])))
+            }
             // Of the whole batch; see Pipeline::run.
             Augment::Centre(_) | Augment::Mixup(_) | Augment::CutMix(_) => Ok(image.shallow_clone()),
         }

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::affine::{Reading, normalised, read};
 use super::colour::{Levels, brightness, contrast, one_or_three, saturation};
-use super::equalize::{autocontrast, equalize, posterize, sharpness, solarize};
+use super::equalize::{autocontrast, equalize, invert, posterize, sharpness, solarize};
 use super::{always, demand, grouped};
 use crate::Result;
 use crate::random::below;
@@ -32,7 +32,7 @@ fn thirty_one() -> u64 {
     31
 }
 
-/// torchvision's list, in its order.
+/// Those of torchvision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
     Identity,
@@ -49,10 +49,13 @@ pub(super) enum Operation {
     Solarize,
     AutoContrast,
     Equalize,
+    /// Of AutoAugment alone.
+    Invert,
 }
 
 use Operation::*;
 
+/// The list of torchvision's RandAugment, in its order.
 pub(super) const OPERATIONS: [Operation; 14] = [
     Identity,
     ShearX,
@@ -87,6 +90,7 @@ pub(super) enum Step {
     Solarize(f64),
     AutoContrast,
     Equalize,
+    Invert,
 }
 
 impl RandAugment {
@@ -107,17 +111,35 @@ impl RandAugment {
         (0..self.ops).map(|_| (OPERATIONS[below(rng, 14) as usize], below(rng, 2) == 1)).collect()
     }
 
-    /// The operation at this magnitude on pictures of this size; `negative` acts on those alone that have a sign.
+    /// Each picture's operations, one after the other. `image` has values in [0, 1], the result k / 255.
+    pub(super) fn apply(&self, image: &Tensor, plans: &[Vec<(Operation, bool)>]) -> Result<Tensor> {
+        let (_, _, h, w) = image.size4()?;
+        on_bytes(image, |mut bytes| {
+            for place in 0..self.ops as usize {
+                let step = |plan: &Vec<(Operation, bool)>| {
+                    let (operation, negative) = plan[place];
+                    operation.step(self.magnitude, self.bins, negative, [h, w])
+                };
+                bytes = take(&bytes, &plans.iter().map(step).collect::<Result<Vec<_>>>()?)?;
+            }
+            Ok(bytes)
+        })
+    }
+}
+
+impl Operation {
+    /// At mark `magnitude` of `bins` on the scale from no change to the strongest one, on pictures of this size; `negative` acts on those
+    /// alone that have a sign.
     ///
     /// The scales are float32, as torchvision makes them, so that cut-off values are the same to the last bit.
-    pub(super) fn step(&self, operation: Operation, negative: bool, [h, w]: [i64; 2]) -> Result<Step> {
+    pub(super) fn step(self, magnitude: u64, bins: u64, negative: bool, [h, w]: [i64; 2]) -> Result<Step> {
         let scale = |from: f64, to: f64| -> Result<f64> {
-            let scale = Tensor::f_linspace(from, to, self.bins as i64, (Kind::Float, Device::Cpu))?;
-            Ok(scale.f_double_value(&[self.magnitude as i64])?)
+            let scale = Tensor::f_linspace(from, to, bins as i64, (Kind::Float, Device::Cpu))?;
+            Ok(scale.f_double_value(&[magnitude as i64])?)
         };
         let signed = |to: f64| -> Result<f64> { Ok(if negative { -scale(0.0, to)? } else { scale(0.0, to)? }) };
         let (half_height, half_width) = (h as f64 / 2.0, w as f64 / 2.0);
-        Ok(match operation {
+        Ok(match self {
             Identity => Step::Identity,
             // About the upper left corner.
             ShearX => {
@@ -140,25 +162,21 @@ impl RandAugment {
             Contrast => Step::Contrast(1.0 + signed(0.9)?),
             Sharpness => Step::Sharpness(1.0 + signed(0.9)?),
             Posterize => {
-                let lost = self.magnitude as f32 / ((self.bins - 1) as f32 / 4.0);
+                let lost = magnitude as f32 / ((bins - 1) as f32 / 4.0);
                 Step::Posterize(8.0 - f64::from(lost.round_ties_even()))
             }
             Solarize => Step::Solarize(scale(255.0, 0.0)?),
             AutoContrast => Step::AutoContrast,
             Equalize => Step::Equalize,
+            Invert => Step::Invert,
         })
     }
+}
 
-    /// Each picture's operations, one after the other. `image` has values in [0, 1], the result k / 255.
-    pub(super) fn apply(&self, image: &Tensor, plans: &[Vec<(Operation, bool)>]) -> Result<Tensor> {
-        let (_, _, h, w) = image.size4()?;
-        let mut bytes = image.f_mul_scalar(255.0)?.f_round_()?.f_clamp_(0.0, 255.0)?;
-        for place in 0..self.ops as usize {
-            let steps = plans.iter().map(|plan| self.step(plan[place].0, plan[place].1, [h, w]));
-            bytes = take(&bytes, &steps.collect::<Result<Vec<_>>>()?)?;
-        }
-        Ok(bytes.f_div_scalar_(255.0)?)
-    }
+/// What `change` makes of pictures in [0, 1] that are rounded to whole numbers from 0 to 255, over 255.
+pub(super) fn on_bytes(image: &Tensor, change: impl FnOnce(Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let bytes = image.f_mul_scalar(255.0)?.f_round_()?.f_clamp_(0.0, 255.0)?;
+    Ok(change(bytes)?.f_div_scalar(255.0)?)
 }
 
 /// One step of each picture, of bytes in float32.
@@ -183,6 +201,7 @@ pub(super) fn take(image: &Tensor, steps: &[Step]) -> Result<Tensor> {
             Step::Solarize(_) => solarize(part, &numbers()),
             Step::AutoContrast => autocontrast(part),
             Step::Equalize => equalize(part),
+            Step::Invert => invert(part),
         }
     })
 }
@@ -193,7 +212,7 @@ impl Step {
         match self {
             Step::Brightness(x) | Step::Color(x) | Step::Contrast(x) | Step::Sharpness(x) => Some(*x),
             Step::Posterize(x) | Step::Solarize(x) => Some(*x),
-            Step::Identity | Step::Move(_) | Step::AutoContrast | Step::Equalize => None,
+            Step::Identity | Step::Move(_) | Step::AutoContrast | Step::Equalize | Step::Invert => None,
         }
     }
 }

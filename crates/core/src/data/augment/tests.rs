@@ -1,6 +1,7 @@
 //! The list as a whole.
 
 mod slow;
+mod timm;
 mod torchvision;
 
 use super::*;
@@ -18,12 +19,27 @@ fn resized_crop() -> RandomResizedCrop {
     RandomResizedCrop { scale: [0.2, 1.0], ratio: [0.75, 1.25], filter: Filter::Bicubic, size: None }
 }
 
+fn timm() -> RandAugmentTimm {
+    RandAugmentTimm { ops: 2, magnitude: 9.0, std: 0.5, fill: [124, 116, 104], p: 1.0 }
+}
+
+fn erasing() -> RandomErasing {
+    RandomErasing { scale: [0.02, 0.4], ratio: [0.3, 3.0], p: 0.5 }
+}
+
+/// That of [`all`].
+fn of_kind(kind: &str) -> Augment {
+    all().into_iter().find(|one| one.operation() == kind).unwrap()
+}
+
 /// One of each kind but `centre`.
 fn all() -> Vec<Augment> {
     let half = [0.5; 3];
     vec![
         Augment::ColorJitter(ColorJitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, p: 1.0 }),
         Augment::RandAugment(RandAugment { ops: 2, magnitude: 9, bins: 31, p: 1.0 }),
+        Augment::RandAugmentTimm(timm()),
+        Augment::AutoAugment(AutoAugment { policy: Policy::Cifar10, p: 1.0 }),
         Augment::PcaNoise(PcaNoise { std: 0.1, values: Some(half), vectors: Some([[0.6, 0.8, 0.0]; 3]) }),
         Augment::Grey(Grey { p: 0.5 }),
         Augment::Blur(Blur { kernel: 5, sigma: [0.1, 2.0], p: 0.5 }),
@@ -32,8 +48,9 @@ fn all() -> Vec<Augment> {
         Augment::Crop(Crop { pad: 2, fill: Fill::Reflect, size: None }),
         Augment::Flip(Flip { p: 0.5 }),
         Augment::Cutout(Cutout { size: 4, p: 0.5 }),
-        Augment::Mixup(Mixup { alpha: 0.2 }),
-        Augment::CutMix(CutMix { alpha: 1.0 }),
+        Augment::RandomErasing(erasing()),
+        Augment::Mixup(Mixup { alpha: 0.2, p: None }),
+        Augment::CutMix(CutMix { alpha: 1.0, p: None }),
     ]
 }
 
@@ -50,6 +67,8 @@ checkpoint: {every: never, keep: 1}
 augment:
   - {kind: color_jitter, brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1}
   - {kind: rand_augment, ops: 2, magnitude: 9, bins: 31}
+  - {kind: rand_augment_timm, ops: 2, magnitude: 9, std: 0.5, fill: [124, 116, 104]}
+  - {kind: auto_augment, policy: cifar10}
   - {kind: pca_noise, std: 0.1, values: [0.5, 0.5, 0.5], vectors: [[0.6, 0.8, 0], [0.6, 0.8, 0], [0.6, 0.8, 0]]}
   - {kind: grey, p: 0.5}
   - {kind: blur, kernel: 5, sigma: [0.1, 2], p: 0.5}
@@ -58,6 +77,7 @@ augment:
   - {kind: crop, pad: 2, fill: reflect}
   - {kind: flip}
   - {kind: cutout, size: 4, p: 0.5}
+  - {kind: random_erasing, scale: [0.02, 0.4], ratio: [0.3, 3], p: 0.5}
   - {kind: mixup, alpha: 0.2}
   - {kind: cutmix, alpha: 1}
 ";
@@ -78,21 +98,29 @@ fn read(config: &str) -> Result<Vec<Augment>> {
 fn a_list_is_read_from_yaml() {
     assert_eq!(read(CONFIG).unwrap(), all());
     let mut expected = all();
-    expected[1] = Augment::RandAugment(RandAugment { ops: 2, magnitude: 9, bins: 31, p: 1.0 });
-    expected[2] = Augment::PcaNoise(PcaNoise { std: 0.1, values: None, vectors: None });
-    expected[3] = Augment::Grey(Grey { p: 1.0 });
-    expected[4] = Augment::Blur(Blur { kernel: 5, sigma: [0.1, 2.0], p: 1.0 });
-    expected[7] = Augment::Crop(Crop { pad: 2, fill: Fill::Zero, size: None });
-    expected[9] = Augment::Cutout(Cutout { size: 4, p: 1.0 });
+    for one in [
+        Augment::RandAugment(RandAugment { ops: 2, magnitude: 9, bins: 31, p: 1.0 }),
+        Augment::PcaNoise(PcaNoise { std: 0.1, values: None, vectors: None }),
+        Augment::Grey(Grey { p: 1.0 }),
+        Augment::Blur(Blur { kernel: 5, sigma: [0.1, 2.0], p: 1.0 }),
+        Augment::Crop(Crop { pad: 2, fill: Fill::Zero, size: None }),
+        Augment::Cutout(Cutout { size: 4, p: 1.0 }),
+        Augment::RandomErasing(RandomErasing { p: 1.0, ..erasing() }),
+    ] {
+        let place = expected.iter().position(|other| other.operation() == one.operation()).unwrap();
+        expected[place] = one;
+    }
     let (from, to) = CONFIG.split_once(", values").unwrap();
     let short = format!("{from}}}{}", &to[to.find('\n').unwrap()..]);
     let short = [", bins: 31", ", fill: reflect", ", p: 0.5"].iter().fold(short, |text, key| text.replace(key, ""));
     assert_eq!(read(&short).unwrap(), expected);
     for (from, to, words) in [
         ("fill: reflect", "fill: mirror", "zero, reflect"),
-        ("size: 4", "edge: 4", "augment[9].size: missing"),
+        ("size: 4", "edge: 4", "augment[11].size: missing"),
         ("[[0.6, 0.8, 0], ", "[", "must be a list of 3 values"),
         ("hue: 0.1", "hues: 0.1", "did you mean hue?"),
+        ("policy: cifar10", "policy: imagenet", "cifar10"),
+        ("fill: [124,", "fill: [256,", "augment[2].fill"),
     ] {
         match read(&CONFIG.replace(from, to)) {
             Err(crate::Error::User(text)) => assert!(text.contains(words), "{text}"),
@@ -110,15 +138,18 @@ fn what_cannot_act_is_refused() {
     let refused = |one: Augment, word: &str| refused_in([3, 28, 32], &[one], word);
     Augment::check_all(&all(), [3, 28, 32]).unwrap();
 
-    let (list, centre) = (all(), || Augment::Centre(Centre {}));
+    let centre = || Augment::Centre(Centre {});
     refused_in([3, 28, 28], &[centre(), Augment::Flip(Flip { p: 0.5 }), centre()], "`centre` stands twice");
-    for colour in &list[..5] {
-        let words = format!("`{}` changes colours in [0, 1]", colour.operation());
-        refused_in([3, 28, 28], &[centre(), colour.clone()], &words);
+    for colour in ["color_jitter", "rand_augment", "rand_augment_timm", "auto_augment", "pca_noise", "grey", "blur"] {
+        let words = format!("`{colour}` changes colours in [0, 1]");
+        refused_in([3, 28, 28], &[centre(), of_kind(colour)], &words);
+        let words = format!("`{colour}` stands after `random_erasing`");
+        refused_in([3, 28, 28], &[of_kind("random_erasing"), of_kind(colour)], &words);
     }
-    for (mixture, one) in [(10, centre()), (11, list[8].clone()), (10, list[0].clone())] {
-        let words = format!("`{}` stands after `{}`", one.operation(), list[mixture].operation());
-        refused_in([3, 28, 28], &[list[mixture].clone(), one], &words);
+    refused_in([3, 28, 28], &[of_kind("random_erasing"), centre()], "`centre` stands after `random_erasing`");
+    for (mixture, one) in [("mixup", centre()), ("cutmix", of_kind("flip")), ("mixup", of_kind("color_jitter"))] {
+        let words = format!("`{}` stands after `{mixture}`", one.operation());
+        refused_in([3, 28, 28], &[of_kind(mixture), one], &words);
     }
     refused(Augment::Flip(Flip { p: 0.0 }), "`flip.p` is 0");
     refused(Augment::Grey(Grey { p: 1.5 }), "`grey.p` is 1.5; choose a number above 0 and at most 1");
@@ -133,13 +164,15 @@ fn what_cannot_act_is_refused() {
     refused(crop(|crop| crop.scale = [0.5, 1.5]), "`random_resized_crop.scale` is [0.5, 1.5]");
     refused(crop(|crop| crop.ratio = [2.0, 1.0]), "`random_resized_crop.ratio` is [2, 1]");
     refused(crop(|crop| crop.size = Some(0)), "`random_resized_crop.size` is 0");
-    for (place, words) in [
-        (0, "not those of 2 channels"),
-        (1, "not those of 2 channels"),
-        (2, "is for RGB pictures"),
-        (3, "is for RGB pictures"),
+    for (kind, words) in [
+        ("color_jitter", "not those of 2 channels"),
+        ("rand_augment", "not those of 2 channels"),
+        ("auto_augment", "not those of 2 channels"),
+        ("rand_augment_timm", "is for RGB pictures"),
+        ("pca_noise", "is for RGB pictures"),
+        ("grey", "is for RGB pictures"),
     ] {
-        refused_in([2, 28, 28], &list[place..=place], words);
+        refused_in([2, 28, 28], &[of_kind(kind)], words);
     }
 
     refused(Augment::Affine(Affine { scale: 1.0, ..affine() }), "`affine.scale` is 1;");
@@ -187,8 +220,22 @@ fn what_cannot_act_is_refused() {
         Augment::PcaNoise(PcaNoise { vectors: Some([[1.0, 1.0, 0.0]; 3]), ..noise }),
         "`pca_noise.vectors` is [1.0, 1.0, 0.0]; choose rows of length 1",
     );
-    refused(Augment::Mixup(Mixup { alpha: 0.0 }), "`mixup.alpha` is 0; choose a number above 0");
-    refused(Augment::CutMix(CutMix { alpha: f64::NAN }), "`cutmix.alpha` is NaN");
+    refused(
+        Augment::RandAugmentTimm(RandAugmentTimm { ops: 16, ..timm() }),
+        "`rand_augment_timm.ops` is 16; choose a whole number from 1 to 15",
+    );
+    refused(
+        Augment::RandAugmentTimm(RandAugmentTimm { magnitude: 10.5, ..timm() }),
+        "`rand_augment_timm.magnitude` is 10.5; choose a number from 0 to 10",
+    );
+    refused(Augment::RandAugmentTimm(RandAugmentTimm { std: -0.5, ..timm() }), "`rand_augment_timm.std` is -0.5");
+    let erasing = |scale, ratio, p| Augment::RandomErasing(RandomErasing { scale, ratio, p });
+    refused(erasing([0.0, 0.3], [0.3, 3.3], 0.25), "`random_erasing.scale` is [0, 0.3]");
+    refused(erasing([0.02, 0.3], [3.3, 0.3], 0.25), "`random_erasing.ratio` is [3.3, 0.3]");
+    refused(erasing([0.02, 0.3], [0.3, 3.3], 1.5), "`random_erasing.p` is 1.5");
+    refused(Augment::Mixup(Mixup { alpha: 0.0, p: None }), "`mixup.alpha` is 0; choose a number above 0");
+    refused(Augment::CutMix(CutMix { alpha: f64::NAN, p: None }), "`cutmix.alpha` is NaN");
+    refused(Augment::CutMix(CutMix { alpha: 1.0, p: Some(1.2) }), "shares of the steps");
 }
 
 #[test]
@@ -270,7 +317,7 @@ fn mixtures_come_after_everything_else() {
     let mut list = all();
     list.retain(|one| !one.mixes());
     let before = run(list.clone());
-    list.push(Augment::Mixup(Mixup { alpha: 1.0 }));
+    list.push(Augment::Mixup(Mixup { alpha: 1.0, p: None }));
     let after = run(list);
     let Some(Mix { label, share }) = after.mix else { panic!("nothing is mixed") };
     assert_eq!(Vec::<i64>::try_from(label).unwrap(), [1, 0, 3, 2]);

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::Error;
-use crate::data::{Affine, ColorJitter, Crop, CutMix, Cutout, Fill, Flip, Mixup, RandAugment};
+use crate::data::{Affine, ColorJitter, Crop, CutMix, Cutout, Fill, Flip, Mixup, RandAugment, RandomErasing};
 use crate::data::{Counted, Mix, Pair, Pass, Pictures, Views};
+use crate::random::order;
 use proptest::prelude::*;
 use tch::{Device, Kind};
 
@@ -24,7 +25,7 @@ fn source(augment: Vec<Augment>) -> Resident {
 /// Those that act on each picture by itself, and after them those that mix pairs.
 fn all_augmentations() -> Vec<Augment> {
     let mut list = single_augmentations();
-    list.extend([Augment::Mixup(Mixup { alpha: 0.5 }), Augment::CutMix(CutMix { alpha: 1.0 })]);
+    list.extend([Augment::Mixup(Mixup { alpha: 0.5, p: None }), Augment::CutMix(CutMix { alpha: 1.0, p: None })]);
     list
 }
 
@@ -36,11 +37,12 @@ fn single_augmentations() -> Vec<Augment> {
         Augment::Crop(Crop { pad: 1, fill: Fill::Zero, size: None }),
         Augment::Flip(Flip { p: 0.5 }),
         Augment::Cutout(Cutout { size: 2, p: 1.0 }),
+        Augment::RandomErasing(RandomErasing { scale: [0.1, 0.5], ratio: [0.5, 2.0], p: 0.5 }),
     ]
 }
 
 fn cursor(seed: u64, step: u64) -> Cursor {
-    Cursor { seed, step, rank: 0, world: 1, batch: BATCH, pass: Pass::DropRest }
+    Cursor { seed, step, rank: 0, world: 1, batch: BATCH, pass: Pass::DropRest, repeats: 1 }
 }
 
 fn take(source: &Resident, from: Cursor, steps: usize) -> Vec<Images> {
@@ -129,7 +131,8 @@ fn batches_that_do_not_fit_are_refused_once() {
         (9, 0, 2, "multiple of 2"),
         (8, 2, 2, "process 2 of 2"),
     ] {
-        let mut batches = source.batches(Cursor { seed: 1, step: 0, rank, world, batch, pass: Pass::DropRest });
+        let mut batches =
+            source.batches(Cursor { seed: 1, step: 0, rank, world, batch, pass: Pass::DropRest, repeats: 1 });
         match batches.next() {
             Some(Err(Error::User(text))) => assert!(text.contains(word), "{text}"),
             other => panic!("{word}: {other:?}"),
@@ -145,6 +148,21 @@ fn the_hash_covers_both_splits() {
     fewer.test = fewer.test.limit(2, false).unwrap();
     assert_eq!(base.sha256(), source(all_augmentations()).sha256());
     assert_ne!(base.sha256(), fewer.sha256());
+}
+
+#[test]
+fn copies_are_seen_otherwise_each_time() {
+    let source = source(single_augmentations());
+    let seen = &take(&source, Cursor { batch: 6, repeats: 3, ..cursor(3, 0) }, 1)[0];
+    let first = order(3, 0, 29);
+    let [a, b] = [first[0], first[1]];
+    assert_eq!(labels(std::slice::from_ref(seen)), [a, b, a, b, a, b]);
+    for (one, other) in [(0, 2), (0, 4), (2, 4), (1, 3), (1, 5), (3, 5)] {
+        assert_ne!(seen.image.get(one), seen.image.get(other));
+    }
+    // The first copy is the picture as an epoch without repeats sees it.
+    let once = &take(&source, Cursor { batch: 2, ..cursor(3, 0) }, 1)[0];
+    assert_eq!(seen.image.narrow(0, 0, 2), once.image);
 }
 
 #[test]
@@ -165,6 +183,22 @@ fn an_endless_pass_goes_round() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(30))]
+    #[test]
+    fn repeats_are_exact_from_any_step_and_over_ranks(seed: u64, step in 0_u64..10, repeats in 2_u64..5) {
+        let source = source(all_augmentations());
+        let at = |step| Cursor { repeats, ..cursor(seed, step) };
+        let all = take(&source, at(0), step as usize + 3);
+        let late = take(&source, at(step), 3);
+        let halves = [0, 1].map(|rank| take(&source, Cursor { rank, world: 2, ..at(step) }, 3));
+        for (i, whole) in all[step as usize..].iter().enumerate() {
+            prop_assert_eq!(&late[i].image, &whole.image);
+            prop_assert_eq!(&Tensor::cat(&[&halves[0][i].image, &halves[1][i].image], 0), &whole.image);
+            prop_assert_eq!(&Tensor::cat(&[&halves[0][i].label, &halves[1][i].label], 0), &whole.label);
+            let mix = whole.mix.as_ref().unwrap();
+            prop_assert!(!bool::try_from(mix.label.eq_tensor(&whole.label).any()).unwrap(), "a picture is mixed with itself");
+        }
+    }
+
     #[test]
     fn a_pair_starts_anywhere_and_is_the_sum_of_its_ranks(seed: u64, step in 0_u64..20, ratio in 1_u64..7, second: bool) {
         let counted = if second { Counted::Second } else { Counted::First };

@@ -7,8 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::Stream;
 use super::loader::{CHUNK, Done, Drawn, Loader, Reader, Task, chunks};
-use crate::data::{Cursor, Draws, Flip, Images, Normaliser, Pipeline};
-use crate::random::order;
+use crate::data::{Cursor, Draws, Flip, Images, Normaliser, Pipeline, order};
 use crate::{Result, user};
 
 /// Batches that are made ahead of the one that is awaited.
@@ -18,7 +17,7 @@ const AHEAD: usize = 2;
 #[derive(Debug, Clone)]
 pub(super) struct Table(Box<[[f32; 256]; 3]>);
 
-/// The epoch and the place in the set of each picture.
+/// The epoch and the number of each picture; see [`Draws::samples`].
 type Samples = Vec<(u64, i64)>;
 
 impl Table {
@@ -207,7 +206,8 @@ impl Filling {
     /// The pictures of each view on the device (on others than the CPU in [0, 1]), channels last in memory, and their epochs and numbers.
     fn images(self, reader: &Reader, device: Device) -> Result<(Vec<Images>, Samples)> {
         let n = self.samples.len() as i64;
-        let labels: Vec<i64> = self.samples.iter().map(|(_, sample)| reader.index.label(*sample)).collect();
+        let labels: Vec<i64> =
+            self.samples.iter().map(|(_, number)| reader.index.label(reader.place(*number))).collect();
         let mut label = Tensor::f_from_slice(&labels)?;
         if device.is_cuda() {
             label = label.f_pin_memory(device)?;
@@ -243,7 +243,7 @@ impl Tasks {
         if let Some((_, order)) = self.orders.iter().find(|(of, _)| *of == epoch) {
             return order.clone();
         }
-        let order: Arc<[i64]> = order(self.at.seed, epoch, self.len).into();
+        let order: Arc<[i64]> = order::of_epoch(&self.at, epoch, self.len).into();
         self.orders.push((epoch, order.clone()));
         order
     }

@@ -97,7 +97,7 @@ pub(super) struct Done {
     pub(super) epoch: u64,
     /// The number of each picture.
     pub(super) samples: Vec<i64>,
-    /// Pictures that are bad, and why.
+    /// The places of pictures that are bad, and why.
     pub(super) bad: Vec<(i64, String)>,
     /// Whether a batch ends with it.
     pub(super) last: bool,
@@ -115,21 +115,26 @@ impl Reader {
         (self.edge * self.edge) as usize * CHANNELS
     }
 
-    /// Fills each of `squares` with a view of picture `sample`, which is decoded once.
+    /// The place in the set of the picture of this number; see [`crate::data::Draws::samples`].
+    pub(super) fn place(&self, number: i64) -> i64 {
+        number % self.index.len() as i64
+    }
+
+    /// Fills each of `squares` with a view of the picture of this number, which is decoded once.
     ///
     /// # Errors
     /// Why the picture is bad.
     pub(super) fn read<'a>(
         &self,
-        sample: i64,
+        number: i64,
         draws: Option<&Drawn>,
         worker: &mut Worker,
         squares: impl Iterator<Item = &'a mut [u8]>,
     ) -> Result<(), String> {
-        self.index.read(sample, &mut worker.shards, &mut worker.scratch.file)?;
+        self.index.read(self.place(number), &mut worker.shards, &mut worker.scratch.file)?;
         match (&self.view, draws) {
             (Cutting::Train(view), Some(Drawn { seed, epoch, views })) => {
-                let stream = |name, salt: &str| rng(*seed, *epoch, sample as u64, &salted(name, salt));
+                let stream = |name, salt: &str| rng(*seed, *epoch, number as u64, &salted(name, salt));
                 let cut = |place: usize, size| {
                     let (salt, flip) = &views[place];
                     let mirrored = flip.as_ref().is_some_and(|flip| flip.draw(&mut stream("flip", salt)));
@@ -157,16 +162,17 @@ impl Reader {
                 if stop.load(Ordering::Relaxed) {
                     break 'places;
                 }
-                let sample = task.order[(place + next) % task.order.len()];
+                let number = task.order[(place + next) % task.order.len()];
+                let sample = self.place(number);
                 if bad.iter().any(|(known, _)| *known == sample) {
                     continue;
                 }
                 at.store(sample, Ordering::Relaxed);
                 let own = samples.len() * size..(samples.len() + 1) * size;
                 let own = squares.chunks_exact_mut(count * size).map(|block| &mut block[own.clone()]);
-                match self.read(sample, task.draws.as_ref(), worker, own) {
+                match self.read(number, task.draws.as_ref(), worker, own) {
                     Ok(()) => {
-                        samples.push(sample);
+                        samples.push(number);
                         break;
                     }
                     Err(reason) => bad.push((sample, reason)),

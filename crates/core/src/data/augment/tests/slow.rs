@@ -2,7 +2,6 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::data::augment::RandAugment;
 use crate::data::augment::colour::{Change, jitter};
 use crate::data::augment::rand_augment::{OPERATIONS, Operation, take};
 
@@ -156,6 +155,7 @@ fn stepped(picture: &Picture, operation: Operation, strength: f64) -> Vec<Option
             let smooth = ((around + 4.0 * p[row * w + column]) / 13.0).round();
             blend(p[row * w + column], smooth)
         }),
+        Operation::Invert => by_value(&|x| 255.0 - x),
         Operation::Posterize => by_value(&|x| f64::from(x as u32 & !(0xff_u32 >> strength as u32))),
         Operation::Solarize => by_value(&|x| if x >= strength { 255.0 - x } else { x }),
         Operation::AutoContrast => picture.values(|p, row, column| match bounds(p) {
@@ -199,7 +199,7 @@ fn stepped(picture: &Picture, operation: Operation, strength: f64) -> Vec<Option
 #[test]
 fn the_operations_of_rand_augment_are_their_definitions() {
     let images = pictures();
-    for operation in OPERATIONS {
+    for operation in OPERATIONS.into_iter().chain([Operation::Invert]) {
         for (magnitude, negative) in [(0, false), (5, true), (9, false), (17, true), (30, false), (30, true)] {
             let m = magnitude as f64 / 30.0;
             let sign = if negative { -1.0 } else { 1.0 };
@@ -212,7 +212,7 @@ fn the_operations_of_rand_augment_are_their_definitions() {
                 Operation::Solarize => 255.0 * (1.0 - m),
                 _ => sign * 0.9 * m,
             };
-            let step = RandAugment { ops: 1, magnitude, bins: 31, p: 1.0 }.step(operation, negative, [17, 21]).unwrap();
+            let step = operation.step(magnitude, 31, negative, [17, 21]).unwrap();
             let found = take(&images, &[step; 2]).unwrap();
             let mut sure = 0;
             for i in 0..2 {
@@ -233,7 +233,6 @@ fn the_operations_of_rand_augment_are_their_definitions() {
 #[test]
 fn pictures_of_two_pixels_are_not_sharpened() {
     let image = Tensor::arange(12, (Kind::Float, Device::Cpu)).view([1, 1, 2, 6]);
-    let step =
-        RandAugment { ops: 1, magnitude: 30, bins: 31, p: 1.0 }.step(Operation::Sharpness, false, [2, 6]).unwrap();
+    let step = Operation::Sharpness.step(30, 31, false, [2, 6]).unwrap();
     assert_eq!(take(&image, &[step]).unwrap(), image);
 }

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use tch::{Kind, Tensor};
 
-use crate::data::augment::RandAugment;
 use crate::data::augment::blur::blur;
 use crate::data::augment::colour::{Change, desaturated, jitter};
 use crate::data::augment::rand_augment::{OPERATIONS, Operation, Step, take};
@@ -22,9 +21,7 @@ fn the_operations_of_rand_augment_are_torchvisions_to_the_bit() {
     let fixture = fixture();
     let pictures = fixture["picture"].to_kind(Kind::Float);
     for operation in OPERATIONS {
-        let step = |magnitude, negative| {
-            RandAugment { ops: 1, magnitude, bins: 31, p: 1.0 }.step(operation, negative, [18, 20]).unwrap()
-        };
+        let step = |magnitude, negative| operation.step(magnitude, 31, negative, [18, 20]).unwrap();
         let signed = |magnitudes: &[u64]| -> Vec<(i64, Step)> {
             magnitudes.iter().flat_map(|m| [(0, step(*m, false)), (0, step(*m, true))]).collect()
         };
@@ -35,7 +32,7 @@ fn the_operations_of_rand_augment_are_torchvisions_to_the_bit() {
             ShearX | ShearY | TranslateX | TranslateY | Rotate => signed(&[1, 9, 30]),
             Brightness | Color | Contrast | Sharpness => signed(&[9, 30]),
             Posterize | Solarize => both(&[1, 9, 30]),
-            Identity | AutoContrast | Equalize => both(&[0]),
+            Identity | AutoContrast | Equalize | Invert => both(&[0]),
         };
         let (places, steps): (Vec<i64>, Vec<Step>) = cases.into_iter().unzip();
         let found = take(&pictures.index_select(0, &Tensor::from_slice(&places)), &steps).unwrap();

@@ -30,6 +30,7 @@ pub(super) fn data(name: &str, root: &Path) -> DataConfig {
         limit_train: None,
         balanced: None,
         limit_test: None,
+        repeats: None,
         max_bad: None,
     }
 }
@@ -110,7 +111,7 @@ pub(super) fn folder() -> TempDir {
 }
 
 pub(super) fn cursor(step: u64, batch: u64) -> Cursor {
-    Cursor { seed: 3, step, rank: 0, world: 1, batch, pass: Pass::DropRest }
+    Cursor { seed: 3, step, rank: 0, world: 1, batch, pass: Pass::DropRest, repeats: 1 }
 }
 
 /// The draws of one view with flips, at seed 3.

@@ -97,6 +97,26 @@ fn neither_threads_nor_processes_nor_a_restart_change_a_batch() {
 }
 
 #[test]
+fn copies_are_cut_anew_and_depend_on_neither_threads_nor_a_restart() {
+    let dir = folder();
+    let with = |workers| open(DataConfig { workers: Some(workers), ..data("folder", dir.path()) }, 2).unwrap();
+    let at = |step| Cursor { repeats: 3, ..cursor(step, 6) };
+    let one = take(&with(1), at(0), 6);
+    assert!(same(&one, &take(&with(3), at(0), 6)));
+    assert!(same(&one[4..], &take(&with(2), at(4), 2)));
+    let first = order(3, 0, 19);
+    for (step, images) in one[..3].iter().enumerate() {
+        let pair = [first[2 * step], first[2 * step + 1]].map(|sample| i64::from(sample >= 11));
+        assert_eq!(labels(images), [pair; 3].concat());
+        let copy = |place: i64| images.image.narrow(0, place, 1);
+        assert!(!copy(0).equal(&copy(2)) && !copy(2).equal(&copy(4)) && !copy(0).equal(&copy(4)));
+    }
+    // The first copies are cut as without repeats.
+    let once = take(&with(2), cursor(0, 2), 1);
+    assert!(one[0].image.narrow(0, 0, 2).equal(&once[0].image));
+}
+
+#[test]
 fn evaluation_keeps_order_and_rest() {
     let dir = folder();
     let stream = open(data("folder", dir.path()), 2).unwrap();
