@@ -249,6 +249,11 @@ pub fn validate(config: &Config, settings: &Settings) -> Findings {
         probe.check(shape, &mut found);
         found.must(probe.online != Some(true), "probe.online", "is SimCLR's; leave it away");
     }
+    found.must(
+        settings.data.repeats.is_none_or(|n| n == 1),
+        "data.repeats",
+        "is of supervised training (DeiT's); leave the key away",
+    );
     if let Some(knn) = &config.knn {
         knn.check(&mut found);
     }
