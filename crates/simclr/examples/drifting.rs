@@ -5,14 +5,15 @@ use std::process::ExitCode;
 
 use repro::cli::App;
 use repro::data::Split;
+use repro::probe::{Batch, LinearProbe, Probed};
 use repro::setup::Setup;
 use repro::trainer::{Eval, Recipe, Scalars, Stage, Step};
 use repro::weights::Named;
 use repro::{Error, Result};
 use simclr::config::Config;
-use simclr::probe::{Batch, LinearProbe, Probed, plan};
+use simclr::model::Encoder;
 
-struct Drifting(LinearProbe);
+struct Drifting(LinearProbe<Encoder>);
 
 impl Recipe for Drifting {
     type Config = Config;
@@ -20,11 +21,11 @@ impl Recipe for Drifting {
     type Data = Probed;
 
     fn data(config: &Config, setup: &Setup) -> Result<Probed> {
-        LinearProbe::data(config, setup)
+        LinearProbe::<Encoder>::data(config, setup)
     }
 
     fn build(config: &Config, setup: &Setup, init: Option<&Named>) -> Result<Self> {
-        Ok(Self(LinearProbe::build(config, setup, init)?))
+        Ok(Self(LinearProbe::<Encoder>::build(config, setup, init)?))
     }
 
     fn step(&mut self, batch: Batch, data: &Probed, at: &Step) -> Result<Scalars> {
@@ -49,5 +50,8 @@ impl Recipe for Drifting {
 }
 
 fn main() -> ExitCode {
-    repro::cli::main(App { stages: |_| vec![Stage::of::<Drifting>("probe", plan)], ..simclr::app::app() })
+    repro::cli::main(App {
+        stages: |_| vec![Stage::of::<Drifting>("probe", LinearProbe::<Encoder>::plan)],
+        ..simclr::app::app()
+    })
 }
