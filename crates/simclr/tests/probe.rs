@@ -14,12 +14,7 @@ use repro::setup::Setup;
 use repro::trainer::{Recipe, Step};
 use repro::weights::{self, Named};
 use simclr::config::Config;
-use simclr::config::{Config, Knn};
-use simclr::data::Features;
-use simclr::model::linear;
 use simclr::model::{Encoder, online_head};
-use simclr::neighbours::Memory;
-use simclr::probe::{Batch, LinearProbe};
 use tch::{Device, Kind, Tensor, nn};
 
 type LinearProbe = probe::LinearProbe<Encoder>;
