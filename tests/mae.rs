@@ -110,7 +110,7 @@ fn what_cannot_act_is_refused() {
         (&["finetune.layer_decay=0"], "finetune.layer_decay"),
         (&["probe.online=true"], "SimCLR's"),
         (&["augment=[{kind: mixup, alpha: 1}]"], "mixtures"),
-        (&["model.name=ae"], "sampling, mask_tokens, decoder and pool"),
+        (&["model.name=ae"], "sampling, mask_tokens, decoder, pool and recompute"),
     ] {
         let refused = run(train(dir.path(), "refused", words));
         let text = text(&refused.stderr);

@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     for path in [
         "all.cpp",
+        "checkpoint.cpp",
         "ext.h",
         "ext.cpp",
         "pool.cpp",

@@ -57,6 +57,8 @@ pub struct ModelConfig {
     pub decoder: Option<Decoder>,
     /// What probe and neighbours read. `None`: `class`.
     pub pool: Option<Pool>,
+    /// Whether blocks are computed again for their gradients instead of kept: the same numbers with less memory. `None`: no.
+    pub recompute: Option<bool>,
     /// Of `ae`, `dae` and `vae`: widths of the encoder's layers, the last being the code's. `None`: 1000, 500, 250, 30.
     pub layers: Option<Vec<i64>>,
 }
@@ -207,6 +209,7 @@ impl Config {
                 positions: None,
                 pool: section.pool.or(self.model.pool),
                 drop_path: section.drop_path,
+                recompute: self.model.recompute,
             },
             normalise: self.normalise.clone(),
             view: self.view.clone(),
@@ -318,8 +321,16 @@ fn check_dense(config: &Config, kind: Kind, found: &mut Findings) {
     let ModelConfig { image_size, mask_ratio, sampling, mask_tokens, decoder, pool, layers, .. } = &config.model;
     let edge = image_size.unwrap_or(28);
     found.must((1..=256).contains(&edge), "model.image_size", format!("is {edge}; it must be from 1 to 256 pixels"));
-    let alien = sampling.is_some() || mask_tokens.is_some() || decoder.is_some() || pool.is_some();
-    found.must(!alien, "model", "sampling, mask_tokens, decoder and pool are of masked autoencoders; leave them away");
+    let alien = config.model.recompute.is_some()
+        || sampling.is_some()
+        || mask_tokens.is_some()
+        || decoder.is_some()
+        || pool.is_some();
+    found.must(
+        !alien,
+        "model",
+        "sampling, mask_tokens, decoder, pool and recompute are of masked autoencoders; leave them away",
+    );
     found.must(config.loss.is_none(), "loss", "is of masked autoencoders; leave it away");
     let ratio = config.mask_ratio();
     found.must(

@@ -11,6 +11,8 @@
 //!
 //! *Changes against the reference*: none in the arithmetic.
 
+use std::sync::Arc;
+
 use repro::nn::{LayerNorm, Linear, Mode};
 use repro::weights::Named;
 use repro::{Result, user};
@@ -36,17 +38,14 @@ pub struct Encoder {
     cls_token: Tensor,
     /// Fixed.
     pos_embed: Tensor,
-    blocks: Vec<Block>,
+    blocks: Vec<Arc<Block>>,
+    recompute: bool,
     norm: LayerNorm,
 }
 
 /// `[1, 1 + grid², width]` called `name`, which no gradient moves.
 fn positions(path: &nn::Path, name: &str, grid: i64, width: i64) -> Tensor {
     path.add(name, sin_cos(grid, 1, width).to_device(path.device()), false)
-}
-
-fn blocks(path: nn::Path, variant: &Variant) -> Vec<Block> {
-    (0..variant.depth).map(|place| Block::new(&(&path / place), variant, 0.0)).collect()
 }
 
 impl Encoder {
@@ -58,7 +57,8 @@ impl Encoder {
             patch_embed: PatchEmbed::new(&(path / "patch_embed"), patch, width),
             cls_token: path.var("cls_token", &[1, 1, width], Init::Const(0.0)),
             pos_embed: positions(path, "pos_embed", variant.grid(), width),
-            blocks: blocks(path / "blocks", &variant),
+            blocks: Block::all(&(path / "blocks"), &variant, 0.0),
+            recompute: false,
             norm: LayerNorm::new(&(path / "norm"), width, EPS),
         }
     }
@@ -77,7 +77,7 @@ impl Encoder {
     fn blocks(&self, tokens: Tensor, mode: Mode) -> Tensor {
         let class = (&self.cls_token + self.pos_embed.narrow(1, 0, 1)).to_kind(tokens.kind());
         let x = Tensor::cat(&[class.expand([tokens.size()[0], -1, -1], false), tokens], 1);
-        self.norm.forward(&self.blocks.iter().fold(x, |x, block| block.forward(&x, mode)))
+        self.norm.forward(&Block::through(&self.blocks, x, mode, self.recompute))
     }
 
     /// What pictures are to later stages, `[N, D]`: with all patches in view the class token, or the mean of the patches.
@@ -100,7 +100,7 @@ pub struct Mae {
     decoder_embed: Linear,
     /// Fixed.
     decoder_pos_embed: Tensor,
-    decoder_blocks: Vec<Block>,
+    decoder_blocks: Vec<Arc<Block>>,
     decoder_norm: LayerNorm,
     decoder_pred: Linear,
 }
@@ -117,10 +117,16 @@ impl Mae {
             mask_token: path.var("mask_token", &[1, 1, entered], Init::Const(0.0)),
             decoder_embed: Linear::new(&(path / "decoder_embed"), variant.width, width),
             decoder_pos_embed: positions(path, "decoder_pos_embed", variant.grid(), width),
-            decoder_blocks: blocks(path / "decoder_blocks", &of_decoder),
+            decoder_blocks: Block::all(&(path / "decoder_blocks"), &of_decoder, 0.0),
             decoder_norm: LayerNorm::new(&(path / "decoder_norm"), width, EPS),
             decoder_pred: Linear::new(&(path / "decoder_pred"), width, 3 * variant.patch.pow(2)),
         }
+    }
+
+    /// The same, whose blocks are computed again for their gradients instead of kept.
+    pub fn recomputing(mut self, recompute: bool) -> Self {
+        self.encoder.recompute = recompute;
+        self
     }
 
     /// P, in pixels.
@@ -152,7 +158,7 @@ impl Mae {
             }
         };
         let x = x + &self.decoder_pos_embed;
-        let x = self.decoder_norm.forward(&self.decoder_blocks.iter().fold(x, |x, block| block.forward(&x, mode)));
+        let x = self.decoder_norm.forward(&Block::through(&self.decoder_blocks, x, mode, self.encoder.recompute));
         self.decoder_pred.forward(&x.narrow(1, 1, x.size()[1] - 1))
     }
 

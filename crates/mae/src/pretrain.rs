@@ -72,7 +72,8 @@ impl Net {
     pub fn new(root: &nn::Path, config: &Config) -> Result<Self> {
         Ok(match config.named()? {
             Which::Masked(variant) => Net::Masked {
-                mae: Mae::new(root, variant, &config.decoder(), config.mask_tokens()),
+                mae: Mae::new(root, variant, &config.decoder(), config.mask_tokens())
+                    .recomputing(config.model.recompute.unwrap_or(false)),
                 sampling: config.model.sampling.unwrap_or(Sampling::Random),
                 grid: variant.grid(),
                 ratio: config.mask_ratio(),

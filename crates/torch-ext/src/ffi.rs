@@ -1,6 +1,6 @@
-//! The C side: `ext.cpp`, `pool.cpp`, `norm.cpp` and `distributed.cpp`. 0 means success; a null pointer or any other number means that `ext_error` has the reason.
+//! The C side: `ext.cpp`, `checkpoint.cpp`, `pool.cpp`, `norm.cpp` and `distributed.cpp`. 0 means success; a null pointer or any other number means that `ext_error` has the reason.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 use torch_sys::C_tensor;
 
@@ -66,6 +66,12 @@ unsafe extern "C" {
     pub(crate) fn ext_autocast_leave(cuda: bool, was_enabled: bool, old_kind: c_int) -> c_int;
     pub(crate) fn ext_cuda_peak_memory(index: c_int, bytes: *mut u64) -> c_int;
     pub(crate) fn ext_cuda_reset_peak_memory(index: c_int) -> c_int;
+    pub(crate) fn ext_checkpoint(
+        x: *const C_tensor,
+        closure: *mut c_void,
+        call: extern "C" fn(*mut c_void, *mut C_tensor) -> *mut C_tensor,
+        drop: extern "C" fn(*mut c_void),
+    ) -> *mut C_tensor;
     pub(crate) fn ext_group_new(
         host: *const c_char,
         port: u16,

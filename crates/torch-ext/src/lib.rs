@@ -4,6 +4,7 @@
 
 mod autocast;
 mod bytes;
+mod checkpoint;
 mod cuda;
 mod distributed;
 mod ffi;
@@ -16,6 +17,7 @@ mod process;
 
 pub use autocast::Autocast;
 pub use bytes::look_up_pixels;
+pub use checkpoint::checkpoint;
 pub use cuda::load_cuda;
 pub use distributed::ProcessGroup;
 pub use format::{channels_last, is_channels_last};

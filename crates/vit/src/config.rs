@@ -50,6 +50,9 @@ pub struct ModelConfig {
     pub pool: Option<Pool>,
     /// Rate at which samples lose the last block's branches, in [0, 1); the others' lie on a line from 0. `None`: 0.
     pub drop_path: Option<f64>,
+    /// Whether blocks are computed again for their gradients instead of kept: the same numbers with less memory, and a third more time.
+    /// `None`: no.
+    pub recompute: Option<bool>,
 }
 
 /// Where the positions of patches come from.
@@ -79,6 +82,11 @@ impl Config {
     /// It was not.
     pub fn classes(&self) -> repro::Result<i64> {
         classifier::classes(self.model.num_classes)
+    }
+
+    /// Whether blocks are computed again.
+    pub fn recompute(&self) -> bool {
+        self.model.recompute.unwrap_or(false)
     }
 
     /// The rate of the last block's drop path.

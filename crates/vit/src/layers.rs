@@ -1,7 +1,9 @@
 //! The parts of the encoder: patches to tokens (Eq. 1), attention (Eqs. 5 to 8), the block around it (Eqs. 2 and 3).
 
+use std::sync::Arc;
+
 use repro::nn::record::{self, Counts};
-use repro::nn::{Conv2d, Conv2dConfig, LayerNorm, Linear, Mode};
+use repro::nn::{Conv2d, Conv2dConfig, LayerNorm, Linear, Mode, recomputed};
 use tch::nn::{self, Init};
 use tch::{Kind, Tensor};
 
@@ -133,6 +135,14 @@ pub struct Block {
 }
 
 impl Block {
+    /// `depth` of them, `0.…` and so on under `path`, with rates of drop path from 0 in the first to `drop_path` in the last.
+    // Counted by atomics, because a graph, which holds its part, may end on a thread of libtorch's.
+    #[expect(clippy::arc_with_non_send_sync)]
+    pub fn all(path: &nn::Path, variant: &Variant, drop_path: f64) -> Vec<Arc<Self>> {
+        let rate = |place| drop_path_rate(drop_path, place, variant.depth);
+        (0..variant.depth).map(|place| Arc::new(Block::new(&(path / place), variant, rate(place)))).collect()
+    }
+
     /// timm's tensors of a block under `path`; `drop_path` in [0, 1).
     pub fn new(path: &nn::Path, variant: &Variant, drop_path: f64) -> Self {
         let Variant { width, mlp, .. } = *variant;
@@ -157,6 +167,17 @@ impl Block {
             let x = x + self.branch(self.attn.forward(&self.norm1.forward(x)), &self.ls1, mode);
             let hidden = self.fc1.forward(&self.norm2.forward(&x)).gelu("none");
             &x + self.branch(self.fc2.forward(&hidden), &self.ls2, mode)
+        })
+    }
+
+    /// Through all of them, `[N, L, D]` → the same; with `recompute`, in training each keeps only what it is given ([`recomputed`]).
+    pub fn through(blocks: &[Arc<Self>], x: Tensor, mode: Mode, recompute: bool) -> Tensor {
+        blocks.iter().fold(x, |x, block| {
+            if !(recompute && mode.trains()) {
+                return block.forward(&x, mode);
+            }
+            let block = Arc::clone(block);
+            recomputed(&x, move |x| block.forward(x, mode))
         })
     }
 

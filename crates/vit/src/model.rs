@@ -11,6 +11,8 @@
 //!
 //! *Changes against the reference*: none in the arithmetic. Positions are resized when weights are given, not for each picture.
 
+use std::sync::Arc;
+
 use repro::Result;
 use repro::nn::record;
 use repro::nn::{LayerNorm, Linear, Mode};
@@ -18,7 +20,7 @@ use repro::weights::Named;
 use tch::nn::Init;
 use tch::{Kind, Tensor, nn};
 
-use crate::layers::{Block, EPS, PatchEmbed, drop_path_rate};
+use crate::layers::{Block, EPS, PatchEmbed};
 use crate::variant::{Pool, Variant};
 
 /// What a forward pass leaves.
@@ -40,7 +42,8 @@ pub struct Network {
     /// Class, distillation and register tokens, `[1, n, D]` each, in this order.
     prefix: Vec<Tensor>,
     pos_embed: Tensor,
-    blocks: Vec<Block>,
+    blocks: Vec<Arc<Block>>,
+    recompute: bool,
     /// Of all tokens, or of their mean ([`Pool::Mean`]).
     norm: LayerNorm,
     head: Linear,
@@ -50,7 +53,7 @@ pub struct Network {
 impl Network {
     /// A network of `classes` outputs; `drop_path` in [0, 1) is the rate of the last block. See [`initialise`] for where it starts.
     pub fn new(path: &nn::Path, variant: Variant, classes: i64, drop_path: f64) -> Self {
-        let Variant { width, depth, registers, .. } = variant;
+        let Variant { width, registers, .. } = variant;
         let token = |name: &str, count: i64| path.var(name, &[1, count, width], Init::Const(0.0));
         let tokens = [
             variant.class_token.then_some(("cls_token", 1)),
@@ -59,17 +62,22 @@ impl Network {
         ];
         let positions = variant.grid().pow(2) + variant.prefix_with_positions();
         let norm = if variant.pool == Pool::Mean { "fc_norm" } else { "norm" };
-        let block = |place| Block::new(&(path / "blocks" / place), &variant, drop_path_rate(drop_path, place, depth));
         Network {
             variant,
             patch_embed: PatchEmbed::new(&(path / "patch_embed"), variant.patch, width),
             prefix: tokens.into_iter().flatten().map(|(name, count)| token(name, count)).collect(),
             pos_embed: token("pos_embed", positions),
-            blocks: (0..depth).map(block).collect(),
+            blocks: Block::all(&(path / "blocks"), &variant, drop_path),
+            recompute: false,
             norm: LayerNorm::new(&(path / norm), width, EPS),
             head: Linear::new(&(path / "head"), width, classes),
             head_dist: variant.distilled.then(|| Linear::new(&(path / "head_dist"), width, classes)),
         }
+    }
+
+    /// The same, whose blocks are computed again for their gradients instead of kept.
+    pub fn recomputing(self, recompute: bool) -> Self {
+        Network { recompute, ..self }
     }
 
     /// `[N, 3, H, W]`, centred, of the network's edge → features and logits.
@@ -107,7 +115,7 @@ impl Network {
             true => with_prefix(patches) + &self.pos_embed,
             false => with_prefix(patches + &self.pos_embed),
         };
-        self.blocks.iter().fold(x, |x, block| block.forward(&x, mode))
+        Block::through(&self.blocks, x, mode, self.recompute)
     }
 
     /// A pass without training, and the attention weights of each block, `[N, heads, L, L]`, L being prefix + HW/P².

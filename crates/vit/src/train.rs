@@ -67,6 +67,7 @@ impl Recipe for Train {
     fn build(config: &Config, setup: &Setup, init: Option<&Named>) -> Result<Self> {
         let (store, variant) = (nn::VarStore::new(setup.device), config.variant()?);
         let net = Network::new(&store.root(), variant, config.classes()?, config.drop_path());
+        let net = net.recomputing(config.recompute());
         let model: Named = store.variables().into_iter().collect();
         initialise(&model)?;
         if config.model.positions == Some(Positions::SinCos) {

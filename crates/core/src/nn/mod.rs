@@ -54,6 +54,14 @@ pub fn channels_last(image: &Tensor) -> Tensor {
     torch_ext::channels_last(image).unwrap_or_else(|error| panic!("channels_last: {error}"))
 }
 
+/// `part(x)`, computed again for its gradient instead of kept (arXiv:1604.06174): the same numbers, less memory, one more forward pass.
+///
+/// # Panics
+/// As tch's own operations.
+pub fn recomputed(x: &Tensor, part: impl Fn(&Tensor) -> Tensor + 'static) -> Tensor {
+    torch_ext::checkpoint(x, part).unwrap_or_else(|error| panic!("recomputed: {error}"))
+}
+
 /// Lays the kernels of all convolutions of a store out as [`channels_last`] does pictures; values, names and shapes stay. To be done before
 /// an optimizer takes the tensors, since its state is laid out as they are.
 /// # Errors

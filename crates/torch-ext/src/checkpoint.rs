@@ -1,0 +1,140 @@
+//! Gradient checkpointing (arXiv:1604.06174).
+
+use std::ffi::c_void;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+use crate::{Result, ffi};
+
+type Part = Box<dyn Fn(&Tensor) -> Tensor>;
+
+/// `part(x)`, of which x alone is kept: for the gradient it is computed again, under the autocast and with the random numbers of the first time,
+/// and its parameters get the gradients that they would have had.
+///
+/// It is run where the gradient is wanted, on this thread, or, for a GPU, on libtorch's while this one waits. It must take gradients to
+/// parameters that are leaves of the graph. Where x takes no gradient nothing is computed twice.
+/// # Errors
+/// Of the first pass; one of the second comes from the call of `backward`. A part that panics is an error.
+pub fn checkpoint(x: &Tensor, part: impl Fn(&Tensor) -> Tensor + 'static) -> Result<Tensor> {
+    let closure: *mut Part = Box::into_raw(Box::new(Box::new(part)));
+    // SAFETY: `x` is live; the C side owns the closure from now on and hands it to `drop_part` once.
+    ffi::tensor(unsafe { ffi::ext_checkpoint(x.as_ptr(), closure.cast(), call_part, drop_part) })
+}
+
+/// Runs a part on a tensor that is given away, and gives the result away; null if it panics.
+extern "C" fn call_part(closure: *mut c_void, x: *mut C_tensor) -> *mut C_tensor {
+    // SAFETY: `closure` is what `checkpoint` made, and lives until `drop_part`; x was made with `new at::Tensor` for this call.
+    let (part, x) = unsafe { (&*closure.cast::<Part>(), Tensor::from_ptr(x)) };
+    match catch_unwind(AssertUnwindSafe(|| part(&x))) {
+        Ok(mut y) => {
+            let pointer = y.as_mut_ptr();
+            mem::forget(y);
+            pointer
+        }
+        Err(_) => ptr::null_mut(),
+    }
+}
+
+extern "C" fn drop_part(closure: *mut c_void) {
+    // SAFETY: called once, with what `checkpoint` made.
+    drop(unsafe { Box::from_raw(closure.cast::<Part>()) });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Autocast;
+    use std::cell::Cell;
+    use std::rc::Rc;
+    use tch::{Device, Kind};
+
+    const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+    /// Two layers with dropout between them; the gradients of x and of both weights, and the loss.
+    fn gradients(again: bool, calls: &Rc<Cell<u32>>) -> Vec<Tensor> {
+        tch::manual_seed(7);
+        let weights = [6, 5].map(|n| (Tensor::randn([n, n + 1], F32)).set_requires_grad(true));
+        let x = Tensor::randn([4, 7], F32).set_requires_grad(true);
+        let [one, two] = [weights[0].shallow_clone(), weights[1].shallow_clone()];
+        let calls = Rc::clone(calls);
+        let part = move |x: &Tensor| {
+            calls.set(calls.get() + 1);
+            x.matmul(&one.tr()).gelu("none").dropout(0.5, true).matmul(&two.tr())
+        };
+        let y = if again { checkpoint(&x, part).unwrap() } else { part(&x) };
+        let after = Tensor::rand([4], F32);
+        let loss = (y.sum_dim_intlist([1_i64].as_slice(), false, Kind::Float) * &after).square().sum(Kind::Float);
+        loss.backward();
+        // Random numbers behind the part, and after the gradient, are those that they would be.
+        let drawn = Tensor::rand([3], F32);
+        vec![x.grad(), weights[0].grad(), weights[1].grad(), loss.detach(), after, drawn]
+    }
+
+    #[test]
+    fn gradients_and_random_numbers_stay() {
+        for bf16 in [false, true] {
+            let run = |again| {
+                let calls = Rc::new(Cell::new(0));
+                let guard = bf16.then(|| Autocast::new(Device::Cpu, Kind::BFloat16).unwrap());
+                let found = gradients(again, &calls);
+                drop(guard);
+                (found, calls.get())
+            };
+            let ((plain, once), (again, twice)) = (run(false), run(true));
+            assert_eq!((once, twice), (1, 2));
+            for (a, b) in plain.iter().zip(&again) {
+                assert!(a.equal(b), "{a:?} and {b:?}");
+            }
+        }
+    }
+
+    /// The gradient is taken outside of the scope of autocast, as a step takes it.
+    #[test]
+    fn autocast_is_that_of_the_first_pass() {
+        let w = Tensor::randn([8, 8], F32).set_requires_grad(true);
+        let x = Tensor::randn([8, 8], F32).set_requires_grad(true);
+        let kinds = Rc::new(Cell::new([Kind::Float; 2]));
+        let (part_w, seen, place) = (w.shallow_clone(), Rc::clone(&kinds), Cell::new(0));
+        let part = move |x: &Tensor| {
+            let y = x.matmul(&part_w);
+            let mut found = seen.get();
+            found[place.get()] = y.kind();
+            place.set(1);
+            seen.set(found);
+            y
+        };
+        let y = {
+            let _guard = Autocast::new(Device::Cpu, Kind::BFloat16).unwrap();
+            checkpoint(&x, part).unwrap()
+        };
+        y.to_kind(Kind::Float).sum(Kind::Float).backward();
+        assert_eq!(kinds.get(), [Kind::BFloat16; 2]);
+        assert_eq!(w.grad().kind(), Kind::Float);
+    }
+
+    #[test]
+    fn without_gradients_nothing_is_kept_and_closures_are_dropped() {
+        let held = Rc::new(());
+        let x = Tensor::ones([2], F32);
+        let part = |held: &Rc<()>| {
+            let held = Rc::clone(held);
+            move |x: &Tensor| {
+                let _ = &held;
+                x * 2.0
+            }
+        };
+        assert!(!checkpoint(&x, part(&held)).unwrap().requires_grad());
+        let leaf = x.set_requires_grad(true);
+        assert!(!tch::no_grad(|| checkpoint(&leaf, part(&held)).unwrap()).requires_grad());
+        let y = checkpoint(&leaf, part(&held)).unwrap();
+        assert_eq!(Rc::strong_count(&held), 2);
+        drop(y);
+        assert_eq!(Rc::strong_count(&held), 1);
+        let failed = checkpoint(&leaf, |x| x.matmul(&Tensor::ones([3, 3], F32))).unwrap_err();
+        assert!(failed.to_string().contains("the part failed"), "{failed}");
+    }
+}
