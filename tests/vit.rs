@@ -75,4 +75,8 @@ fn predict_draws_attention_over_each_photo() {
     assert!(said.contains("p-attention.png"), "{said}");
     let drawn = image::open(dir.path().join("predictions/p-attention.png")).unwrap();
     assert!(drawn.width() >= 32 && drawn.height() >= 32);
+    // The photo and six heads, four in a row.
+    assert!(said.contains("p-attention-maps.png"), "{said}");
+    let heads = image::open(dir.path().join("predictions/p-attention-maps.png")).unwrap();
+    assert!(heads.width() > 4 * 224 && heads.height() > 2 * 224, "{}", heads.width());
 }

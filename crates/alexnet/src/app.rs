@@ -62,7 +62,7 @@ fn predict(config: &Config, setup: &Setup, given: &Named, images: &[PathBuf], fo
         let logits = tch::no_grad(|| answer(&net, image, edge, config.test.crops))?;
         let output = net.forward(&middle(image, edge)?, Mode::Eval);
         let heat = move |class| grad_cam(&output.map, &output.logits, class);
-        Ok(Seen { logits, heat: Box::new(heat) })
+        Ok(Seen { logits, heat: Box::new(heat), maps: None })
     })
 }
 

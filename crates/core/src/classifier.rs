@@ -193,6 +193,8 @@ pub struct Seen {
     pub logits: Tensor,
     /// Where in the middle of the picture the evidence for a class lies, `[h, w]` in [0, 1].
     pub heat: Box<dyn FnOnce(i64) -> Result<Tensor>>,
+    /// Further maps `[h, w]` in [0, 1], drawn beside one another: what they show, and each with its name.
+    pub maps: Option<(&'static str, Vec<(String, Tensor)>)>,
 }
 
 /// How the picture of the evidence is made: the ending of its file's name, and its title.
@@ -223,7 +225,7 @@ pub fn predict(
         let (width, height) = (i64::from(square.width()), i64::from(square.height()));
         let pixels = Tensor::f_from_data_size(square.as_raw(), &[1, height, width, 3], Kind::Uint8)?;
         let image = pixels.permute([0, 3, 1, 2]).to_kind(Kind::Float) / 255.0;
-        let Seen { logits, heat } = see(&normaliser.apply(&image)?)?;
+        let Seen { logits, heat, maps } = see(&normaliser.apply(&image)?)?;
         let probability: Vec<f64> =
             Vec::try_from(logits.detach().to_kind(Kind::Double).softmax(1, Kind::Double).squeeze_dim(0))?;
         // Of equal ones the first, as in the evaluation.
@@ -236,7 +238,12 @@ pub fn predict(
         let middle = image::imageops::crop_imm(&square, corner(width), corner(height), edge, edge).to_image();
         let title = classes.first().map_or(String::new(), |(name, p)| format!("{method}: {name}, {:.1} %", 100.0 * p));
         figures::save(&figures::heat(&middle, &heat, &title)?, &drawn)?;
-        Ok(Answer::classes(path.to_owned(), &classes, vec![drawn]))
+        let mut pictures = vec![drawn];
+        if let Some((title, maps)) = maps {
+            pictures.push(folder.join(format!("{stem}-{ending}-maps.png")));
+            figures::save(&figures::heats(&middle, &maps, title)?, &pictures[1])?;
+        }
+        Ok(Answer::classes(path.to_owned(), &classes, pictures))
     })
 }
 

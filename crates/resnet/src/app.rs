@@ -68,7 +68,7 @@ fn predict(config: &Config, setup: &Setup, given: &Named, images: &[PathBuf], fo
         let output = net.forward(image, Mode::Eval);
         let logits = output.logits.shallow_clone();
         let heat = move |class| grad_cam(&output.map, &output.logits, class);
-        Ok(Seen { logits, heat: Box::new(heat) })
+        Ok(Seen { logits, heat: Box::new(heat), maps: None })
     })
 }
 

@@ -16,11 +16,12 @@ use tch::{Device, nn};
 
 use crate::config::{Config, validate};
 use crate::model::Network;
-use crate::rollout::rollout;
+use crate::rollout::{by_head, rollout};
 use crate::train::{Train, plan};
 
 /// How `predict` shows what was looked at.
 const ATTENTION: Method = ("attention", "Attention roll-out");
+const HEADS: &str = "What the classifier's token looks at in the last block, by head";
 
 /// The program.
 pub fn app() -> App<Config> {
@@ -73,7 +74,8 @@ fn look(config: &Config, setup: &Setup) -> Result<Look> {
     classifier::look(&Train::data(config, setup)?, setup)
 }
 
-/// Classes by probability, and over each photo what its patches can have passed on to the classifier (attention roll-out).
+/// Classes by probability; over each photo what its patches can have passed on to the classifier (attention roll-out), and what each head of
+/// the last block looks at for it.
 fn predict(config: &Config, setup: &Setup, given: &Named, images: &[PathBuf], folder: &Path) -> Result<Vec<Answer>> {
     let (variant, classes) = (config.variant()?, config.classes()?);
     let store = nn::VarStore::new(Device::Cpu);
@@ -83,6 +85,7 @@ fn predict(config: &Config, setup: &Setup, given: &Named, images: &[PathBuf], fo
     let stills = Stills::new(config.view.as_ref(), variant.edge)?;
     classifier::predict(&card, images, folder, stills, variant.edge, ATTENTION, |image| {
         let (output, attention) = tch::no_grad(|| net.attention(image))?;
-        Ok(Seen { logits: output.logits, heat: Box::new(move |_| rollout(&attention, &variant)) })
+        let maps = attention.last().map(|last| by_head(last, &variant)).transpose()?.map(|maps| (HEADS, maps));
+        Ok(Seen { logits: output.logits, heat: Box::new(move |_| rollout(&attention, &variant)), maps })
     })
 }

@@ -24,6 +24,20 @@ pub fn rollout(weights: &[Tensor], variant: &Variant) -> Result<Tensor> {
         });
     }
     let reached = reached.ok_or_else(|| Error::Failed("internal error: roll-out of no blocks".into()))?;
+    read(&reached, variant)
+}
+
+/// What each head of a block looks at for the classifier: of its weights `[1, heads, L, L]` a map for each head, `[grid, grid]` in [0, 1], the most 1.
+///
+/// # Errors
+/// libtorch's.
+pub fn by_head(weights: &Tensor, variant: &Variant) -> Result<Vec<(String, Tensor)>> {
+    let heads = weights.f_to_kind(Kind::Double)?.f_get(0)?;
+    (0..variant.heads).map(|head| Ok((format!("head {}", head + 1), read(&heads.f_get(head)?, variant)?))).collect()
+}
+
+/// Of a matrix `[L, L]` of what reads what: what the classifier reads of the patches, `[grid, grid]`, the most 1.
+fn read(reached: &Tensor, variant: &Variant) -> Result<Tensor> {
     let (prefix, grid) = (variant.prefix(), variant.grid());
     let row = match variant.pool {
         Pool::Class => reached.f_get(0)?,

@@ -3,7 +3,7 @@
 use image::{Rgb, RgbImage, imageops};
 use tch::{Kind, Tensor};
 
-use super::{GREY, INK, WHITE, blend, fill, text};
+use super::{GREY, INK, WHITE, blend, fill, framed, text};
 use crate::{Error, Result};
 
 /// Edge that small pictures are enlarged to, about.
@@ -19,20 +19,11 @@ const COLOURS: [Rgb<u8>; 4] = [Rgb([30, 40, 120]), Rgb([40, 160, 160]), Rgb([250
 /// `picture`, and to its right the same under `heat` `[h, w]` in [0, 1], enlarged to its size; over them `title`, and how large the map was;
 /// under them the scale.
 pub fn heat(picture: &RgbImage, heat: &Tensor, title: &str) -> Result<RgbImage> {
-    let [rows, columns] = heat.size()[..] else {
-        return Err(Error::Failed(format!("a heat map takes [h, w], not {:?}", heat.size())));
-    };
-    let zoom = (EDGE / picture.width().max(1)).max(1);
-    let (width, height) = (picture.width() * zoom, picture.height() * zoom);
-    let large = imageops::resize(picture, width, height, imageops::FilterType::Nearest);
-    let size = [i64::from(height), i64::from(width)];
-    let map = heat.to_kind(Kind::Float).view([1, 1, rows, columns]);
-    let (map, how) = match rows.min(columns) < FEWEST {
-        true => (map.f_upsample_nearest2d(size, None, None)?, "too few to interpolate to"),
-        false => (map.f_upsample_bilinear2d(size, false, None, None)?, "interpolated to"),
-    };
-    let map = Vec::<f32>::try_from(map.clamp(0.0, 1.0).to_device(tch::Device::Cpu).reshape([-1]))?;
-
+    let large = enlarged(picture);
+    let (width, height) = large.dimensions();
+    let under = under(&large, heat)?;
+    let (rows, columns) = (heat.size()[0], heat.size()[1]);
+    let how = if rows.min(columns) < FEWEST { "too few to interpolate to" } else { "interpolated to" };
     let (tall, broad) = (picture.height(), picture.width());
     let note = format!("map of {rows} × {columns} cells, {how} the picture's {tall} × {broad} pixels");
     let top = MARGIN + TITLE as u32 + 4 + SMALL as u32 + 8;
@@ -42,10 +33,7 @@ pub fn heat(picture: &RgbImage, heat: &Tensor, title: &str) -> Result<RgbImage> 
     text::draw(&mut both, title, MARGIN, MARGIN, TITLE, INK);
     text::draw(&mut both, &note, MARGIN, MARGIN + TITLE as u32 + 4, SMALL, GREY);
     imageops::replace(&mut both, &large, i64::from(MARGIN), i64::from(top));
-    for (x, y, colour) in large.enumerate_pixels() {
-        let hot = hue(f64::from(map[(y * width + x) as usize]));
-        both.put_pixel(MARGIN + width + x, top + y, blend(*colour, hot, 0.5));
-    }
+    imageops::replace(&mut both, &under, i64::from(MARGIN + width), i64::from(top));
     // The scale under the map, its ends named at its sides.
     let (low, high) = ("0", "1, the most");
     let left = MARGIN + width + text::width(low, SMALL) + 6;
@@ -57,6 +45,46 @@ pub fn heat(picture: &RgbImage, heat: &Tensor, title: &str) -> Result<RgbImage> 
         fill(&mut both, left + x, bar + 1, 1, SMALL as u32 - 2, hue(share.min(1.0)));
     }
     Ok(both)
+}
+
+/// `picture`, and behind it the same under each of the maps `[h, w]` in [0, 1] with their names; over them `title`.
+///
+/// # Errors
+/// Maps that are none.
+pub fn heats(picture: &RgbImage, maps: &[(String, Tensor)], title: &str) -> Result<RgbImage> {
+    let large = enlarged(picture);
+    let under = maps.iter().map(|(_, map)| under(&large, map)).collect::<Result<Vec<_>>>()?;
+    let (width, height) = (i64::from(large.width()), i64::from(large.height()));
+    let bytes: Vec<u8> = std::iter::once(&large).chain(&under).flat_map(|picture| picture.as_raw().clone()).collect();
+    let all = Tensor::f_from_data_size(&bytes, &[1 + maps.len() as i64, height, width, 3], Kind::Uint8)?;
+    let names: Vec<_> = std::iter::once(String::new()).chain(maps.iter().map(|(name, _)| name.clone())).collect();
+    let columns = (1 + maps.len() as u32).min(if maps.len() > 6 { 5 } else { 4 });
+    framed(&all.f_permute([0, 3, 1, 2])?, columns, 1, &names, &[], title)
+}
+
+/// Small pictures at [`EDGE`], about.
+fn enlarged(picture: &RgbImage) -> RgbImage {
+    let zoom = (EDGE / picture.width().max(1)).max(1);
+    imageops::resize(picture, picture.width() * zoom, picture.height() * zoom, imageops::FilterType::Nearest)
+}
+
+/// `picture` under `heat` `[h, w]` in [0, 1], enlarged to its size.
+fn under(picture: &RgbImage, heat: &Tensor) -> Result<RgbImage> {
+    let [rows, columns] = heat.size()[..] else {
+        return Err(Error::Failed(format!("a heat map takes [h, w], not {:?}", heat.size())));
+    };
+    let size = [i64::from(picture.height()), i64::from(picture.width())];
+    let map = heat.to_kind(Kind::Float).view([1, 1, rows, columns]);
+    let map = match rows.min(columns) < FEWEST {
+        true => map.f_upsample_nearest2d(size, None, None)?,
+        false => map.f_upsample_bilinear2d(size, false, None, None)?,
+    };
+    let map = Vec::<f32>::try_from(map.clamp(0.0, 1.0).to_device(tch::Device::Cpu).reshape([-1]))?;
+    let mut found = picture.clone();
+    for (pixel, share) in found.pixels_mut().zip(map) {
+        *pixel = blend(*pixel, hue(f64::from(share)), 0.5);
+    }
+    Ok(found)
 }
 
 /// The colour of a share in [0, 1].

@@ -21,7 +21,7 @@ pub use activations::feature_maps;
 pub(crate) use confusion::MOST_CLASSES;
 pub use confusion::confusion;
 pub use grid::{Frame, framed, grid};
-pub use heat::heat;
+pub use heat::{heat, heats};
 pub use matrix::{Matrix, matrix};
 pub use plot::{Curve, Level, Plot, plot};
 pub use scatter::{Panel, scatter};
