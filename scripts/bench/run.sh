@@ -3,6 +3,7 @@
 #   scripts/bench/run.sh lenet  [--rounds N] [--seconds N] [--out FILE]    a training step
 #   scripts/bench/run.sh resnet [--rounds N] [--steps N] [--photos IMAGENETTE] [--out FILE]    a training step, augmentation included
 #   scripts/bench/run.sh simclr [--rounds N] [--steps N] [--out FILE]      a step of pre-training, both views included; the views alone
+#   scripts/bench/run.sh vit    [--rounds N] [--steps N] [--photos FOLDER] [--bf16] [--out FILE]    a step of ViT and of MAE
 #   scripts/bench/run.sh loader [--rounds N] [--batch N] [--out FILE]      photos to batches, against torchvision; by libjpeg-turbo, too, where
 #                                                                          cmake and nasm are
 # Let nothing else run meanwhile. It needs a Python with PyTorch and torchvision (10 GB, made by the first run) and takes 10 minutes.
@@ -14,8 +15,9 @@ case $paper in
 lenet) data=mnist run=run.py ;;
 resnet) data=cifar10 run=run_resnet.py ;;
 simclr) data=cifar10 run=run_simclr.py ;;
+vit) data=cifar10 run=run_vit.py ;;
 loader) data=imagenette run=run_loader.py ;;
-*) stop 2 "usage: scripts/bench/run.sh lenet|resnet|simclr|loader [--rounds N] [--out FILE] […]" ;;
+*) stop 2 "usage: scripts/bench/run.sh lenet|resnet|simclr|vit|loader [--rounds N] [--out FILE] […]" ;;
 esac
 shift
 
@@ -24,6 +26,11 @@ scripts/setup.sh
 scripts/get_data.sh $data
 python=$(scripts/bench/setup.sh | tail -1)
 unset LIBTORCH # as in scripts/run.sh
+if [ "$paper" = vit ] && ! "$python" -c 'import timm, transformers' 2>/dev/null; then
+    "$python" -m pip install --disable-pip-version-check --quiet transformers==5.24.0 &&
+        "$python" -m pip install --disable-pip-version-check --quiet --no-deps timm==1.0.31 ||
+        stop 1 "pip could not install timm and transformers (see above); run this again when that is mended"
+fi
 if [ "$paper" = loader ] && command -v cmake >/dev/null && command -v nasm >/dev/null; then
     # The decoder that is no default: built first, under a name of its own.
     built=${CARGO_TARGET_DIR:-target}/release/examples
@@ -31,6 +38,6 @@ if [ "$paper" = loader ] && command -v cmake >/dev/null && command -v nasm >/dev
     cp "$built/loader" "$built/loader-turbojpeg"
     set -- --turbojpeg "$built/loader-turbojpeg" "$@"
 fi
-cargo build --release -p lenet -p resnet -p simclr -p repro-core --bin lenet --bin resnet --bin simclr --example idle --example loader \
+cargo build --release -p lenet -p resnet -p simclr -p vit -p mae -p repro-core --bin lenet --bin resnet --bin simclr --bin vit --bin mae --example idle --example loader \
     --example views
 exec "$python" scripts/bench/$run --data "$data_root/$data" "$@"
