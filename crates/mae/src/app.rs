@@ -19,7 +19,7 @@ use crate::config::{Config, validate};
 use crate::finetune::{self, Finetuned};
 use crate::masking::Masking;
 use crate::names::renamed;
-use crate::pretrain::{self, Net, Pretrain, Told, triples};
+use crate::pretrain::{self, Masked, Net, Pretrain, Told, triples};
 use crate::trunk::Encoder;
 
 /// The stages by name.
@@ -138,7 +138,8 @@ fn told(net: &Net, image: &Tensor, noise: Option<&Tensor>, mode: Mode) -> Result
         }
     };
     let named = match net {
-        Net::Masked { mae, ratio, norm_pix, .. } => {
+        Net::Masked(net) => {
+            let Masked { mae, ratio, norm_pix, .. } = net.as_ref();
             let masking = Masking::of(&noise, *ratio)?;
             let pred = mae.forward(image, &masking, mode);
             let loss = mae.loss(image, &pred, &masking, *norm_pix);
