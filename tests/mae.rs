@@ -32,6 +32,7 @@ fn train(folder: &Path, out: &str, words: &[&str]) -> Command {
         "probe.batch_size=8",
         "finetune.length=4 steps",
         "finetune.batch_size=8",
+        "finetune.schedule.warmup=2 steps",
         "finetune.labels=0.5",
     ];
     smoke(folder, "train", &[&short[..], &["--out", out], words].concat())
@@ -159,7 +160,7 @@ fn autoencoders_of_dense_layers() {
     }
 }
 
-/// A photo, what is left of it and what is made of that; the same again, and other masks for other photos.
+/// A photo, what is left of it and what is made of that: a mask of its own for each.
 #[test]
 fn predict_draws_three_pictures_of_each_photo() {
     let dir = tempfile::tempdir().unwrap();

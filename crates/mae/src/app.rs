@@ -19,7 +19,7 @@ use crate::config::{Config, validate};
 use crate::finetune::{self, Finetuned};
 use crate::masking::Masking;
 use crate::names::renamed;
-use crate::pretrain::{self, Net, Pretrain, Told, triples};
+use crate::pretrain::{self, Masked, Net, Pretrain, Told, triples};
 use crate::trunk::Encoder;
 
 /// The stages by name.
@@ -138,7 +138,8 @@ fn told(net: &Net, image: &Tensor, noise: Option<&Tensor>, mode: Mode) -> Result
         }
     };
     let named = match net {
-        Net::Masked { mae, ratio, norm_pix, .. } => {
+        Net::Masked(net) => {
+            let Masked { mae, ratio, norm_pix, .. } = net.as_ref();
             let masking = Masking::of(&noise, *ratio)?;
             let pred = mae.forward(image, &masking, mode);
             let loss = mae.loss(image, &pred, &masking, *norm_pix);
@@ -181,7 +182,7 @@ fn predict(config: &Config, setup: &Setup, given: &Named, images: &[PathBuf], fo
         Some(card) => card.normaliser()?,
         None => config.normalise.of(None, channels, Device::Cpu)?,
     };
-    let (mut stills, mut place) = (Stills::new(config.view.as_ref(), edge)?, 0);
+    let mut stills = Stills::new(config.view.as_ref(), edge)?;
     answer::each(images, |path, stem| {
         let square = stills.read(path)?;
         let shape = [1, i64::from(square.height()), i64::from(square.width()), 3];
@@ -190,9 +191,9 @@ fn predict(config: &Config, setup: &Setup, given: &Named, images: &[PathBuf], fo
         let pixels = if channels == 1 { pixels.f_mean_dim([1_i64].as_slice(), true, Kind::Float)? } else { pixels };
         let (down, right) = ((shape[1] - edge) / 2, (shape[2] - edge) / 2);
         let image = normaliser.apply(&pixels.f_narrow(2, down, edge)?.f_narrow(3, right, edge)?)?;
-        // Another mask for each photo, and the same ones again.
-        let draws = net.draws(setup.settings.seed, u64::MAX, place, 1, Device::Cpu)?;
-        place += 1;
+        // Another mask for each photo, and the same again, whatever photos are beside it.
+        let place = square.as_raw().iter().fold(0_i64, |sum, byte| sum.wrapping_mul(31).wrapping_add(i64::from(*byte)));
+        let draws = net.draws(setup.settings.seed, u64::MAX, place & i64::MAX, 1, Device::Cpu)?;
         let (Told { seen, told }, drawn) =
             (tch::no_grad(|| net.tell(&image, &draws))?, folder.join(format!("{stem}-told.png")));
         let shown = |image: &Tensor| normaliser.undo(image);

@@ -30,22 +30,26 @@ pub fn plan(config: &Config, settings: &Settings) -> Plan {
     Plan::first(settings, (config.optim.lr(256), config.optim.lr(settings.batch_size)))
 }
 
+/// The paper's encoder and decoder, and what they are to tell.
+#[derive(Debug)]
+pub struct Masked {
+    /// Encoder and decoder.
+    pub mae: Mae,
+    /// How removed patches lie.
+    sampling: Sampling,
+    /// Patches along an edge.
+    grid: i64,
+    /// r
+    pub ratio: f64,
+    /// Whether the target is normalised.
+    pub norm_pix: bool,
+}
+
 /// Encoder and decoder, of patches or of pixels.
 #[derive(Debug)]
 pub enum Net {
     /// The paper's.
-    Masked {
-        /// Encoder and decoder.
-        mae: Mae,
-        /// How removed patches lie.
-        sampling: Sampling,
-        /// Patches along an edge.
-        grid: i64,
-        /// r
-        ratio: f64,
-        /// Whether the target is normalised.
-        norm_pix: bool,
-    },
+    Masked(Box<Masked>),
     /// What came before.
     Dense {
         /// Encoder and decoder.
@@ -71,14 +75,14 @@ impl Net {
     /// A network that there is not.
     pub fn new(root: &nn::Path, config: &Config) -> Result<Self> {
         Ok(match config.named()? {
-            Which::Masked(variant) => Net::Masked {
+            Which::Masked(variant) => Net::Masked(Box::new(Masked {
                 mae: Mae::new(root, variant, &config.decoder(), config.mask_tokens())
                     .recomputing(config.model.recompute.unwrap_or(false)),
                 sampling: config.model.sampling.unwrap_or(Sampling::Random),
                 grid: variant.grid(),
                 ratio: config.mask_ratio(),
                 norm_pix: config.norm_pix(),
-            },
+            })),
             Which::Dense(kind) => {
                 let pixels = config.pixels()?;
                 let net = AutoEncoder::new(root, kind, pixels, &config.layers(), config.mask_ratio());
@@ -90,7 +94,7 @@ impl Net {
     /// The random numbers of one picture.
     fn draw(&self, rng: &mut ChaCha8Rng) -> Vec<f32> {
         match self {
-            Net::Masked { sampling, grid, ratio, .. } => sampling.noise(*grid, *ratio, rng),
+            Net::Masked(net) => net.sampling.noise(net.grid, net.ratio, rng),
             Net::Dense { net, pixels } => {
                 let (count, is_normal) = net.draws(*pixels);
                 (0..count).map(|_| (if is_normal { normal(rng) } else { uniform(rng, 0.0, 1.0) }) as f32).collect()
@@ -108,7 +112,8 @@ impl Net {
     /// The loss, `[]`.
     fn loss(&self, image: &Tensor, draws: &Tensor, mode: Mode) -> Result<Tensor> {
         Ok(match self {
-            Net::Masked { mae, ratio, norm_pix, .. } => {
+            Net::Masked(net) => {
+                let Masked { mae, ratio, norm_pix, .. } = net.as_ref();
                 let masking = Masking::of(draws, *ratio)?;
                 let pred = mae.forward(image, &masking, mode);
                 mae.loss(image, &pred, &masking, *norm_pix)
@@ -123,7 +128,8 @@ impl Net {
     /// libtorch's.
     pub fn tell(&self, image: &Tensor, draws: &Tensor) -> Result<Told> {
         Ok(match self {
-            Net::Masked { mae, ratio, norm_pix, .. } => {
+            Net::Masked(net) => {
+                let Masked { mae, ratio, norm_pix, .. } = net.as_ref();
                 let masking = Masking::of(draws, *ratio)?;
                 let pred = mae.forward(image, &masking, Mode::Eval).to_kind(image.kind());
                 let (true_patches, mask) = (patchify(image, mae.patch()), masking.mask.unsqueeze(-1));
@@ -168,7 +174,7 @@ impl Recipe for Pretrain {
         let store = nn::VarStore::new(setup.device);
         let net = Net::new(&store.root(), config)?;
         let model: Named = store.variables().into_iter().collect();
-        if let Net::Masked { .. } = net {
+        if let Net::Masked(_) = net {
             initialise(&model)?;
         }
         weights::begin(&model, init, &[], setup)?;

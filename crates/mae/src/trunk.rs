@@ -17,7 +17,7 @@ use crate::model::{self, ENCODER, initialise};
 #[derive(Debug)]
 pub enum Encoder {
     /// Of patches.
-    Masked(model::Encoder),
+    Masked(Box<model::Encoder>),
     /// Of pixels.
     Dense(autoencoder::Encoder),
 }
@@ -29,7 +29,7 @@ impl Trunk for Encoder {
 
     fn new(root: &nn::Path, config: &Config) -> Result<Self> {
         Ok(match config.named()? {
-            Which::Masked(variant) => Self::Masked(model::Encoder::new(root, variant)),
+            Which::Masked(variant) => Self::Masked(Box::new(model::Encoder::new(root, variant))),
             Which::Dense(kind) => {
                 Self::Dense(autoencoder::Encoder::new(root, kind, config.pixels()?, &config.layers()))
             }

@@ -196,7 +196,7 @@ fn positions_are_the_authors() {
         let gap = (sin_cos(4, 1, width).to_kind(Kind::Double) - &theirs[name]).abs().max().double_value(&[]);
         assert!(gap < 1e-7, "{name}: {gap}");
     }
-    for (width, sum) in [(768, 84_118.4157), (512, 56_094.4886)] {
+    for (width, sum) in [(768, 84118.4157), (512, 56094.4886)] {
         let found = sin_cos(14, 1, width).abs().sum(Kind::Double).double_value(&[]);
         assert!((found - sum).abs() < 1e-3, "{width}: {found}");
     }

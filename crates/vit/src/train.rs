@@ -72,9 +72,8 @@ impl Recipe for Train {
         initialise(&model)?;
         if config.model.positions == Some(Positions::SinCos) {
             let mut table = model["pos_embed"].f_set_requires_grad(false)?;
-            let _ = tch::no_grad(|| {
-                table.f_copy_(&positions::sin_cos(variant.grid(), variant.prefix_with_positions(), variant.width))
-            })?;
+            let fixed = positions::sin_cos(variant.grid(), variant.prefix_with_positions(), variant.width);
+            tch::no_grad(|| table.f_copy_(&fixed))?;
         }
         let asked = config.model.resize_positions.unwrap_or(false);
         let init = init.map(|init| positions::fit(init, &variant, asked)).transpose()?;

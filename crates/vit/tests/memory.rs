@@ -1,8 +1,11 @@
-//! `model.recompute` keeps the blocks' insides out of memory. Alone in its program: the peak is that of the whole process.
+//! `model.recompute` keeps the blocks' insides out of memory, and changes nothing else. Alone in its program: the peak is that of the whole
+//! process, and so is the generator of random numbers.
 
 use std::process::Command;
 
+use repro::golden;
 use repro::nn::Mode;
+use repro::weights::Named;
 use tch::{Device, Kind, Tensor, nn};
 use vit::model::Network;
 use vit::variant::Variant;
@@ -25,6 +28,18 @@ fn rise(depth: usize, recompute: bool) -> f64 {
     peak() - before
 }
 
+/// All gradients of a small network with drop path.
+fn gradients(recompute: bool) -> Named {
+    tch::manual_seed(3);
+    let store = nn::VarStore::new(Device::Cpu);
+    let variant = Variant { depth: 3, ..Variant::named("vit_d96_patch4_32").unwrap() };
+    let net = Network::new(&store.root(), variant, 10, 0.5).recomputing(recompute);
+    golden::fill(&store);
+    let image = golden::input("input", &[6, 3, 32, 32]).to_kind(Kind::Float);
+    net.forward(&image, Mode::Train).logits.square().sum(Kind::Float).backward();
+    golden::gradients(&store)
+}
+
 #[test]
 fn blocks_that_are_computed_again_take_little_memory() {
     // Freed tensors go back to the system, so that the peak is what is needed and not how the heap is cut up.
@@ -35,6 +50,11 @@ fn blocks_that_are_computed_again_take_little_memory() {
         let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && said.contains("1 passed"), "{said}");
         return;
+    }
+    let (kept, again) = (gradients(false), gradients(true));
+    assert!(kept.len() > 20 && kept.keys().eq(again.keys()));
+    for (name, gradient) in &kept {
+        assert!(gradient.equal(&again[name]), "{name}");
     }
     // What libtorch needs once, and the inside of one block.
     let once = rise(2, true);
