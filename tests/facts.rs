@@ -350,5 +350,10 @@ fn the_rows_of_few_pictures_differ_in_their_number() {
         assert_eq!((settings.length, settings.batch_size), (Length::Steps(5000), 50), "{row}");
         assert_eq!((settings.data.limit_train, settings.data.limit_test), (limit, None), "{row}");
         assert_eq!(paper, vit("cifar10_d96_5k").paper, "{row}");
+        let beside = resnet(&format!("cifar10_rn20_{row}"));
+        assert_eq!((beside.settings.length, beside.settings.batch_size), (Length::Steps(5000), 50), "{row}");
+        assert_eq!(beside.settings.data, settings.data, "{row}");
+        assert_eq!((&beside.paper.augment, &beside.paper.normalise), (&paper.augment, &paper.normalise), "{row}");
+        assert_eq!(beside.paper.optim, resnet("cifar10_rn20_5k").paper.optim, "{row}");
     }
 }
