@@ -111,6 +111,7 @@ fn what_cannot_act_is_refused() {
         (&["finetune.layer_decay=0"], "finetune.layer_decay"),
         (&["probe.online=true"], "SimCLR's"),
         (&["augment=[{kind: mixup, alpha: 1}]"], "mixtures"),
+        (&["model.name=mae_deit3_small_patch16_224"], "there is no model mae_deit3_small_patch16_224"),
         (&["model.name=ae"], "sampling, mask_tokens, decoder, pool and recompute"),
     ] {
         let refused = run(train(dir.path(), "refused", words));
@@ -228,6 +229,16 @@ fn weights_come_and_go_by_their_names() {
     };
     assert_eq!(eval("theirs.safetensors"), eval("run"));
 
+    // At another resolution, when that is asked for.
+    let larger = ["--stage", "finetune", "--init", "run", "model.image_size=48", "--dry-run"];
+    let refused = run(train(dir.path(), "larger", &larger));
+    assert!(text(&refused.stderr).contains("model.resize_positions=true"), "{}", text(&refused.stderr));
+    succeed(train(dir.path(), "larger", &[&larger[..], &["model.resize_positions=true"]].concat()));
+    // A stage that nothing comes before says so.
+    succeed(train(dir.path(), "alone", &["--stage", "probe"]));
+    let notes = result(&dir.path().join("alone"))["notes"].to_string();
+    assert!(notes.contains("begins with weights as they are drawn"), "{notes}");
+
     let (tuned, _) = weights::read(&dir.path().join("run/weights-finetune.safetensors")).unwrap();
     let yaml = root().join("experiments/vit/smoke.yaml").display().to_string();
     weights::write(&dir.path().join("tuned.safetensors"), &tuned, None).unwrap();
@@ -250,7 +261,9 @@ fn the_recipes_of_the_paper() {
     ] {
         let Experiment { settings, paper, .. } = row(name);
         assert_eq!((settings.length, settings.batch_size), (Length::Epochs(epochs), 4096), "{name}");
-        assert_eq!((paper.mask_ratio(), paper.decoder().width, paper.decoder().depth), (0.75, 512, 8), "{name}");
+        let decoder = paper.model.decoder.unwrap();
+        assert_eq!((paper.mask_ratio(), decoder.width, decoder.depth, decoder.heads), (0.75, 512, 8, 16), "{name}");
+
         assert_eq!(paper.norm_pix(), epochs == 1600.0, "{name}");
         let OptimConfig::Adamw(rule) = &paper.optim else { panic!("{name}") };
         assert_eq!((rule.beta1, rule.beta2, rule.weight_decay), (0.9, 0.95, 0.05), "{name}");

@@ -194,12 +194,14 @@ fn predict(config: &Config, setup: &Setup, given: &Named, images: &[PathBuf], fo
         // Another mask for each photo, and the same again, whatever photos are beside it.
         let place = square.as_raw().iter().fold(0_i64, |sum, byte| sum.wrapping_mul(31).wrapping_add(i64::from(*byte)));
         let draws = net.draws(setup.settings.seed, u64::MAX, place & i64::MAX, 1, Device::Cpu)?;
-        let (Told { seen, told }, drawn) =
+        let (Told { seen, told, share }, drawn) =
             (tch::no_grad(|| net.tell(&image, &draws))?, folder.join(format!("{stem}-told.png")));
         let shown = |image: &Tensor| normaliser.undo(image);
         figures::save(&triples(&shown(&image)?, &shown(&seen)?, &shown(&told)?)?, &drawn)?;
-        let off = (shown(&image)? - shown(&told)?).square().mean(Kind::Double).f_double_value(&[])?.sqrt();
-        let lines = vec![format!("root of the mean squared error of a pixel in [0, 1]: {off:.3}")];
+        let off = (shown(&image)? - shown(&told)?).square().mean(Kind::Double).f_double_value(&[])?;
+        // Of what was told, and not of what was there to be seen.
+        let off = (off / share).sqrt();
+        let lines = vec![format!("root of the mean squared error of a pixel that was not seen, in [0, 1]: {off:.3}")];
         Ok(Answer { input: path.to_owned(), lines, json: json!({ "rmse": off }), pictures: vec![drawn], error: None })
     })
 }

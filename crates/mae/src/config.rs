@@ -47,13 +47,15 @@ pub struct ModelConfig {
     pub num_classes: i64,
     /// Edge of the pictures in pixels, a multiple of the patch. `None`: the one in the name; 28 for `ae`, `dae` and `vae`.
     pub image_size: Option<i64>,
+    /// Whether positions of weights for another number of patches are resized, for the stages after pre-training. `None`: no, they are refused.
+    pub resize_positions: Option<bool>,
     /// Share r of the patches that is removed, in (0, 1); of `dae` the share of pixels that is set to 0, in [0, 1). `None`: 0.75, and 0.25 for `dae`.
     pub mask_ratio: Option<f64>,
     /// How removed patches lie. `None`: `random`.
     pub sampling: Option<Sampling>,
     /// Which part sees mask tokens. `None`: `decoder`.
     pub mask_tokens: Option<MaskTokens>,
-    /// The decoder. `None`: 8 blocks of width 512 with 16 heads, the paper's.
+    /// The decoder. `None`: 8 blocks of width 512 with 16 heads, the paper's; for pictures of 32 pixels one block as wide as the encoder's.
     pub decoder: Option<Decoder>,
     /// What probe and neighbours read. `None`: `class`.
     pub pool: Option<Pool>,
@@ -174,9 +176,13 @@ impl Config {
         self.model.mask_ratio.unwrap_or(if self.model.name == "dae" { 0.25 } else { 0.75 })
     }
 
-    /// The decoder.
-    pub fn decoder(&self) -> Decoder {
-        self.model.decoder.unwrap_or(Decoder { width: 512, depth: 8, heads: 16 })
+    /// The decoder for this encoder.
+    pub fn decoder(&self, encoder: &Variant) -> Decoder {
+        let small = self.model.name.ends_with("_32");
+        self.model.decoder.unwrap_or(match small {
+            true => Decoder { width: encoder.width, depth: 1, heads: encoder.heads },
+            false => Decoder { width: 512, depth: 8, heads: 16 },
+        })
     }
 
     /// Which part sees mask tokens.
@@ -195,7 +201,10 @@ impl Config {
     /// There is no such block; an autoencoder of dense layers.
     pub fn tuning(&self) -> Result<vit::config::Config> {
         let Named::Masked(_) = self.named()? else {
-            return Err(user!("finetune: {} has a probe and neighbours; leave the block away", self.model.name));
+            return Err(user!(
+                "is no stage of {}, which has a probe and neighbours; leave the block away",
+                self.model.name
+            ));
         };
         let section = repro::probe::section("finetune", self.finetune.as_ref())?.clone();
         let name = self.model.name.trim_start_matches("mae_");
@@ -307,7 +316,7 @@ fn check_masked(config: &Config, variant: &Variant, found: &mut Findings) {
         "model.sampling",
         "grid keeps one patch of four: it needs model.mask_ratio=0.75 and an even number of patches along an edge",
     );
-    let Decoder { width, depth, heads } = config.decoder();
+    let Decoder { width, depth, heads } = config.decoder(variant);
     found.must(
         (4..=8192).contains(&width) && (1..=64).contains(&depth) && heads >= 1 && width % heads == 0 && width % 4 == 0,
         "model.decoder",
@@ -322,6 +331,7 @@ fn check_dense(config: &Config, kind: Kind, found: &mut Findings) {
     let edge = image_size.unwrap_or(28);
     found.must((1..=256).contains(&edge), "model.image_size", format!("is {edge}; it must be from 1 to 256 pixels"));
     let alien = config.model.recompute.is_some()
+        || config.model.resize_positions.is_some()
         || sampling.is_some()
         || mask_tokens.is_some()
         || decoder.is_some()
@@ -329,7 +339,7 @@ fn check_dense(config: &Config, kind: Kind, found: &mut Findings) {
     found.must(
         !alien,
         "model",
-        "sampling, mask_tokens, decoder, pool and recompute are of masked autoencoders; leave them away",
+        "sampling, mask_tokens, decoder, pool, recompute and resize_positions are of masked autoencoders; leave them away",
     );
     found.must(config.loss.is_none(), "loss", "is of masked autoencoders; leave it away");
     let ratio = config.mask_ratio();

@@ -51,7 +51,7 @@ impl Recipe for Finetuned {
         let train = Train::build(&config.tuning()?, setup, None)?;
         let model = below(&train.state(), "model.");
         let _ = tch::no_grad(|| model["head.weight"].shallow_clone().f_normal_(0.0, HEAD))?;
-        take_over(&model, init, setup)?;
+        take_over(&model, config, init, setup)?;
         Ok(Self(train))
     }
 

@@ -243,10 +243,12 @@ pub fn variant(name: &str) -> Result<Variant> {
         true => format!("{timm}_224"),
         false => timm.to_string(),
     });
-    timm.and_then(|timm| Variant::named(&timm).ok()).filter(|variant| variant.class_token && variant.prefix() == 1).ok_or_else(|| {
+    // A class token alone, and that with a position: what the encoder here has.
+    let fits = |variant: &Variant| variant.class_token && variant.prefix() == 1 && variant.prefix_positions;
+    timm.and_then(|timm| Variant::named(&timm).ok()).filter(fits).ok_or_else(|| {
         user!(
-            "there is no model {name}; there are mae_vit_base_patch16, mae_vit_large_patch16, mae_vit_huge_patch14, mae_ and any other ViT of `vit` with a \
-             class token alone (mae_vit_tiny_patch4_32, mae_vit_d96_patch4_32), ae, dae and vae"
+            "there is no model {name}; there are mae_vit_base_patch16, mae_vit_large_patch16, mae_vit_huge_patch14, mae_ and any other vit_ or deit_ of `vit` \
+             with a class token alone (mae_vit_tiny_patch4_32, mae_vit_d96_patch4_32), ae, dae and vae"
         )
     })
 }

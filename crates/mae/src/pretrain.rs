@@ -62,6 +62,8 @@ pub enum Net {
 /// A picture, what is left of it, and what is made of that, `[N, C, H, W]` each and centred as the picture is.
 #[derive(Debug)]
 pub struct Told {
+    /// Share of the picture that is told; the rest is as it was.
+    pub share: f64,
     /// With grey (0) where a patch is removed.
     pub seen: Tensor,
     /// The removed patches as predicted, the others as they are; of dense layers, all of it as predicted.
@@ -76,7 +78,7 @@ impl Net {
     pub fn new(root: &nn::Path, config: &Config) -> Result<Self> {
         Ok(match config.named()? {
             Which::Masked(variant) => Net::Masked(Box::new(Masked {
-                mae: Mae::new(root, variant, &config.decoder(), config.mask_tokens())
+                mae: Mae::new(root, variant, &config.decoder(&variant), config.mask_tokens())
                     .recomputing(config.model.recompute.unwrap_or(false)),
                 sampling: config.model.sampling.unwrap_or(Sampling::Random),
                 grid: variant.grid(),
@@ -132,15 +134,16 @@ impl Net {
                 let Masked { mae, ratio, norm_pix, .. } = net.as_ref();
                 let masking = Masking::of(draws, *ratio)?;
                 let pred = mae.forward(image, &masking, Mode::Eval).to_kind(image.kind());
-                let (true_patches, mask) = (patchify(image, mae.patch()), masking.mask.unsqueeze(-1));
+                let (true_patches, mask) = (patchify(image, mae.patch()), &masking.mask.unsqueeze(-1));
                 // A normalised patch says nothing of its mean and deviation: here it is given those that it has.
-                let told = pixels(&pred, &true_patches, *norm_pix) * &mask + &true_patches * (1.0 - &mask);
+                let told = pixels(&pred, &true_patches, *norm_pix) * mask + &true_patches * (1.0 - mask);
                 let seen = true_patches * (1.0 - mask);
-                Told { seen: unpatchify(&seen, mae.patch()), told: unpatchify(&told, mae.patch()) }
+                let share = masking.mask.mean(Kind::Double).f_double_value(&[])?;
+                Told { share, seen: unpatchify(&seen, mae.patch()), told: unpatchify(&told, mae.patch()) }
             }
             Net::Dense { net, .. } => {
                 let autoencoder::Told { seen, picture, .. } = net.forward(image, draws);
-                Told { seen, told: picture }
+                Told { share: 1.0, seen, told: picture }
             }
         })
     }
@@ -241,7 +244,7 @@ impl Recipe for Pretrain {
 impl Pretrain {
     fn draw(&self, data: &Pictures, image: &Tensor, draws: &Tensor, at: &Step, out: &mut Eval) -> Result<()> {
         let shown = |image: &Tensor| -> Result<Tensor> { Ok(data.normaliser().undo(image)?.f_to_device(Device::Cpu)?) };
-        let Told { seen, told } = self.net.tell(image, draws)?;
+        let Told { seen, told, .. } = self.net.tell(image, draws)?;
         out.picture("reconstruction", || triples(&shown(image)?, &shown(&seen)?, &shown(&told)?))?;
         let Net::Dense { net, .. } = &self.net else { return Ok(()) };
         out.picture("walk", || {

@@ -8,6 +8,7 @@ use repro::probe::{Judged, Trunk};
 use repro::setup::Setup;
 use repro::weights::{self, Load, Named, below_prefix};
 use tch::{Tensor, nn};
+use vit::positions;
 
 use crate::autoencoder;
 use crate::config::{Config, Named as Which};
@@ -49,7 +50,7 @@ impl Trunk for Encoder {
             let mut tensor = tensor.shallow_clone();
             let _ = tch::no_grad(|| if tensor.dim() == 2 { tensor.f_normal_(0.0, 0.01) } else { tensor.f_zero_() })?;
         }
-        take_over(&trunk, init, setup)
+        take_over(&trunk, config, init, setup)
     }
 
     fn features(&self, image: &Tensor) -> Tensor {
@@ -85,20 +86,25 @@ impl Trunk for Encoder {
     }
 }
 
-/// Copies what `init` (`model.…`) has of the tensors `model` into them: at least the whole encoder.
+/// Copies what `init` (`model.…`) has of the tensors `model` into them: at least the whole encoder. Its positions are resized if that is asked for;
+/// a classifier of other classes is left as it is.
 ///
 /// # Errors
 /// A tensor of the encoder that it lacks, or that has another shape.
-pub fn take_over(model: &Named, init: Option<&Named>, setup: &Setup) -> Result<()> {
+pub fn take_over(model: &Named, config: &Config, init: Option<&Named>, setup: &Setup) -> Result<()> {
     let Some(init) = init else { return Ok(()) };
-    let given = weights::below(init, "model.");
+    let fitted = match config.named()? {
+        Which::Masked(variant) => positions::fit(init, &variant, config.model.resize_positions.unwrap_or(false))?,
+        Which::Dense(_) => weights::below(init, ""),
+    };
+    let given = weights::below(&fitted, "model.");
     let of_encoder = |name: &String| Encoder::PARTS.iter().any(|part| below_prefix(name, part));
     let shared = |all: &Named, has: &dyn Fn(&String) -> bool| -> Named {
         all.iter().filter(|(name, _)| has(name)).map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
     };
     let ours = shared(model, &|name| of_encoder(name) || given.contains_key(name));
     let theirs = shared(&given, &|name| ours.contains_key(name));
-    let notes = Load::of("the encoder that this stage begins with").copy(&ours, &theirs)?;
-    notes.into_iter().for_each(|note| setup.note(note));
+    let load = Load { head: &[Encoder::HEAD], ..Load::of("the encoder that this stage begins with") };
+    load.copy(&ours, &theirs)?.into_iter().for_each(|note| setup.note(note));
     Ok(())
 }

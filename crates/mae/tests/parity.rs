@@ -155,7 +155,13 @@ fn published_networks_have_their_tensors() {
         assert_eq!((count(false), count(true)), (all, trained), "{name}");
         assert_eq!(golden::state_dict(&store), theirs[name], "{name}");
     }
-    for wrong in ["mae_vit_base_patch15", "vit_base_patch16_224", "mae_vit_medium_patch16_reg4_gap_256", "mae_"] {
+    for wrong in [
+        "mae_vit_base_patch15",
+        "vit_base_patch16_224",
+        "mae_vit_medium_patch16_reg4_gap_256",
+        "mae_deit3_small_patch16_224",
+        "mae_",
+    ] {
         assert!(variant(wrong).unwrap_err().to_string().contains("mae_vit_base_patch16"), "{wrong}");
     }
 }

@@ -60,7 +60,7 @@ fn square(positions: &Tensor, prefix: i64) -> Result<(i64, i64)> {
 /// Positions for another number of patches, and not `asked`.
 pub fn fit(init: &Named, variant: &Variant, asked: bool) -> Result<Named> {
     let mut fitted: Named = init.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-    let found = init.iter().find(|(name, _)| name.starts_with("model.") && name.ends_with("pos_embed"));
+    let found = init.iter().find(|(name, _)| name.starts_with("model.") && name.ends_with(".pos_embed"));
     let Some((name, positions)) = found else { return Ok(fitted) };
     let prefix = variant.prefix_with_positions();
     let (theirs, ours) = (square(positions, prefix)?.0, variant.grid());
