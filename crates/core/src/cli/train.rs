@@ -195,11 +195,11 @@ fn one<C>(app: &App<C>, args: &TrainArgs, task: &Task<C>) -> Result<RunResult> {
                 Some(name) if run.finished(name).is_some() => Some(run.hand_over(name)?),
                 _ => init.as_ref().filter(|_| place == begin).map(|init| weights::below(&init.state, "")),
             };
+            let (mut plan, mut setup) = plan_of(stage, place);
             if state.is_none() && place > 0 && !run.is_continued() {
                 let text = "begins with weights as they are drawn: no stage before it has run, and --init names none";
-                run.notes(vec![format!("{} {text}", stage.name)])?;
+                setup.note(format!("{} {text}", stage.name));
             }
-            let (mut plan, mut setup) = plan_of(stage, place);
             setup.init_card = init.as_ref().filter(|_| place == begin).and_then(|init| init.card.clone());
             // After that: a schedule is checked against the length that it is made for.
             if args.dry_run {
