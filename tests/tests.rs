@@ -9,6 +9,7 @@ mod faults;
 mod finetune;
 mod full_disk;
 mod gpu;
+mod hub;
 mod longer;
 mod mae;
 mod mutated;

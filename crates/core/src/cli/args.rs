@@ -120,7 +120,8 @@ pub(super) struct TrainArgs {
     /// Start this many local processes
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1024), conflicts_with = "sweep")]
     pub(super) processes: u64,
-    /// Weights to begin with: a run folder (of a later stage those of the stage before it), or a .safetensors file
+    /// Weights to begin with: a run folder (of a later stage those of the stage before it), a .safetensors file, or
+    /// hf:owner/name[@revision][/FILE] of the Hugging Face hub
     #[arg(long, value_name = "RUN")]
     pub(super) init: Option<PathBuf>,
 }
@@ -138,7 +139,7 @@ impl TrainArgs {
 pub(super) struct ExtraArgs {
     #[command(flatten)]
     pub(super) common: Common,
-    /// A .safetensors file, a run folder, or what else the command reads
+    /// A .safetensors file, a run folder, hf:owner/name[@revision][/FILE] of the Hugging Face hub, or what else the command reads
     #[arg(long, value_name = "W")]
     pub(super) weights: Option<PathBuf>,
     /// Where results go
@@ -156,7 +157,7 @@ pub(super) struct EvalArgs {
     /// The stage whose weights these are; the first by default
     #[arg(long, value_name = "NAME")]
     pub(super) stage: Option<String>,
-    /// A .safetensors file or a run folder
+    /// A .safetensors file, a run folder, or hf:owner/name[@revision][/FILE] of the Hugging Face hub
     #[arg(long, value_name = "W")]
     pub(super) weights: PathBuf,
 }
@@ -168,7 +169,7 @@ pub(super) struct ForwardArgs {
     /// The stage that is meant; the first by default
     #[arg(long, value_name = "NAME")]
     pub(super) stage: Option<String>,
-    /// A .safetensors file or a run folder
+    /// A .safetensors file, a run folder, or hf:owner/name[@revision][/FILE] of the Hugging Face hub
     #[arg(long, value_name = "W")]
     pub(super) weights: PathBuf,
     /// Tensors by name, preprocessed
@@ -195,7 +196,7 @@ pub(super) struct ForwardArgs {
 pub(super) struct PredictArgs {
     #[command(flatten)]
     pub(super) common: Common,
-    /// A .safetensors file or a run folder
+    /// A .safetensors file, a run folder, or hf:owner/name[@revision][/FILE] of the Hugging Face hub
     #[arg(long, value_name = "W")]
     pub(super) weights: PathBuf,
     /// Where pictures are drawn

@@ -58,6 +58,10 @@ pub(super) fn own_config(path: &Path) -> Option<PathBuf> {
 }
 
 fn without<C>(app: &App<C>, path: &Path) -> Error {
+    // Nothing is fetched for a command that cannot use it.
+    if weights::is_address(path) {
+        return no_config(app);
+    }
     match weights::locate(path) {
         // That there are no weights is the first thing to know.
         Err(error) => error,

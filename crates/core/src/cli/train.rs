@@ -59,7 +59,7 @@ pub(super) struct Begin {
 
 /// Reads what `--init` names; of a run, the weights of the stage `before`.
 pub(super) fn given<C>(app: &App<C>, init: &Path, before: Option<&str>) -> Result<Begin> {
-    let path = run::real_folder(init);
+    let path = weights::pinned(&run::real_folder(init))?;
     let (state, card) = match path.is_dir() {
         true => weights::hand_over(&path, before)?,
         false => {

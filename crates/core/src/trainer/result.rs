@@ -90,7 +90,7 @@ pub struct StageResult {
 /// Weights that were given to a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Init {
-    /// The file or the run folder, as it was named.
+    /// The file or the run folder, as it was named; of an address in the hub, with its commit.
     pub path: PathBuf,
     /// Hash of the weights.
     pub sha256: String,

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::names::some;
-use super::{Named, read};
+use super::{Named, hub, read};
 use crate::{Result, user};
 
 /// How the list of a model's shards ends.
-const INDEX: &str = ".safetensors.index.json";
+pub(super) const INDEX: &str = ".safetensors.index.json";
 
 /// How PyTorch's pickles end, most often.
 const PICKLES: [&str; 5] = [".pth", ".pt", ".bin", ".ckpt", ".th"];
@@ -26,9 +26,8 @@ pub fn load(path: &Path) -> Result<(Named, Option<String>)> {
         return read(&file);
     }
     let wrong = |why: String| user!("{}: {why}", file.display());
-    let text = fs::read_to_string(&file).map_err(|e| user!("cannot read {}: {e}", file.display()))?;
-    let index: Index = serde_json::from_str(&text).map_err(|e| wrong(format!("is no index of shards: {e}")))?;
-    let shards: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
+    let index = index(&file)?;
+    let shards = index.shards();
     let lost: Vec<&str> = shards.iter().copied().filter(|shard| !file.with_file_name(shard).is_file()).collect();
     if !lost.is_empty() {
         return Err(wrong(format!("of {} shards {} are not there: {}", shards.len(), lost.len(), some(&lost))));
@@ -53,19 +52,35 @@ pub fn load(path: &Path) -> Result<(Named, Option<String>)> {
 
 /// Which shard holds which tensor.
 #[derive(Deserialize)]
-struct Index {
+pub(super) struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The file that `path` means: itself, or of a folder
+impl Index {
+    pub(super) fn shards(&self) -> BTreeSet<&str> {
+        self.weight_map.values().map(String::as_str).collect()
+    }
+}
+
+/// Reads the list of a model's shards.
+pub(super) fn index(file: &Path) -> Result<Index> {
+    let text = fs::read_to_string(file).map_err(|e| user!("cannot read {}: {e}", file.display()))?;
+    serde_json::from_str(&text).map_err(|e| user!("{}: is no index of shards: {e}", file.display()))
+}
+
+/// The file that `path` means: itself; of `hf:owner/name`, an address in the Hugging Face hub, the one in its cache, fetched if it is not
+/// there (`hub.rs`); or of a folder
 ///
 /// * of a run, `weights.safetensors`, or where only a later stage has left its weights, `weights-<stage>.safetensors`;
 /// * of a model, the one index of shards, or else the one safetensors file;
 /// * of the hub's cache (`models--owner--name`), those of the snapshot that `refs/main` names.
 ///
 /// # Errors
-/// [`crate::Error::User`] that says what is there instead.
+/// [`crate::Error::User`] that says what is there instead, or why it could not be fetched.
 pub fn locate(path: &Path) -> Result<PathBuf> {
+    if let Some(file) = hub::file(path)? {
+        return Ok(file);
+    }
     if path.is_file() {
         return Ok(path.to_owned());
     }

@@ -4,12 +4,13 @@
 //! counts every missing, unexpected and misshapen tensor and refuses. What only the packing of people's files differs in (prefixes that
 //! wrappers leave, half precision, absent counters, shards) is put right and said.
 //!
-//! The way of a file: [`load`] finds and reads it ([`locate`], [`read`]) → [`Load::copy`] fits it to a model → [`begin`] does so for a
-//! run that starts from it, with a fresh classifier and frozen parts if it shall have them.
+//! The way of a file: [`load`] finds and reads it ([`locate`], [`read`]; what `hf:` names is fetched first) → [`Load::copy`] fits it to a
+//! model → [`begin`] does so for a run that starts from it, with a fresh classifier and frozen parts if it shall have them.
 
 mod begin;
 mod file;
 mod fit;
+mod hub;
 mod locate;
 mod names;
 mod pickle;
@@ -22,6 +23,7 @@ use tch::Tensor;
 pub use begin::{begin, frozen_hash};
 pub use file::{hash, hex, read, write};
 pub use fit::{Load, copy_into};
+pub use hub::{is_address, pinned};
 pub use locate::{load, locate};
 pub(crate) use names::some;
 pub use names::{below_prefix, check_prefixes};
