@@ -19,6 +19,7 @@ pub use self::address::is_address;
 use self::address::{Address, NAMES, is_commit, is_weights};
 use self::wire::Wire;
 use super::locate::{INDEX, index};
+use crate::error::wrong_place;
 use crate::files::write_atomic;
 use crate::{Error, Result, user};
 
@@ -26,7 +27,7 @@ use crate::{Error, Result, user};
 /// a folder in it, that is `model.safetensors`, or the one safetensors file, or the one index, together with its shards.
 ///
 /// # Errors
-/// [`Error::User`]: no address, no such weights, no right to them, no network, no room, or bytes that the hub did not announce.
+/// [`Error::User`]: no address, no such weights, no right to them. Others: no network, no room, bytes that the hub did not announce.
 pub(super) fn file(path: &Path) -> Result<Option<PathBuf>> {
     let Some(address) = Address::of(path)? else { return Ok(None) };
     let hub = Hub::of_environment()?;
@@ -126,7 +127,7 @@ impl Hub {
         if !is_commit(&address.revision) {
             let refs = self.folder(address).join("refs").join(&address.revision);
             create_parent(&refs)?;
-            write_atomic(&refs, &[commit.as_bytes()]).map_err(|e| user!("{e}"))?;
+            write_atomic(&refs, &[commit.as_bytes()])?;
         }
         Ok(found)
     }
@@ -178,13 +179,12 @@ fn create_parent(path: &Path) -> Result<()> {
     fs::create_dir_all(folder).map_err(disk("create", folder))
 }
 
-/// Why the cache could not be used, and what to do.
+/// Why the cache could not be used: a disk that refuses, or a place where there can be none, for which there is a variable.
 fn disk(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let path = path.display().to_string();
-    move |error| {
-        user!(
-            "cannot {action} {path}: {error}; make room there, or set HF_HOME to a folder elsewhere, and run this again"
-        )
+    let path = path.to_owned();
+    move |source| match wrong_place(&source) {
+        true => user!("cannot {action} {}: {source}; set HF_HOME to a folder elsewhere", path.display()),
+        false => Error::Io { action, path, source },
     }
 }
 

@@ -138,10 +138,19 @@ fn address(text: &str) -> Address {
     Address::of(Path::new(text)).unwrap().unwrap()
 }
 
-/// One sentence, and exit code 2.
+/// One sentence, and exit code 2: the command is wrong.
 fn refusal<T: std::fmt::Debug>(result: Result<T>) -> String {
+    said(2, result)
+}
+
+/// One sentence, and exit code 1: the network, the hub or the disk is to blame.
+fn failure<T: std::fmt::Debug>(result: Result<T>) -> String {
+    said(1, result)
+}
+
+fn said<T: std::fmt::Debug>(code: u8, result: Result<T>) -> String {
     let error = result.unwrap_err();
-    assert_eq!(error.exit_code(), 2, "{error}");
+    assert_eq!(error.exit_code(), code, "{error}");
     let text = error.to_string();
     assert_eq!(text.lines().count(), 1, "{text}");
     text
@@ -275,7 +284,7 @@ fn what_is_cut_is_gone_on_with() {
             // The second answer brings nothing new.
             world.cuts = if ranges { [1000, 0] } else { [1000, 1000] }.into();
         });
-        let text = refusal(hub.find(&address("hf:lab/net")));
+        let text = failure(hub.find(&address("hf:lab/net")));
         assert!(text.contains("after 1000 of 300000 bytes"), "{text}");
         assert!(text.contains("check the network and run this again"), "{text}");
         assert!(!server.at("refs").exists(), "nothing stands for what is not there");
@@ -300,14 +309,14 @@ fn a_file_with_another_hash_is_refused_and_removed() {
     let server = Server::of(&[("model.safetensors", &weights)]);
     let hub = server.hub(None);
     server.change(|world| world.wrong = true);
-    let text = refusal(hub.find(&address("hf:lab/net")));
+    let text = failure(hub.find(&address("hf:lab/net")));
     assert!(text.contains("not what the hub announced") && text.contains("run this again"), "{text}");
     assert_eq!(fs::read_dir(server.at("blobs")).unwrap().count(), 0);
     server.change(|world| world.wrong = false);
     let part = server.at("blobs").join(format!("{}.incomplete", hex(&Sha256::digest(&weights))));
     // What another left, too long and of other bytes.
     fs::write(&part, vec![0; 300_001]).unwrap();
-    assert!(refusal(hub.find(&address("hf:lab/net"))).contains("300001 bytes"));
+    assert!(failure(hub.find(&address("hf:lab/net"))).contains("300001 bytes"));
     fs::write(&part, &weights[..5]).unwrap();
     assert!(hub.find(&address("hf:lab/net")).is_ok());
 }
@@ -322,7 +331,8 @@ fn refusals_say_what_to_do() {
         (503, "try again later"),
     ] {
         server.change(|world| world.refusal = Some(status));
-        let text = refusal(server.hub(Some("wrong")).find(&address("hf:lab/net@v1")));
+        let code = if status == 503 { 1 } else { 2 };
+        let text = said(code, server.hub(Some("wrong")).find(&address("hf:lab/net@v1")));
         assert!(
             text.starts_with("hf:lab/net@v1: ") && text.contains(told) && text.contains(&status.to_string()),
             "{text}"
@@ -335,7 +345,7 @@ fn refusals_say_what_to_do() {
     // Nobody listens there any more.
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let hub = Hub { wire: Some(Wire::new(Some(format!("http://{closed}")), None)), ..server.offline() };
-    let text = refusal(hub.find(&address("hf:lab/net")));
+    let text = failure(hub.find(&address("hf:lab/net")));
     assert!(text.contains("does not answer") && text.contains("check the network"), "{text}");
 }
 
@@ -406,7 +416,7 @@ fn a_disk_that_refuses_is_named() {
     let part = server.at("blobs").join(format!("{}.incomplete", hex(&Sha256::digest(&weights))));
     fs::create_dir_all(part.parent().unwrap()).unwrap();
     symlink("/dev/full", &part).unwrap();
-    let text = refusal(server.hub(None).find(&address("hf:lab/net")));
+    let text = failure(server.hub(None).find(&address("hf:lab/net")));
     assert!(text.contains("No space left") && text.contains("incomplete") && text.contains("make room"), "{text}");
     let file = server.cache.path().join("file");
     fs::write(&file, "").unwrap();

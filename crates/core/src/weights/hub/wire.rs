@@ -16,7 +16,7 @@ use ureq::{Agent, Body, RequestBuilder};
 use super::address::{Address, is_commit, plain};
 use super::disk;
 use crate::weights::hex;
-use crate::{Result, user};
+use crate::{Error, Result, user};
 
 /// How long a connection may say nothing.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -146,9 +146,9 @@ impl Wire {
         }
         bar.finish_and_clear();
         if length < size {
-            return Err(user!(
+            return Err(Error::Failed(format!(
                 "{url}: {why} after {length} of {size} bytes; check the network and run this again, which goes on from there"
-            ));
+            )));
         }
         check(part, &url, etag, size)?;
         file.sync_all().map_err(disk("write", part))
@@ -158,7 +158,9 @@ impl Wire {
     fn call(&self, address: &Address, request: RequestBuilder<WithoutBody>) -> Result<Response<Body>> {
         self.try_call(address, request)?.map_err(|error| {
             let endpoint = &self.endpoint;
-            user!("{address}: {endpoint} does not answer ({error}); check the network, and HF_ENDPOINT if it is set")
+            Error::Failed(format!(
+                "{address}: {endpoint} does not answer ({error}); check the network, and HF_ENDPOINT if it is set"
+            ))
         })
     }
 
@@ -181,7 +183,9 @@ impl Wire {
                      {endpoint}/{repository} if there are some, and set HF_TOKEN to a token that may read it"
                 )),
                 404 => Err(user!("{address}: {endpoint} has no such repository, revision or file (status 404)")),
-                status => Err(user!("{address}: {endpoint} answers with status {status}; try again later")),
+                status => {
+                    Err(Error::Failed(format!("{address}: {endpoint} answers with status {status}; try again later")))
+                }
             },
             Err(error) => Ok(Err(error)),
         }
@@ -220,10 +224,10 @@ fn check(path: &Path, url: &str, etag: &str, size: u64) -> Result<()> {
         return Ok(());
     }
     fs::remove_file(path).map_err(disk("remove", path))?;
-    Err(user!(
+    Err(Error::Failed(format!(
         "{url}: what came is not what the hub announced ({length} bytes with SHA-256 {sha:.12}…, and not {size} with {etag:.12}…) and is \
          removed; run this again"
-    ))
+    )))
 }
 
 /// As part of a URL; `kept` are left as they are, beside letters, digits and `-_.~`.
