@@ -72,9 +72,7 @@ pub fn measure(
 ) -> Result<()> {
     let Some(part) = data.part(split, at.setup) else { return Ok(()) };
     let mut predictions = Predictions::default();
-    let (most, pixels) = EVALUATED;
-    let batch = (pixels / data.test_edge().pow(2)).clamp(1, most);
-    for images in data.in_order(split, part.range, batch) {
+    for images in data.in_order(split, part.range, at_once(data)) {
         let images = images?;
         let logits = logits(&images.image)?.to_kind(Kind::Double);
         let losses =
@@ -94,6 +92,12 @@ pub fn measure(
         mistake.file = Some(file);
     }
     out.classification(&found, data.classes(), |places| data.show(split, places))
+}
+
+/// Pictures per forward pass without gradients.
+pub(crate) fn at_once(data: &Pictures) -> i64 {
+    let (most, pixels) = EVALUATED;
+    (pixels / data.test_edge().pow(2)).clamp(1, most)
 }
 
 /// [`loss::cross_entropy`] of pictures that mixup or cutmix may have blended of two: λ times that of their first labels plus 1 − λ times that of

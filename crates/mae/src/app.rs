@@ -7,7 +7,7 @@ use repro::classifier::{self, Card};
 use repro::cli::{App, Forward, Paper};
 use repro::data::Stills;
 use repro::nn::Mode;
-use repro::probe::{Head, LinearProbe, Neighbours, Trunk};
+use repro::probe::{self, Head, KNN, LinearProbe, Neighbours, PROBE, Trunk};
 use repro::setup::Setup;
 use repro::trainer::{Recipe, Stage};
 use repro::weights::{Load, Named};
@@ -22,10 +22,8 @@ use crate::names::renamed;
 use crate::pretrain::{self, Masked, Net, Pretrain, Told, triples};
 use crate::trunk::Encoder;
 
-/// The stages by name.
+/// The first stage.
 const PRETRAIN: &str = "pretrain";
-const PROBE: &str = "probe";
-const KNN: &str = "knn";
 
 /// The program.
 pub fn app() -> App<Config> {
@@ -50,12 +48,7 @@ pub fn app() -> App<Config> {
 /// Pre-training, and each of the others whose block is written; all of them begin with the pre-trained encoder.
 fn stages(config: &Config) -> Vec<Stage<Config>> {
     let mut stages = vec![Stage::of::<Pretrain>(PRETRAIN, pretrain::plan)];
-    if config.probe.is_some() {
-        stages.push(Stage::of::<LinearProbe<Encoder>>(PROBE, LinearProbe::<Encoder>::plan).after(PRETRAIN));
-    }
-    if config.knn.is_some() {
-        stages.push(Stage::of::<Neighbours<Encoder>>(KNN, Neighbours::<Encoder>::plan).after(PRETRAIN));
-    }
+    stages.extend(probe::stages::<Encoder>(config, PRETRAIN));
     if config.finetune.is_some() {
         stages.push(Stage::of::<Finetuned>("finetune", finetune::plan).after(PRETRAIN));
     }

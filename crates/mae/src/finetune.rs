@@ -37,12 +37,12 @@ impl Recipe for Finetuned {
     /// Of a share of the labels, as many pictures of each class, the same for every seed.
     fn data(config: &Config, setup: &Setup) -> Result<Pictures> {
         let section = section("finetune", config.finetune.as_ref())?;
-        let all = Encoder::pictures(config, setup, &[], &section.schedule).map(|all| all.len());
         if section.labels == 1.0 {
             return Train::data(&config.tuning()?, setup);
         }
+        let all = Encoder::pictures(config, setup, &[], &section.schedule)?.len();
         let mut few = setup.for_stage(&setup.stage, false, Some(setup.settings.length), setup.settings.batch_size);
-        few.settings.data.limit_train = Some(section.known(all?));
+        few.settings.data.limit_train = Some(section.known(all));
         few.settings.data.balanced = Some(true);
         Train::data(&config.tuning()?, &few)
     }

@@ -5,7 +5,7 @@ use repro::classifier;
 use repro::cli::{App, Extra, Forward, Paper};
 use repro::data::{Cursor, Source};
 use repro::nn::Mode;
-use repro::probe::{LinearProbe, Neighbours, Trunk};
+use repro::probe::{self, KNN, LinearProbe, Neighbours, PROBE, Trunk};
 use repro::setup::Setup;
 use repro::trainer::Stage;
 use repro::weights::Named;
@@ -18,10 +18,8 @@ use crate::finetune::{self, Finetuned};
 use crate::model::{Classifier, Encoder, Output, Simclr, online_head};
 use crate::pretrain::{self, Pretrain};
 
-/// The stages by name.
+/// The first stage.
 const PRETRAIN: &str = "pretrain";
-const KNN: &str = "knn";
-const PROBE: &str = "probe";
 /// Pictures that `data` shows.
 const LOOK: u64 = 10;
 
@@ -63,12 +61,7 @@ pub fn app() -> App<Config> {
 /// Pre-training, and each of the others whose block is written; all of them begin with the pre-trained trunk.
 fn stages(config: &Config) -> Vec<Stage<Config>> {
     let mut stages = vec![Stage::of::<Pretrain>(PRETRAIN, pretrain::plan)];
-    if config.probe.is_some() {
-        stages.push(Stage::of::<LinearProbe<Encoder>>(PROBE, LinearProbe::<Encoder>::plan).after(PRETRAIN));
-    }
-    if config.knn.is_some() {
-        stages.push(Stage::of::<Neighbours<Encoder>>(KNN, Neighbours::<Encoder>::plan).after(PRETRAIN));
-    }
+    stages.extend(probe::stages::<Encoder>(config, PRETRAIN));
     if config.finetune.is_some() {
         stages.push(Stage::of::<Finetuned>("finetune", finetune::plan).after(PRETRAIN));
     }

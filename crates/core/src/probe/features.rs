@@ -4,12 +4,10 @@ use tch::{Kind, Tensor};
 
 use super::Trunk;
 use crate::Result;
+use crate::classifier::at_once;
 use crate::data::{Pictures, Source, Split};
 use crate::metrics::Predictions;
 use crate::trainer::{Eval, Step};
-
-/// Pictures per forward pass without gradients, at most, and their pixels: 64 pictures of 224×224.
-const AT_ONCE: (i64, i64) = (256, 64 * 224 * 224);
 
 /// Classifies a split: `answer` takes centred pictures `[N, C, H, W]` and gives `[N, K]`, whose largest is the answer. Adds accuracy and
 /// confusion, and no loss: what answers need not be a distribution.
@@ -33,12 +31,6 @@ pub fn classify(
         predictions = predictions.together(at.setup)?;
     }
     out.classification(&predictions.finish()?, data.classes(), |places| data.show(split, places))
-}
-
-/// Pictures per forward pass without gradients.
-fn at_once(data: &Pictures) -> i64 {
-    let (most, pixels) = AT_ONCE;
-    (pixels / data.test_edge().pow(2)).clamp(1, most)
 }
 
 /// What a trunk makes of pictures.

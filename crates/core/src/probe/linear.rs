@@ -104,6 +104,8 @@ pub struct LinearProbe<T: Trunk> {
     trunk: T,
     head: Head,
     store: nn::VarStore,
+    /// The trunk's tensors, by name.
+    still: Named,
     params: Params,
     optimizer: Optimizer,
     lr: f64,
@@ -141,16 +143,16 @@ impl<T: Trunk> Recipe for LinearProbe<T> {
         let head = Head::new(&head, trunk.width(), judged.classes, section.norm.unwrap_or(false));
         T::start(&store, config, init, setup)?;
         layers::kernels_channels_last(&store)?;
-        for (name, tensor) in store.variables() {
-            if of_trunk::<T>(&name) && tensor.requires_grad() {
-                let _ = tensor.f_set_requires_grad(false)?;
-            }
+        let of_trunk = |name: &str| T::PARTS.iter().any(|part| below_prefix(name, part));
+        let still: Named = store.variables().into_iter().filter(|(name, _)| of_trunk(name)).collect();
+        for tensor in still.values().filter(|tensor| tensor.requires_grad()) {
+            let _ = tensor.shallow_clone().f_set_requires_grad(false)?;
         }
         let decay = section.optim.weight_decay();
         let params = section.optim.params(&store, |_, _| Some(Group::of(decay)))?;
         let optimizer = section.optim.build(&params)?;
         let lr = section.optim.lr(setup.settings.batch_size);
-        Ok(LinearProbe { section, trunk, head, store, params, optimizer, lr, known: None })
+        Ok(LinearProbe { section, trunk, head, store, still, params, optimizer, lr, known: None })
     }
 
     fn step(&mut self, batch: Batch, data: &Probed, at: &Step) -> Result<Scalars> {
@@ -212,16 +214,11 @@ impl<T: Trunk> LinearProbe<T> {
 
     /// A public repository's numbers turned out to be those of a trunk that had learned on; here that ends the run.
     fn frozen(&self) -> Result<()> {
-        let learns = |tensor: &Tensor| tensor.requires_grad() || tensor.grad().defined();
-        match self.store.variables().iter().find(|(name, tensor)| of_trunk::<T>(name) && learns(tensor)) {
+        match self.still.iter().find(|(_, tensor)| tensor.requires_grad() || tensor.grad().defined()) {
             None => Ok(()),
             Some((name, _)) => {
                 Err(Error::Failed(format!("internal error: {name} takes a gradient in a probe of a frozen trunk")))
             }
         }
     }
-}
-
-fn of_trunk<T: Trunk>(name: &str) -> bool {
-    T::PARTS.iter().any(|part| below_prefix(name, part))
 }

@@ -18,8 +18,14 @@ use crate::config::{Findings, Length};
 use crate::data::{Augment, Pictures};
 use crate::optim::{OptimConfig, Schedule};
 use crate::setup::Setup;
+use crate::trainer::Stage;
 use crate::weights::Named;
 use crate::{Result, user};
+
+/// The stages by name.
+pub const PROBE: &str = "probe";
+/// Likewise.
+pub const KNN: &str = "knn";
 
 /// A network whose features h are judged.
 pub trait Trunk: fmt::Debug + Sized {
@@ -62,6 +68,17 @@ pub struct Judged<'a> {
     pub knn: Option<&'a Knn>,
     /// K
     pub classes: i64,
+}
+
+/// The stages `probe` and `knn`, as far as the configuration has their blocks; they begin with what the stage `after` leaves.
+pub fn stages<T: Trunk>(config: &T::Config, after: &'static str) -> Vec<Stage<T::Config>>
+where
+    T::Config: 'static,
+{
+    let Judged { probe, knn, .. } = T::judged(config);
+    let linear = probe.map(|_| Stage::of::<LinearProbe<T>>(PROBE, LinearProbe::<T>::plan).after(after));
+    let neighbours = knn.map(|_| Stage::of::<Neighbours<T>>(KNN, Neighbours::<T>::plan).after(after));
+    linear.into_iter().chain(neighbours).collect()
 }
 
 /// A linear classifier on h, which learns while the trunk does not.
