@@ -194,7 +194,7 @@ fn predict(config: &Config, setup: &Setup, given: &Named, images: &[PathBuf], fo
         let off = (shown(&image)? - shown(&told)?).square().mean(Kind::Double).f_double_value(&[])?;
         // Of what was told, and not of what was there to be seen.
         let off = (off / share).sqrt();
-        let lines = vec![format!("root of the mean squared error of a pixel that was not seen, in [0, 1]: {off:.3}")];
+        let lines = vec![format!("root of the mean squared error of what is told, a pixel being in [0, 1]: {off:.3}")];
         Ok(Answer { input: path.to_owned(), lines, json: json!({ "rmse": off }), pictures: vec![drawn], error: None })
     })
 }

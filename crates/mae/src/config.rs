@@ -296,14 +296,8 @@ pub fn validate(config: &Config, settings: &Settings) -> Findings {
 }
 
 fn check_masked(config: &Config, variant: &Variant, found: &mut Findings) {
-    let (edge, patch, ratio) = (variant.edge, variant.patch, config.mask_ratio());
-    let whole = (patch..=4096).contains(&edge) && edge % patch == 0;
-    let near = ((edge.clamp(patch, 4096) + patch / 2) / patch * patch).min(4096 / patch * patch);
-    found.must(
-        whole,
-        "model.image_size",
-        format!("is {edge}; it must be a multiple of the patch, {patch} pixels, and at most 4096, such as {near}"),
-    );
+    vit::config::check_edge(variant, found);
+    let ratio = config.mask_ratio();
     let patches = variant.grid().pow(2);
     let left = if (0.0..=1.0).contains(&ratio) { kept(patches, ratio) } else { 0 };
     found.must(

@@ -4,7 +4,7 @@ use rand_chacha::ChaCha8Rng;
 use repro::Result;
 use repro::random::{below, uniform};
 use serde::Deserialize;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// How the patches that are removed lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -73,7 +73,7 @@ pub struct Masking {
     pub keep: Tensor,
     /// Where each patch stands in the order of the noise, `[N, L]`, int64: it undoes the shuffle.
     pub restore: Tensor,
-    /// 1 where a patch is removed, `[N, L]`, float32.
+    /// 1 where a patch is removed, `[N, L]`, of the noise's kind.
     pub mask: Tensor,
 }
 
@@ -87,7 +87,7 @@ impl Masking {
         let kept = kept(size[1], ratio);
         let shuffle = noise.f_argsort_stable(true, 1, false)?;
         let restore = shuffle.f_argsort_stable(true, 1, false)?;
-        let mask = Tensor::f_ones_like(noise)?.f_to_kind(Kind::Float)?;
+        let mask = Tensor::f_ones_like(noise)?;
         let _ = mask.f_narrow(1, 0, kept)?.f_zero_()?;
         Ok(Self { keep: shuffle.f_narrow(1, 0, kept)?, mask: mask.f_gather(1, &restore, false)?, restore })
     }

@@ -15,7 +15,7 @@ using torch::autograd::variable_list;
 
 namespace {
 
-// Takes x over, which was made with `new`, and gives a tensor away likewise; null if it failed.
+// Takes x over, which was made with `new`, and gives a tensor away likewise; null if it failed, and then ext_fail has said why.
 using Call = at::Tensor* (*)(void* closure, at::Tensor* x);
 
 // The part of the network, and under what it ran: autocast and the state of the generator that it drew from.
@@ -40,7 +40,7 @@ struct Part : torch::CustomClassHolder {
 
   at::Tensor run(const at::Tensor& x) const {
     std::unique_ptr<at::Tensor> y(call(closure, new at::Tensor(x)));
-    TORCH_CHECK(y && y->defined(), "the part failed");
+    TORCH_CHECK(y && y->defined(), ext::last_error);
     return std::move(*y);
   }
 };
@@ -102,6 +102,10 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
 } // namespace
 
 extern "C" {
+
+void ext_fail(const char* message) {
+  ext::keep(message);
+}
 
 // The closure is dropped with the graph, or here if there is none. Where x takes no gradient, there is nothing to be spared.
 at::Tensor* ext_checkpoint(const at::Tensor* x, void* closure, Call call, void (*drop)(void*)) {

@@ -1,6 +1,6 @@
 //! Gradient checkpointing (arXiv:1604.06174).
 
-use std::ffi::c_void;
+use std::ffi::{CString, c_void};
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -18,7 +18,7 @@ type Part = Box<dyn Fn(&Tensor) -> Tensor>;
 /// It is run where the gradient is wanted, on this thread, or, for a GPU, on libtorch's while this one waits. It must take gradients to
 /// parameters that are leaves of the graph. Where x takes no gradient nothing is computed twice.
 /// # Errors
-/// Of the first pass; one of the second comes from the call of `backward`. A part that panics is an error.
+/// Of the first pass; one of the second comes from the call of `backward`. A part that panics is an error that says what the panic said.
 pub fn checkpoint(x: &Tensor, part: impl Fn(&Tensor) -> Tensor + 'static) -> Result<Tensor> {
     let closure: *mut Part = Box::into_raw(Box::new(Box::new(part)));
     // SAFETY: `x` is live; the C side owns the closure from now on and hands it to `drop_part` once.
@@ -35,7 +35,13 @@ extern "C" fn call_part(closure: *mut c_void, x: *mut C_tensor) -> *mut C_tensor
             mem::forget(y);
             pointer
         }
-        Err(_) => ptr::null_mut(),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            let text = CString::new(text.unwrap_or("a part that is computed again panicked")).unwrap_or_default();
+            // SAFETY: the text is copied.
+            unsafe { ffi::ext_fail(text.as_ptr()) };
+            ptr::null_mut()
+        }
     }
 }
 
@@ -97,6 +103,6 @@ mod tests {
         drop(y);
         assert_eq!(Rc::strong_count(&held), 1);
         let failed = checkpoint(&leaf, |x| x.matmul(&Tensor::ones([3, 3], F32))).unwrap_err();
-        assert!(failed.to_string().contains("the part failed"), "{failed}");
+        assert!(failed.to_string().contains("size of tensor") || failed.to_string().contains("mat1"), "{failed}");
     }
 }

@@ -66,6 +66,7 @@ unsafe extern "C" {
     pub(crate) fn ext_autocast_leave(cuda: bool, was_enabled: bool, old_kind: c_int) -> c_int;
     pub(crate) fn ext_cuda_peak_memory(index: c_int, bytes: *mut u64) -> c_int;
     pub(crate) fn ext_cuda_reset_peak_memory(index: c_int) -> c_int;
+    pub(crate) fn ext_fail(message: *const c_char);
     pub(crate) fn ext_checkpoint(
         x: *const C_tensor,
         closure: *mut c_void,

@@ -95,6 +95,17 @@ impl Config {
     }
 }
 
+/// Refuses pictures that are not made of whole patches.
+pub fn check_edge(variant: &Variant, found: &mut Findings) {
+    let Variant { edge, patch, .. } = *variant;
+    let near = ((edge.clamp(patch, 4096) + patch / 2) / patch * patch).min(4096 / patch * patch);
+    found.must(
+        (patch..=4096).contains(&edge) && edge % patch == 0,
+        "model.image_size",
+        format!("is {edge}; it must be a multiple of the patch, {patch} pixels, and at most 4096, such as {near}"),
+    );
+}
+
 /// Refuses what cannot act or contradicts itself.
 pub fn validate(config: &Config, _: &Settings) -> Findings {
     let mut found = Findings::default();
@@ -106,14 +117,8 @@ pub fn validate(config: &Config, _: &Settings) -> Findings {
         }
     };
     classifier::check_classes(config.model.num_classes, &mut found);
-    let (edge, patch) = (variant.edge, variant.patch);
-    let whole = (patch..=4096).contains(&edge) && edge % patch == 0;
-    let near = ((edge.clamp(patch, 4096) + patch / 2) / patch * patch).min(4096 / patch * patch);
-    found.must(
-        whole,
-        "model.image_size",
-        format!("is {edge}; it must be a multiple of the patch, {patch} pixels, and at most 4096, such as {near}"),
-    );
+    let edge = variant.edge;
+    check_edge(&variant, &mut found);
     let reads = match variant.pool {
         Pool::Class => variant.class_token,
         Pool::Mean => !variant.distilled,
