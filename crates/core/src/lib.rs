@@ -9,6 +9,7 @@ pub mod classifier;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod detection;
 pub mod error;
 pub mod figures;
 pub mod files;

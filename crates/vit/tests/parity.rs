@@ -27,6 +27,25 @@ fn fixture() -> Named {
     weights::read(&folder().join("vit.safetensors")).unwrap().0
 }
 
+/// Networks as they are published, up to the large one, in float32: what differs is the order of sums over as many as 4,096 products, 24 times over.
+#[test]
+fn whole_networks_are_timms_up_to_the_large_one() {
+    let theirs = fixture();
+    let single = Tolerance { relative: 1e-4, absolute: 1e-6 };
+    for name in ["vit_tiny_patch16_224", "vit_small_patch32_224", "vit_base_patch16_224", "vit_large_patch16_224"] {
+        let store = nn::VarStore::new(Device::Cpu);
+        let net = Network::new(&store.root(), Variant::named(name).unwrap(), 1000, 0.0);
+        golden::fill(&store);
+        let image = golden::input("input", &[1, 3, 224, 224]).to_kind(Kind::Float);
+        let (output, attention) = tch::no_grad(|| net.attention(&image)).unwrap();
+        let last = golden::sample(attention.last().unwrap());
+        for (what, found) in [("logits", &output.logits), ("features", &output.features), ("attention", &last)] {
+            let wanted = &theirs[&format!("whole.{name}.{what}")];
+            assert_close(&format!("{name}: {what}"), found, wanted, single.of_scale(wanted));
+        }
+    }
+}
+
 /// The structure of the twin of this name, at its size.
 fn variant(name: &str) -> Variant {
     let of = |name| Variant::named(name).unwrap();
