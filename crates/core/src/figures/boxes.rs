@@ -265,8 +265,8 @@ mod tests {
     fn names_keep_clear_of_each_other_and_within_the_picture() {
         let one = Place { left: 40, top: 40, right: 90, bottom: 90 };
         let mut taken = Vec::new();
-        for _ in 0..6 {
-            let at = one.label((30, 16), (200, 200), &taken);
+        for _ in 0..8 {
+            let at = one.label((20, 16), (200, 200), &taken);
             assert!(taken.iter().all(|other| !at.meets(other)) && at.left >= 0 && at.bottom <= 200, "{at:?}");
             taken.push(at);
         }
@@ -275,8 +275,9 @@ mod tests {
         // Black or white letters on the class's colour.
         let picture = drawn(400, &[boxed([100.0, 120.0, 50.0, 40.0], Line::Whole, "person 0.93")]);
         let ground = colour(0);
-        let above = (100..160).filter(|&x| *picture.get_pixel(x, 110) == ground).count();
-        assert!(above > 20, "{above}");
+        let plain = |y: u32| (100..160).filter(|&x| *picture.get_pixel(x, y) == ground).count();
+        assert_eq!((plain(102), plain(104)), (0, 60), "the name's ground ends over its letters");
+        assert!((5..50).contains(&plain(110)), "{}", plain(110));
     }
 
     #[test]

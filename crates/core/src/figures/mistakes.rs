@@ -59,7 +59,8 @@ pub fn mistakes(
             captions.push(format!("{}\n{file}", caption(mistake, names)));
         }
         if !tiles.is_empty() {
-            let title = format!("{}: {count}, the worst {}", kind.name(), tiles.len());
+            let which = if *kind == Kind::Missed { "largest" } else { "surest" };
+            let title = format!("{}: {count}, the {which} {}", kind.name(), tiles.len());
             rows.push(wall(&tiles, COLUMNS, 1, &captions, &[], &title)?);
         }
     }
@@ -95,5 +96,64 @@ pub fn precision_recall(title: &str, curves: Vec<(String, Vec<(f64, f64)>)>) -> 
         y_label: "precision".into(),
         curves: curves.into_iter().map(curve).collect(),
         ..Plot::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+    use crate::detection::mistakes::Review;
+    use crate::detection::{Detection, Scene, Truth};
+    use crate::figures::Line;
+
+    /// A photo whose pixels tell their place.
+    fn photo(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 7]))
+    }
+
+    #[test]
+    fn a_close_up_shows_the_part_around_a_box() {
+        // 224 pixels of 112: each pixel is doubled.
+        let rect = [100.0, 90.0, 62.0, 50.0];
+        let picture = close_up(&photo(250, 250), &rect, &[]);
+        assert_eq!(picture.dimensions(), (EDGE, EDGE));
+        assert_eq!((picture.get_pixel(0, 0), picture.get_pixel(223, 223)), (&Rgb([75, 59, 7]), &Rgb([186, 170, 7])));
+        // In a corner the part is moved into the photo.
+        assert_eq!(close_up(&photo(250, 250), &[-9.0, 230.0, 62.0, 50.0], &[]).get_pixel(0, 223), &Rgb([0, 249, 7]));
+        // A box is drawn where it lies.
+        let boxed = Boxed { rect, class: 0, label: String::new(), line: Line::Whole };
+        let marked = close_up(&photo(250, 250), &rect, &[boxed]);
+        let changed: Vec<_> = (0..224).filter(|&x| marked.get_pixel(x, 112) != picture.get_pixel(x, 112)).collect();
+        assert_eq!((changed.first(), changed.last()), (Some(&49), Some(&174)));
+    }
+
+    #[test]
+    fn a_photo_that_is_smaller_is_shown_whole_on_white() {
+        let picture = close_up(&photo(40, 20), &[0.0, 0.0, 40.0, 20.0], &[]);
+        let grey = |x: u32, y: u32| *picture.get_pixel(x, y) == WHITE;
+        assert!(grey(112, 2) && grey(2, 112) && grey(112, 220) && !grey(112, 112));
+        close_up(&RgbImage::new(0, 0), &[0.0; 4], &[]);
+    }
+
+    #[test]
+    fn each_kind_that_happened_has_a_row() {
+        let truth =
+            |x: f64| Truth { class: 0, rect: [x, 9.0, 20.0, 20.0], area: 400.0, crowd: false, difficult: false };
+        let found = |class, x: f64| Detection { class, score: 0.5, rect: [x, 9.0, 20.0, 20.0] };
+        let drawn = |detections: Vec<Detection>| {
+            let mut review = Review::new(2, 0.0, 4);
+            review.add(&Scene { truths: vec![truth(10.0), truth(70.0)], detections }).unwrap();
+            mistakes(&review.finish(), &["cat".into()], |_| Ok((photo(100, 100), "a.jpg".into())))
+        };
+        let height = |detections| drawn(detections).map(|picture| picture.height()).unwrap_or(0);
+        let one = height(vec![found(0, 10.0)]);
+        assert_eq!(height(vec![found(0, 10.0), found(0, 71.0)]), 0, "nothing to draw");
+        assert!(
+            one > EDGE
+                && height(vec![found(1, 10.0)]) > 2 * EDGE
+                && height(vec![found(1, 10.0), found(0, 150.0)]) > 3 * EDGE
+        );
     }
 }

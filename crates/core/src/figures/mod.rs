@@ -22,7 +22,7 @@ use crate::{Error, Result};
 pub use activations::feature_maps;
 pub use boxes::{Boxed, Line, boxes};
 pub(crate) use confusion::MOST_CLASSES;
-pub use confusion::confusion;
+pub use confusion::{confusion, detections};
 pub use grid::{Frame, framed, grid, wall};
 pub use heat::{heat, heats};
 pub use matrix::{Matrix, matrix};

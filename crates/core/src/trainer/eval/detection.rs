@@ -61,7 +61,7 @@ fn confusion(review: &Reviewed, names: &[String]) -> Result<RgbImage> {
     let counts: Vec<i64> = review.confusion.iter().flatten().map(|&n| n as i64).collect();
     let edge = review.confusion.len() as i64;
     let names: Vec<_> = names.iter().cloned().chain(["background".to_string()]).collect();
-    figures::confusion(&Tensor::f_from_slice(&counts)?.f_view([edge, edge])?, &names)
+    figures::detections(&Tensor::f_from_slice(&counts)?.f_view([edge, edge])?, &names)
 }
 
 #[cfg(test)]
