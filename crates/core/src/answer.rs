@@ -3,10 +3,14 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use image::{RgbImage, imageops};
 use serde_json::{Value, json};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::{Error, Result};
+
+/// Edge of a picture with boxes in [`Look::boxed`], in pixels.
+const TILE: u32 = 320;
 
 /// An answer of `predict`, or of a command of a paper's own.
 #[derive(Debug, Clone)]
@@ -129,6 +133,33 @@ impl Look {
             notes: vec![format!("mean {mean:.4?}  standard deviation {std:.4?}  (training pixels in [0, 1])")],
             json: json!({ "classes": json, "mean": mean, "std": std }),
         }
+    }
+}
+
+impl Look {
+    /// Of pictures in which boxes are drawn, of any sizes; else as [`Look::labelled`], whose counts are then those of boxes.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn boxed(
+        pictures: &[RgbImage],
+        captions: Vec<String>,
+        classes: &[(String, u64, u64)],
+        mean_std: &[(f64, f64)],
+    ) -> Result<Self> {
+        let mut bytes = Vec::new();
+        for picture in pictures {
+            let share = f64::from(TILE) / f64::from(picture.width().max(picture.height()));
+            let [width, height] =
+                [picture.width(), picture.height()].map(|side| ((f64::from(side) * share).round() as u32).max(1));
+            let mut tile = RgbImage::from_pixel(TILE, TILE, image::Rgb([255; 3]));
+            let fitted = imageops::resize(picture, width, height, imageops::FilterType::Triangle);
+            imageops::replace(&mut tile, &fitted, 0, 0);
+            bytes.extend_from_slice(tile.as_raw());
+        }
+        let size = [pictures.len() as i64, i64::from(TILE), i64::from(TILE), 3];
+        let images = Tensor::f_from_data_size(&bytes, &size, Kind::Uint8)?.f_permute([0, 3, 1, 2])?;
+        Ok(Self::labelled(images.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?, captions, classes, mean_std))
     }
 }
 

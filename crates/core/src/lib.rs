@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod detection;
+pub mod detector;
 pub mod error;
 pub mod figures;
 pub mod files;

@@ -1,6 +1,7 @@
 //! The surroundings of a run: its settings, its device, its processes, and what its reader must be told.
 
 use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use rand::Rng;
@@ -38,6 +39,8 @@ pub struct Setup {
     /// How often the processes have met; part of the keys in their store.
     meetings: Rc<Cell<u64>>,
     notes: RefCell<Vec<String>>,
+    /// Where detections are to be written, until they are.
+    detections: RefCell<Option<PathBuf>>,
 }
 
 /// What is known of weights that are tested or asked, beside their tensors.
@@ -72,12 +75,23 @@ impl Setup {
             group,
             meetings,
             notes,
+            detections: RefCell::default(),
         })
     }
 
     /// The same to test or ask weights whose file has this `card`.
     pub fn with_given(self, card: Option<String>) -> Self {
         Self { given: Some(Given { card }), ..self }
+    }
+
+    /// The same to write what is found in photos to this file, if one is given.
+    pub(crate) fn with_detections(self, file: Option<PathBuf>) -> Self {
+        Self { detections: RefCell::new(file), ..self }
+    }
+
+    /// Where detections are to be written, asked for by who writes them.
+    pub(crate) fn take_detections(&self) -> Option<PathBuf> {
+        self.detections.borrow_mut().take()
     }
 
     /// The same for a stage that lasts so long and takes so many examples a step. The run's first stage keeps the seed; a later one has a seed
@@ -99,6 +113,7 @@ impl Setup {
             takes_head: Cell::default(),
             fresh_head: Cell::default(),
             notes: RefCell::default(),
+            detections: self.detections.clone(),
             ..*self
         }
     }

@@ -160,6 +160,9 @@ pub(super) struct EvalArgs {
     /// A .safetensors file, a run folder, or hf:owner/name[@revision][/FILE] of the Hugging Face hub
     #[arg(long, value_name = "W")]
     pub(super) weights: PathBuf,
+    /// Write what is found in the photos here, in COCO's results format; of papers that find objects
+    #[arg(long, value_name = "FILE")]
+    pub(super) detections: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

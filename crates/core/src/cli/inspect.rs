@@ -25,10 +25,14 @@ pub(super) fn eval<C: DeserializeOwned>(app: &App<C>, args: &EvalArgs) -> Result
     let asked = given::given(app, &args.common, &overrides, &args.weights, args.stage.as_deref())?;
     let Some(Given { experiment, weights: given, card }) = asked else { return Ok(()) };
     let (stage, plan, setup) = stage_of(app, &experiment, args.stage.as_deref())?;
-    let setup = setup.with_given(card);
+    let setup = setup.with_given(card).with_detections(args.detections.clone());
+    args.detections.iter().try_for_each(|file| output_folder(file))?;
     let later = later(app, &experiment, &stage.name);
     let (metrics, data_sha256) = (stage.evaluate)(&experiment.paper, &setup, &plan, &given)?;
     setup.take_notes().into_iter().for_each(note);
+    if setup.take_detections().is_some() {
+        return Err(user!("--detections cannot act: {} finds no objects", app.paper.name));
+    }
     let metrics = super::prefixed(metrics, later);
     for (name, value) in metrics.iter().filter(|(_, value)| !value.is_finite()) {
         note(format!(

@@ -52,6 +52,15 @@ impl Card {
         Self { classes: classes.to_vec(), image_size: None, mean: None, std: None }
     }
 
+    /// The card of public weights that have none: classes by these names, and centring by numbers of the configuration.
+    ///
+    /// # Errors
+    /// A mean picture, which only a card has.
+    pub fn named(classes: &[String], normalise: &Normalise) -> Result<Self> {
+        let (mean, std) = numbers(&normalise.of(None, 3, Device::Cpu)?)?;
+        Ok(Self { classes: classes.to_vec(), image_size: None, mean, std })
+    }
+
     /// Refuses a set whose classes are others: those of small sets have a fixed order.
     ///
     /// # Errors

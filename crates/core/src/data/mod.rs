@@ -31,8 +31,8 @@ pub use pictures::{Form, Part, Pictures};
 pub use resident::Resident;
 pub use stream::{
     Axis, Hsv, Ids, JPEG_DECODER, MultiScale, Packed, PassedOver, Placed, ResizeCrop, SceneAugment, SceneBatch,
-    SceneFit, SceneForm, SceneView, Scenes, Shown, Stills, Stream, TestView, TrainView, View, count_classes, pack,
-    photo_bytes, photos_in,
+    SceneFit, SceneForm, SceneStills, SceneView, Scenes, Shown, Stills, Stream, TestView, TrainView, View,
+    count_classes, pack, photo_bytes, photos_in,
 };
 pub use views::Views;
 

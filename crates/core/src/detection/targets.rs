@@ -17,6 +17,12 @@ pub struct Targets {
 }
 
 impl Targets {
+    /// Nothing to be found in so many pictures.
+    pub fn none(pictures: usize) -> Self {
+        let boxes = Tensor::empty([0, 4], (Kind::Float, Device::Cpu));
+        Self { boxes, labels: Tensor::empty([0], (Kind::Int64, Device::Cpu)), counts: vec![0; pictures] }
+    }
+
     /// `boxes`, `labels`, `counts` of `forward`'s input; `None` where it has none of them.
     ///
     /// # Errors

@@ -36,8 +36,8 @@ pub use folder::{PassedOver, photos_in};
 pub use jpeg::JPEG_DECODER;
 pub use pack::{Packed, pack};
 pub use scenes::{
-    Axis, Hsv, Ids, MultiScale, Placed, ResizeCrop, SceneAugment, SceneBatch, SceneFit, SceneForm, SceneView, Scenes,
-    Shown,
+    Axis, Hsv, Ids, MultiScale, Placed, ResizeCrop, SceneAugment, SceneBatch, SceneFit, SceneForm, SceneStills,
+    SceneView, Scenes, Shown,
 };
 pub use still::{Stills, photo_bytes};
 pub use view::{TestView, TrainView, View};

@@ -60,7 +60,7 @@ pub fn photo_bytes(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn bytes(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
     let cannot = |e: std::io::Error| match e.kind() {
         std::io::ErrorKind::NotFound => user!("{}: there is no such file", path.display()),
         _ => user!("{}: cannot be read: {e}", path.display()),

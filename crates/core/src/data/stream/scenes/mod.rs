@@ -10,6 +10,7 @@ mod colour;
 mod frame;
 mod photos;
 mod sample;
+mod still;
 mod view;
 mod voc;
 
@@ -23,6 +24,7 @@ use tch::{Device, Kind, Tensor};
 pub use augment::{Hsv, ResizeCrop, SceneAugment};
 pub use frame::Axis;
 pub use sample::Placed;
+pub use still::SceneStills;
 pub use view::{MultiScale, SceneFit, SceneView};
 
 use self::batches::Batches;
