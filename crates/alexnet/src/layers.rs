@@ -173,7 +173,7 @@ impl Layers {
         let act = |layer: Layer, before: Shape, after: Shape| -> Act {
             match layer {
                 Layer::Conv { name, output, kernel, stride, padding, groups } => {
-                    let config = Conv2dConfig { stride, padding, groups, bias: true };
+                    let config = Conv2dConfig { stride, padding, groups, ..Conv2dConfig::default() };
                     let conv = Conv2d::new(&at(name), before.0, output, kernel, config);
                     Box::new(move |x, _| conv.forward(&x))
                 }

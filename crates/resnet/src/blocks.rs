@@ -5,8 +5,23 @@ use tch::{Tensor, nn};
 
 /// A convolution without bias: the norm behind it has one.
 pub(crate) fn conv(path: &nn::Path, input: i64, output: i64, kernel: i64, stride: i64) -> Conv2d {
-    let config = Conv2dConfig { stride, padding: kernel / 2, bias: false, ..Conv2dConfig::default() };
+    conv_apart(path, input, output, kernel, Step { stride, dilation: 1 })
+}
+
+/// The same, its kernel's places possibly apart.
+fn conv_apart(path: &nn::Path, input: i64, output: i64, kernel: i64, Step { stride, dilation }: Step) -> Conv2d {
+    let padding = dilation * (kernel / 2);
+    let config = Conv2dConfig { stride, padding, dilation, bias: false, ..Conv2dConfig::default() };
     Conv2d::new(path, input, output, kernel, config)
+}
+
+/// How the widest kernel of a block walks over the picture.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    /// Of the block: its map has 1/stride of the edge.
+    pub(crate) stride: i64,
+    /// Pixels from one place of the kernel to the next.
+    pub(crate) dilation: i64,
 }
 
 /// What a block adds to F(x) (§3.3, "Residual Network").
@@ -145,7 +160,7 @@ impl Bottleneck {
         place: Stride,
         input: i64,
         width: i64,
-        stride: i64,
+        Step { stride, dilation }: Step,
         norm: &BatchNormConfig,
     ) -> Self {
         let output = width * Self::EXPANSION;
@@ -153,7 +168,7 @@ impl Bottleneck {
         Bottleneck {
             conv1: conv(&(path / "conv1"), input, width, 1, first),
             bn1: BatchNorm2d::with(&(path / "bn1"), width, norm.clone()),
-            conv2: conv(&(path / "conv2"), width, width, 3, middle),
+            conv2: conv_apart(&(path / "conv2"), width, width, 3, Step { stride: middle, dilation }),
             bn2: BatchNorm2d::with(&(path / "bn2"), width, norm.clone()),
             conv3: conv(&(path / "conv3"), width, output, 1, 1),
             bn3: BatchNorm2d::with(&(path / "bn3"), output, norm.clone()),

@@ -17,7 +17,7 @@ use repro::weights::Named;
 use repro::{Result, user};
 use tch::{Kind as Numbers, Tensor, nn};
 
-use crate::blocks::{BasicBlock, Bottleneck, Kind, Stride, conv};
+use crate::blocks::{BasicBlock, Bottleneck, Kind, Step, Stride, conv};
 
 /// Table 1: name, blocks of each of the four stages, whether they are bottlenecks.
 pub const PHOTO: [(&str, [usize; 4], bool); 5] = [
@@ -51,6 +51,9 @@ pub enum Variant {
         bottleneck: Option<Stride>,
         /// What comes first.
         stem: Stem,
+        /// Whether the last stage keeps the size of its map, and its kernels have gaps of one pixel (dilation) to reach as far as on half of it:
+        /// the trunk of detectors, "DC5" (arXiv:2005.12872, §4). Of bottlenecks only.
+        dilated: bool,
     },
     /// Three stages of n blocks (§4.2).
     Cifar {
@@ -68,7 +71,10 @@ impl Variant {
     /// Lists the names.
     pub fn named(name: &str) -> Result<Self> {
         for (photo, blocks, deep) in PHOTO {
-            let variant = |place, stem| Variant::Photo { blocks, bottleneck: deep.then_some(place), stem };
+            let variant = |place, stem| {
+                let bottleneck = deep.then_some(place);
+                Variant::Photo { blocks, bottleneck, stem, dilated: false }
+            };
             match name.strip_prefix(photo) {
                 Some("") => return Ok(variant(Stride::Middle, Stem::Photo)),
                 Some("_v1") if deep => return Ok(variant(Stride::First, Stem::Photo)),
@@ -125,8 +131,10 @@ impl Variant {
     /// Pixels of an edge that become one place of the last map.
     pub fn stride(self) -> i64 {
         match self {
-            Variant::Photo { stem: Stem::Photo, .. } => 32,
-            Variant::Photo { .. } => 8,
+            Variant::Photo { stem, dilated, .. } => {
+                let whole = if stem == Stem::Photo { 32 } else { 8 };
+                if dilated { whole / 2 } else { whole }
+            }
             Variant::Cifar { .. } => 4,
         }
     }
@@ -177,7 +185,9 @@ impl Trunk {
     /// As PyTorch's layers start, all norms alike; see [`initialise`].
     pub fn new(path: &nn::Path, variant: Variant, norm: &BatchNormConfig) -> Self {
         match variant {
-            Variant::Photo { blocks, bottleneck, stem } => Self::photo(path, blocks, bottleneck, stem, norm),
+            Variant::Photo { blocks, bottleneck, stem, dilated } => {
+                Self::photo(path, blocks, (bottleneck, dilated), stem, norm)
+            }
             Variant::Cifar { blocks, residual } => Self::cifar(path, blocks, residual, norm),
         }
     }
@@ -186,7 +196,7 @@ impl Trunk {
     fn photo(
         path: &nn::Path,
         blocks: [usize; 4],
-        bottleneck: Option<Stride>,
+        (bottleneck, dilated): (Option<Stride>, bool),
         stem: Stem,
         norm: &BatchNormConfig,
     ) -> Self {
@@ -201,10 +211,13 @@ impl Trunk {
             let width = 64 << stage;
             for place in 0..count {
                 let path = path / format!("layer{}", stage + 1) / place;
-                let stride = if stage > 0 && place == 0 { 2 } else { 1 };
+                let apart = dilated && stage == 3;
+                let stride = if stage > 0 && place == 0 && !apart { 2 } else { 1 };
+                // The first block of a dilated stage has no gaps yet (torchvision's `replace_stride_with_dilation`).
+                let step = Step { stride, dilation: if apart && place > 0 { 2 } else { 1 } };
                 stages.push(match bottleneck {
                     None => Block::Basic(Box::new(BasicBlock::new(&path, Kind::B, input, width, stride, norm))),
-                    Some(at) => Block::Bottleneck(Box::new(Bottleneck::new(&path, at, input, width, stride, norm))),
+                    Some(at) => Block::Bottleneck(Box::new(Bottleneck::new(&path, at, input, width, step, norm))),
                 });
                 input = if bottleneck.is_some() { width * Bottleneck::EXPANSION } else { width };
             }
@@ -232,7 +245,8 @@ impl Trunk {
         Trunk { conv1, bn1, pool: false, stem_name, stages, width: input }
     }
 
-    /// `[N, 3, H, W]`, centred → the map `[N, C, H/32, W/32]`; with a small stem of H/8, of §4.2 of H/4.
+    /// `[N, 3, H, W]`, centred → the map `[N, C, H/32, W/32]`; with a small stem of H/8, of §4.2 of H/4; of a dilated
+    /// network twice that.
     pub fn forward(&self, image: &Tensor, mode: Mode) -> Tensor {
         let image = &channels_last(image);
         let mut x = record::block(&self.stem_name, || {

@@ -35,7 +35,7 @@ fn fixture() -> Named {
 
 /// The network of this name, or one of a block a stage.
 fn variant(name: &str) -> Variant {
-    let shallow = |place| Variant::Photo { blocks: [1; 4], bottleneck: Some(place), stem: Stem::Photo };
+    let shallow = |place| Variant::Photo { blocks: [1; 4], bottleneck: Some(place), stem: Stem::Photo, dilated: false };
     match name {
         "bottleneck" => shallow(Stride::Middle),
         "bottleneck_v1" => shallow(Stride::First),

@@ -12,6 +12,8 @@ pub struct Conv2dConfig {
     pub stride: i64,
     /// Zeros on each of the four sides.
     pub padding: i64,
+    /// Pixels from one place of the kernel to the next.
+    pub dilation: i64,
     /// Blocks of channels that do not see one another; divides both channel counts.
     pub groups: i64,
     /// Whether there is one.
@@ -20,7 +22,7 @@ pub struct Conv2dConfig {
 
 impl Default for Conv2dConfig {
     fn default() -> Self {
-        Self { stride: 1, padding: 0, groups: 1, bias: true }
+        Self { stride: 1, padding: 0, dilation: 1, groups: 1, bias: true }
     }
 }
 
@@ -44,10 +46,10 @@ impl Conv2d {
         Self { weight, bias, config, name: record::name(path) }
     }
 
-    /// `[N, in, H, W]` → `[N, out, H′, W′]` with H′ = ⌊(H + 2·padding − kernel)/stride⌋ + 1.
+    /// `[N, in, H, W]` → `[N, out, H′, W′]` with H′ = ⌊(H + 2·padding − dilation·(kernel − 1) − 1)/stride⌋ + 1.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let Conv2dConfig { stride, padding, groups, .. } = self.config;
-        let y = x.conv2d(&self.weight, self.bias.as_ref(), [stride; 2], [padding; 2], [1; 2], groups);
+        let Conv2dConfig { stride, padding, dilation, groups, .. } = self.config;
+        let y = x.conv2d(&self.weight, self.bias.as_ref(), [stride; 2], [padding; 2], [dilation; 2], groups);
         record::seen(&self.name, &y, || Counts::product(&y, &self.weight, self.bias.as_ref()));
         y
     }

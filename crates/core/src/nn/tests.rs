@@ -74,7 +74,7 @@ fn linear_is_its_formula() {
 #[test]
 fn conv_is_its_formula_with_stride_padding_and_groups() {
     let mut store = VarStore::new(Device::Cpu);
-    let config = Conv2dConfig { stride: 2, padding: 1, groups: 2, bias: true };
+    let config = Conv2dConfig { stride: 2, padding: 1, groups: 2, ..Conv2dConfig::default() };
     let conv = Conv2d::new(&store.root(), 4, 6, 3, config);
     store.double();
     let x = Tensor::randn([1, 4, 6, 7], F64);

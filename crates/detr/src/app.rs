@@ -1,0 +1,73 @@
+//! What this paper hands to the command line that all papers share.
+
+use repro::cli::Forward;
+use repro::detection::Targets;
+use repro::nn::Mode;
+use repro::weights::Named;
+use repro::{Result, user};
+use tch::{Kind, Tensor, nn};
+
+use crate::config::Config;
+use crate::loss::{Norms, judge};
+use crate::model::Detr;
+
+/// What `forward` knows.
+const INPUTS: [&str; 5] = ["image", "padding", "boxes", "labels", "counts"];
+
+/// `image` `[N, 3, H, W]`, centred [, `padding` `[N, H, W]`] [, `boxes`, `labels`, `counts`] → `pred_logits`, `pred_boxes` [, `loss`, its terms
+/// `loss_ce`, `loss_bbox`, `loss_giou`, those of layer i as `loss_ce.{i}`, …, and the pairs `match.query`, `match.target`].
+pub fn model(config: &Config, _: &str, path: &nn::Path) -> Result<Forward> {
+    let (variant, classes, loss) = (config.variant()?, config.model.num_classes, config.loss);
+    let net = Detr::new(path, variant, classes);
+    Ok(Box::new(move |input, train| {
+        if let Some(name) = input.keys().find(|name| !INPUTS.contains(&name.as_str())) {
+            return Err(user!("input tensor {name} is not known; give image, padding and, for the loss, boxes, labels and counts"));
+        }
+        let image = image(input)?;
+        let padding = padding(input, image)?;
+        let targets = Targets::given(input, image.size()[0], classes)?;
+        let output = net.forward(image, padding.as_ref(), if train { Mode::Train } else { Mode::Eval })?;
+        let (logits, boxes) = output.last();
+        let mut told = Named::from([("pred_logits".into(), logits), ("pred_boxes".into(), boxes)]);
+        let Some(targets) = targets else { return Ok(told) };
+        let losses = judge(&output, &targets, &loss, Norms::of(&targets.counts, variant.queries, loss.eos))?;
+        told.insert("loss".into(), losses.total(&loss));
+        let last = losses.pairs.len() - 1;
+        for (name, terms) in [("loss_ce", &losses.ce), ("loss_bbox", &losses.bbox), ("loss_giou", &losses.giou)] {
+            told.insert(name.into(), terms.get(last as i64));
+            told.extend((0..last).map(|layer| (format!("{name}.{layer}"), terms.get(layer as i64))));
+        }
+        let pairs = &losses.pairs[last];
+        told.insert("match.query".into(), Tensor::f_from_slice(&pairs.query)?);
+        told.insert("match.target".into(), Tensor::f_from_slice(&pairs.within(&targets.counts))?);
+        Ok(told)
+    }))
+}
+
+/// The input `image`.
+fn image(input: &Named) -> Result<&Tensor> {
+    let image = input.get("image").ok_or_else(|| user!("the input has no tensor named image"))?;
+    let size = image.size();
+    match size[..] {
+        [n, 3, h, w] if n > 0 && h > 0 && w > 0 && image.is_floating_point() => Ok(image),
+        _ => Err(user!("image is {:?} of {size:?}; this model takes floating point of [N, 3, H, W]", image.kind())),
+    }
+}
+
+/// The input `padding`, true where it is 1.
+fn padding(input: &Named, image: &Tensor) -> Result<Option<Tensor>> {
+    let Some(padding) = input.get("padding") else { return Ok(None) };
+    let (n, _, h, w) = image.size4()?;
+    if !matches!(padding.kind(), Kind::Bool | Kind::Uint8) || padding.size() != [n, h, w] {
+        let (kind, size) = (padding.kind(), padding.size());
+        return Err(user!("padding is {kind:?} of {size:?}; with this image it must be bool or uint8 of [{n}, {h}, {w}]"));
+    }
+    if padding.max().int64_value(&[]) > 1 {
+        return Err(user!("padding must be 0 on the picture and 1 beside it"));
+    }
+    // Its upper left pixel is what the first place of every map is told by: where it is padding, there may be no place to look at.
+    if padding.select(1, 0).select(1, 0).max().int64_value(&[]) != 0 {
+        return Err(user!("padding must lie to the right of and below each picture, which begins at the upper left corner"));
+    }
+    Ok(Some(padding.to_kind(Kind::Bool)))
+}

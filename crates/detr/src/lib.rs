@@ -1,0 +1,11 @@
+//! x
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod config;
+pub mod loss;
+pub mod matcher;
+pub mod model;
+pub mod names;
+pub mod position;
+pub mod transformer;
