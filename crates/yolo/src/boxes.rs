@@ -175,8 +175,9 @@ mod tests {
         #[test]
         fn boxes_go_there_and_back(x in 0.01..0.99, y in 0.01..0.99, w in 0.01..1.0, h in 0.01..1.0) {
             let (cells, edges): ((f64, f64), _) = ((4.0, 3.0), (96, 128));
+            let (x, y, w, h): (f64, f64, f64, f64) = (x, y, w, h);
             let cell = ((x * cells.0).floor(), (y * cells.1).floor());
-            let (fx, fy): (f64, f64) = (x * cells.0 - cell.0, y * cells.1 - cell.1);
+            let (fx, fy) = (x * cells.0 - cell.0, y * cells.1 - cell.1);
             let logit = |p: f64| (p / (1.0 - p)).ln();
             let t = [logit(fx), logit(fy), (w * 128.0 / 30.0_f64).ln(), (h * 96.0 / 61.0_f64).ln()];
             let near = |found: Tensor| {
