@@ -6,6 +6,7 @@
 #   scripts/bench/run.sh vit    [--rounds N] [--steps N] [--photos FOLDER] [--bf16] [--out FILE]    a step of ViT and of MAE
 #   scripts/bench/run.sh loader [--rounds N] [--batch N] [--out FILE]      photos to batches, against torchvision; by libjpeg-turbo, too, where
 #                                                                          cmake and nasm are
+#   scripts/bench/run.sh detections [--rounds N] [--out FILE]              boxes to COCO's numbers, against pycocotools
 # Let nothing else run meanwhile. It needs a Python with PyTorch and torchvision (10 GB, made by the first run) and takes 10 minutes.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
@@ -17,19 +18,24 @@ resnet) data=cifar10 run=run_resnet.py ;;
 simclr) data=cifar10 run=run_simclr.py ;;
 vit) data=cifar10 run=run_vit.py ;;
 loader) data=imagenette run=run_loader.py ;;
-*) stop 2 "usage: scripts/bench/run.sh lenet|resnet|simclr|vit|loader [--rounds N] [--out FILE] […]" ;;
+detections) data="" run=run_detections.py ;;
+*) stop 2 "usage: scripts/bench/run.sh lenet|resnet|simclr|vit|loader|detections [--rounds N] [--out FILE] […]" ;;
 esac
 shift
 
 cd "$root"
 scripts/setup.sh
-scripts/get_data.sh $data
+[ -z "$data" ] || scripts/get_data.sh "$data"
 python=$(scripts/bench/setup.sh | tail -1)
 unset LIBTORCH # as in scripts/run.sh
 if [ "$paper" = vit ] && ! "$python" -c 'import timm, transformers' 2>/dev/null; then
     "$python" -m pip install --disable-pip-version-check --quiet transformers==5.24.0 &&
         "$python" -m pip install --disable-pip-version-check --quiet --no-deps timm==1.0.31 ||
         stop 1 "pip could not install timm and transformers (see above); run this again when that is mended"
+fi
+if [ "$paper" = detections ] && ! "$python" -c 'import pycocotools' 2>/dev/null; then
+    "$python" -m pip install --disable-pip-version-check --quiet --no-deps pycocotools==2.0.11 ||
+        stop 1 "pip could not install pycocotools (see above); run this again when that is mended"
 fi
 if [ "$paper" = loader ] && command -v cmake >/dev/null && command -v nasm >/dev/null; then
     # The decoder that is no default: built first, under a name of its own.
@@ -39,5 +45,5 @@ if [ "$paper" = loader ] && command -v cmake >/dev/null && command -v nasm >/dev
     set -- --turbojpeg "$built/loader-turbojpeg" "$@"
 fi
 cargo build --release -p lenet -p resnet -p simclr -p vit -p mae -p repro-core --bin lenet --bin resnet --bin simclr --bin vit --bin mae --example idle --example loader \
-    --example views
+    --example views --example detections
 exec "$python" scripts/bench/$run --data "$data_root/$data" "$@"

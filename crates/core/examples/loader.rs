@@ -50,6 +50,8 @@ fn settings(args: &Args) -> Settings {
         limit_test: None,
         repeats: None,
         max_bad: None,
+        files: None,
+        canvases: None,
     };
     Settings {
         seed: 1,

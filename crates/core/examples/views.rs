@@ -41,6 +41,8 @@ fn run(args: &Args) -> Result<serde_json::Value> {
         limit_test: None,
         repeats: None,
         max_bad: None,
+        files: None,
+        canvases: None,
     };
     // Those of experiments/simclr/cifar10_10k_rn20_e20.yaml.
     let normalise = Normalise::Channels { mean: vec![0.0; 3], std: vec![1.0; 3] };

@@ -34,7 +34,8 @@ pub(crate) use nearest::nearest;
 pub(crate) use resolved::{NOT_HASHED, is_hashed, is_length};
 pub use resolved::{Resolved, diff};
 pub use settings::{
-    CheckpointConfig, Claim, Compute, DataConfig, EvalConfig, Head, InitConfig, Log, Precision, Settings,
+    AnnotatedFiles, CanvasConfig, CheckpointConfig, Claim, Compute, DataConfig, EvalConfig, Head, InitConfig, Log,
+    Precision, Settings, SplitFiles,
 };
 pub use sweep::sweep;
 

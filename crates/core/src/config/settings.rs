@@ -57,6 +57,43 @@ pub struct DataConfig {
     pub repeats: Option<u64>,
     /// Damaged examples that are skipped and listed before the run is refused. `None`: 0.
     pub max_bad: Option<u64>,
+    /// Of photos with boxes in files (`coco`, `voc`, `yolo`): which of them are what split. `None`: as the set's authors name them.
+    pub files: Option<SplitFiles>,
+    /// How digits are strewn over the pictures of the set `canvases`. `None` for every other set.
+    pub canvases: Option<CanvasConfig>,
+}
+
+/// Photos with boxes, split by split. A split that is not named is not there.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct SplitFiles {
+    /// To train on. `None`: nothing, where nothing is trained.
+    pub train: Option<AnnotatedFiles>,
+    /// Held out to choose by. `None`: nothing.
+    pub validation: Option<AnnotatedFiles>,
+    /// To test on.
+    pub test: AnnotatedFiles,
+}
+
+/// Where the boxes and the photos of a split lie, below `data.root`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct AnnotatedFiles {
+    /// `coco`: the JSON file. `voc`: the list of the photos' names, whose XML files are in `Annotations`. `yolo`: the folder of the labels.
+    pub annotations: String,
+    /// The folder of the photos.
+    pub photos: String,
+}
+
+/// Digits strewn over black pictures.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct CanvasConfig {
+    /// Pictures to train on, at least 1.
+    pub train: u64,
+    /// Pictures to test on, at least 1.
+    pub test: u64,
+    /// Fewest and most digits of a picture, from 1 on.
+    pub objects: [u64; 2],
+    /// Smallest and largest edge that a digit's 28 × 28 pixels are resized to, in pixels.
+    pub size: [u64; 2],
 }
 
 /// Where and in which precision the run computes.
@@ -195,6 +232,14 @@ impl Settings {
             "data.repeats",
             "must be from 1 to 1000; to see each example once leave the key away",
         );
+        if let Some(canvases) = &self.data.canvases {
+            let CanvasConfig { train, test, objects, size } = canvases;
+            must(*train >= 1 && *test >= 1, "data.canvases", "must have at least 1 picture in train and test");
+            let holds = 1 <= objects[0] && objects[0] <= objects[1] && objects[1] <= 100;
+            must(holds, "data.canvases.objects", "must be the fewest and the most digits, from 1 to 100");
+            let holds = 8 <= size[0] && size[0] <= size[1] && size[1] <= 1024;
+            must(holds, "data.canvases.size", "must be the smallest and the largest edge in pixels, from 8 to 1024");
+        }
         if let Some(micro) = self.compute.micro_batch {
             must(micro >= 1, "compute.micro_batch", "must be at least 1; for no accumulation leave the key away");
             let larger = format!("must not be larger than batch_size, which is {}", self.batch_size);

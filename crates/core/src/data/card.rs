@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
-use super::{Normalise, Normaliser, Pictures};
+use super::{Normalise, Normaliser, Pictures, Scenes};
 use crate::setup::Setup;
 use crate::weights::some;
 use crate::{Result, classes, user};
@@ -36,6 +36,15 @@ impl Card {
     pub fn of(data: &Pictures) -> Result<Self> {
         let (mean, std) = numbers(data.normaliser())?;
         Ok(Self { classes: data.classes().to_vec(), image_size: Some(data.edge()), mean, std })
+    }
+
+    /// The card of a network that was trained on `data`, which has no one size.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn of_scenes(data: &Scenes) -> Result<Self> {
+        let (mean, std) = numbers(data.normaliser())?;
+        Ok(Self { classes: data.classes().to_vec(), image_size: None, mean, std })
     }
 
     /// The card of a network whose pictures are centred by nothing that it learned from.
@@ -127,16 +136,32 @@ impl Card {
         })
     }
 
+    /// What centres pictures for this network where the configuration centres by `own`, which is taken where the card has no numbers; what
+    /// differs is noted.
+    pub(super) fn normaliser_or(&self, own: Normaliser, setup: &Setup) -> Result<Normaliser> {
+        if self.mean.is_none() {
+            return Ok(own);
+        }
+        if !(same(&self.mean, &numbers(&own)?.0) && same(&self.std, &numbers(&own)?.1)) {
+            self.note_centring(setup);
+        }
+        self.normaliser()?.to_device(setup.device)
+    }
+
+    fn note_centring(&self, setup: &Setup) {
+        setup.note(format!(
+            "normalise: these weights learned from pictures centred by {}, and so are pictures for them; the configuration's numbers are others",
+            told(&self.mean, &self.std)
+        ));
+    }
+
     /// Notes in what the configuration differs from what the weights learned from. `own` centres as it says, where that is known; `edge` is its
     /// network's.
     pub(super) fn note_differences(&self, own: Option<&Normaliser>, edge: i64, setup: &Setup) -> Result<()> {
         if let Some(own) = own
             && !(same(&self.mean, &numbers(own)?.0) && same(&self.std, &numbers(own)?.1))
         {
-            setup.note(format!(
-                "normalise: these weights learned from pictures centred by {}, and so are pictures for them; the configuration's numbers are others",
-                told(&self.mean, &self.std)
-            ));
+            self.note_centring(setup);
         }
         if let Some(learned) = self.image_size.filter(|learned| *learned != edge) {
             setup.note(format!(

@@ -36,6 +36,11 @@ pub fn load(config: &DataConfig, device: Device) -> Result<Splits> {
             return Err(user!("data.{key} cannot act on {name}, which is read into memory as a whole; remove the key"));
         }
     }
+    for (key, given) in [("files", config.files.is_some()), ("canvases", config.canvases.is_some())] {
+        if given {
+            return Err(user!("data.{key} cannot act on {name}, whose pictures have no boxes; remove the key"));
+        }
+    }
     let splits = match name {
         "synthetic" | "synthetic_colour" if config.root.is_some() => {
             return Err(user!("data.root cannot act on {name}, which is drawn by code; remove the key"));
@@ -93,6 +98,8 @@ mod tests {
             limit_test: None,
             repeats: None,
             max_bad: None,
+            files: None,
+            canvases: None,
         }
     }
 

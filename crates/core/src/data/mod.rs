@@ -16,7 +16,7 @@ mod stream;
 mod synthetic;
 mod views;
 
-pub use crate::config::DataConfig;
+pub use crate::config::{AnnotatedFiles, CanvasConfig, DataConfig, SplitFiles};
 pub use augment::{
     Affine, Augment, AutoAugment, Blur, Centre, ColorJitter, Crop, CutMix, Cutout, Draws, Fill, Filter, Flip, Grey,
     Mixup, PcaNoise, Pipeline, Policy, RandAugment, RandAugmentTimm, RandomErasing, RandomResizedCrop, ten_crop,
@@ -30,8 +30,9 @@ pub use pair::{Counted, Pair};
 pub use pictures::{Form, Part, Pictures};
 pub use resident::Resident;
 pub use stream::{
-    JPEG_DECODER, Packed, PassedOver, Stills, Stream, TestView, TrainView, View, count_classes, pack, photo_bytes,
-    photos_in,
+    Axis, Hsv, Ids, JPEG_DECODER, MultiScale, Packed, PassedOver, Placed, ResizeCrop, SceneAugment, SceneBatch,
+    SceneFit, SceneForm, SceneView, Scenes, Shown, Stills, Stream, TestView, TrainView, View, count_classes, pack,
+    photo_bytes, photos_in,
 };
 pub use views::Views;
 

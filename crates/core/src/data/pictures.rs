@@ -29,6 +29,19 @@ pub struct Part {
     pub shared: bool,
 }
 
+impl Part {
+    /// That of a split of `n` pictures; see [`Pictures::part`].
+    pub(super) fn of(n: u64, setup: &Setup) -> Option<Self> {
+        let Setup { rank, world, .. } = *setup;
+        let shared = world > 1 && n >= world && setup.settings.data.max_bad.unwrap_or(0) == 0;
+        match (shared, rank) {
+            (true, _) => Some(Part { range: n * rank / world..n * (rank + 1) / world, shared }),
+            (false, 0) => Some(Part { range: 0..n, shared }),
+            (false, _) => None,
+        }
+    }
+}
+
 /// How pictures become what a network takes.
 #[derive(Debug)]
 pub struct Form<'a> {
@@ -99,14 +112,7 @@ impl Pictures {
     /// The part of a split that this process evaluates: an even part of all where counts can be put together again. Where pictures may be bad,
     /// so that a place in the set says nothing, and of less pictures than processes, rank 0 evaluates all and the others none.
     pub fn part(&self, split: Split, setup: &Setup) -> Option<Part> {
-        let Setup { rank, world, .. } = *setup;
-        let n = self.split_len(split);
-        let shared = world > 1 && n >= world && setup.settings.data.max_bad.unwrap_or(0) == 0;
-        match (shared, rank) {
-            (true, _) => Some(Part { range: n * rank / world..n * (rank + 1) / world, shared }),
-            (false, 0) => Some(Part { range: 0..n, shared }),
-            (false, _) => None,
-        }
+        Part::of(self.split_len(split), setup)
     }
 
     /// Pictures of a split, bad ones counted in.

@@ -58,6 +58,8 @@ mod tests {
             limit_test: None,
             repeats: None,
             max_bad: None,
+            files: None,
+            canvases: None,
         }
     }
 

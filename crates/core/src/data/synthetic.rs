@@ -1,5 +1,7 @@
 //! Digits drawn by code, for smoke tests: no download, the same bytes everywhere.
 
+use rand_chacha::ChaCha8Rng;
+
 use super::{ImageSet, Splits};
 use crate::Result;
 use crate::random::{rng, uniform};
@@ -74,27 +76,52 @@ pub(super) fn colour_splits() -> Result<Splits> {
     Ok(Splits { train: coloured(&grey.train, 0)?, validation: None, test: coloured(&grey.test, TRAIN)? })
 }
 
+/// A digit without noise: the number `sample` of its kind, 28 × 28 bytes.
+pub(super) fn glyph(sample: u64, digit: usize) -> Vec<u8> {
+    let pen = Pen::new(&mut rng(0, 0, sample, "glyph"));
+    pixels().map(|pixel| pen.shade(STROKES[digit], pixel) as u8).collect()
+}
+
 /// Appends one picture: the stroke at a random place, size, slant, width and brightness, on noise.
-fn draw(sample: u64, stroke: &[(f64, f64)], pixels: &mut Vec<u8>) {
+fn draw(sample: u64, stroke: &[(f64, f64)], picture: &mut Vec<u8>) {
     let rng = &mut rng(0, 0, sample, "synthetic");
-    let (width, height) = (uniform(rng, 2.2, 3.4), uniform(rng, 2.4, 3.3));
-    let slant = uniform(rng, -0.35, 0.35);
-    let (centre_x, centre_y) = (uniform(rng, 10.5, 16.5), uniform(rng, 11.0, 16.0));
-    let (radius, ink) = (uniform(rng, 0.6, 1.6), uniform(rng, 150.0, 255.0));
-    let place = |(x, y): (f64, f64)| {
-        let (x, y) = ((x - 2.0) * width, (y - 3.0) * height);
-        (centre_x + x - slant * y, centre_y + y)
-    };
-    for row in 0..SIDE {
-        for column in 0..SIDE {
-            let pixel = (column as f64, row as f64);
-            let nearest = stroke
-                .windows(2)
-                .map(|ends| distance(pixel, place(ends[0]), place(ends[1])))
-                .fold(f64::INFINITY, f64::min);
-            let shade = ink * (radius + 0.5 - nearest).clamp(0.0, 1.0);
-            pixels.push((shade + uniform(rng, -30.0, 30.0)).clamp(0.0, 255.0) as u8);
-        }
+    let pen = Pen::new(rng);
+    picture
+        .extend(pixels().map(|pixel| (pen.shade(stroke, pixel) + uniform(rng, -30.0, 30.0)).clamp(0.0, 255.0) as u8));
+}
+
+/// The places of the pixels, row by row: x, y.
+fn pixels() -> impl Iterator<Item = (f64, f64)> {
+    (0..SIDE).flat_map(|row| (0..SIDE).map(move |column| (column as f64, row as f64)))
+}
+
+/// How a stroke is drawn.
+struct Pen {
+    width: f64,
+    height: f64,
+    slant: f64,
+    centre: (f64, f64),
+    radius: f64,
+    ink: f64,
+}
+
+impl Pen {
+    fn new(rng: &mut ChaCha8Rng) -> Self {
+        let (width, height) = (uniform(rng, 2.2, 3.4), uniform(rng, 2.4, 3.3));
+        let slant = uniform(rng, -0.35, 0.35);
+        let centre = (uniform(rng, 10.5, 16.5), uniform(rng, 11.0, 16.0));
+        Self { width, height, slant, centre, radius: uniform(rng, 0.6, 1.6), ink: uniform(rng, 150.0, 255.0) }
+    }
+
+    /// From 0 to the ink's brightness.
+    fn shade(&self, stroke: &[(f64, f64)], pixel: (f64, f64)) -> f64 {
+        let place = |(x, y): (f64, f64)| {
+            let (x, y) = ((x - 2.0) * self.width, (y - 3.0) * self.height);
+            (self.centre.0 + x - self.slant * y, self.centre.1 + y)
+        };
+        let nearest =
+            stroke.windows(2).map(|ends| distance(pixel, place(ends[0]), place(ends[1]))).fold(f64::INFINITY, f64::min);
+        self.ink * (self.radius + 0.5 - nearest).clamp(0.0, 1.0)
     }
 }
 

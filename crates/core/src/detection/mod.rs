@@ -1,8 +1,19 @@
 //! What the papers that find objects share: boxes, truths and detections.
 
 pub mod boxes;
+pub mod coco;
+#[cfg(test)]
+mod fixture;
+mod gather;
+pub mod mistakes;
+pub mod results;
+mod scene;
 mod targets;
+pub mod voc;
 
+pub use gather::together;
+use scene::Group;
+pub use scene::{Scene, overlap};
 pub use targets::Targets;
 
 /// A box in pixels of the photo as its file has it: left, top, width, height, as COCO writes it.
@@ -21,6 +32,13 @@ pub struct Truth {
     pub crowd: bool,
     /// Not asked for (VOC): finding it counts neither for nor against.
     pub difficult: bool,
+}
+
+impl Truth {
+    /// Whether finding it counts for, and missing it against: neither a crowd nor difficult.
+    pub fn counts(&self) -> bool {
+        !self.crowd && !self.difficult
+    }
 }
 
 /// An object that a network found.

@@ -27,6 +27,19 @@ const READABLE: f32 = 8.0;
 /// The shade is the cube root of the share of the row, so that one error in a thousand is a tenth of full red. Counts and
 /// names are left out where the cells are too small for them; so are counts of 0.
 pub fn confusion(counts: &Tensor, names: &[String]) -> Result<RgbImage> {
+    drawn(counts, names, title)
+}
+
+/// The same of a detector, whose last class is the background: what is there and was not found, and what was found and is not there.
+pub fn detections(counts: &Tensor, names: &[String]) -> Result<RgbImage> {
+    drawn(counts, names, |counts, classes| {
+        let objects = &counts[..classes * (classes - 1)];
+        let (right, total) = (objects.iter().step_by(classes + 1).sum::<i64>(), objects.iter().sum::<i64>());
+        format!("{right} of {total} objects found")
+    })
+}
+
+fn drawn(counts: &Tensor, names: &[String], title: impl Fn(&[i64], usize) -> String) -> Result<RgbImage> {
     let classes = names.len();
     if classes > MOST_CLASSES {
         return Err(Error::Failed(format!(

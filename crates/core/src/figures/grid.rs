@@ -47,9 +47,25 @@ pub fn framed(
     frames: &[Frame],
     title: &str,
 ) -> Result<RgbImage> {
-    let tiles = tiles(images)?;
-    if columns == 0 || scale == 0 {
-        return Err(Error::Failed("a grid of images needs at least one column and a scale of at least 1".into()));
+    wall(&tiles(images)?, columns, scale, captions, frames, title)
+}
+
+/// The same of pictures as they are, which may differ in size.
+///
+/// # Errors
+/// No picture, numbers that do not fit each other.
+pub fn wall(
+    tiles: &[RgbImage],
+    columns: u32,
+    scale: u32,
+    captions: &[String],
+    frames: &[Frame],
+    title: &str,
+) -> Result<RgbImage> {
+    if columns == 0 || scale == 0 || tiles.is_empty() {
+        return Err(Error::Failed(
+            "a grid of images needs at least one image, one column and a scale of at least 1".into(),
+        ));
     }
     for (what, count) in [("captions", captions.len()), ("frames", frames.len())] {
         if count > 0 && count != tiles.len() {
@@ -59,7 +75,8 @@ pub fn framed(
     let gap = if frames.is_empty() { GAP } else { FRAMED.0 };
     let columns = columns.min(tiles.len() as u32);
     let rows = (tiles.len() as u32).div_ceil(columns);
-    let (tile_width, tile_height) = (tiles[0].width() * scale, tiles[0].height() * scale);
+    let largest = |side: fn(&RgbImage) -> u32| scale * tiles.iter().map(side).max().unwrap_or(0);
+    let (tile_width, tile_height) = (largest(RgbImage::width), largest(RgbImage::height));
     // A caption is never cut off: the widest one sets the column's width.
     let widest = captions.iter().flat_map(|caption| caption.lines()).map(|line| text::width(line, TEXT)).max();
     let cell_width = tile_width.max(widest.map_or(0, |width| width + 2 * GAP)) + gap;

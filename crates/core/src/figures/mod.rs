@@ -1,10 +1,12 @@
-//! Pictures: grids, activations, confusion and other matrices, dots, plots. Each is an [`image::RgbImage`]; [`save`] writes it as PNG.
+//! Pictures: grids, boxes, activations, confusion and other matrices, dots, plots. Each is an [`image::RgbImage`]; [`save`] writes it as PNG.
 
 mod activations;
+mod boxes;
 mod confusion;
 mod grid;
 mod heat;
 mod matrix;
+mod mistakes;
 mod plot;
 mod scatter;
 mod text;
@@ -18,11 +20,13 @@ use crate::files::write_atomic;
 use crate::{Error, Result};
 
 pub use activations::feature_maps;
+pub use boxes::{Boxed, Line, boxes};
 pub(crate) use confusion::MOST_CLASSES;
-pub use confusion::confusion;
-pub use grid::{Frame, framed, grid};
+pub use confusion::{confusion, detections};
+pub use grid::{Frame, framed, grid, wall};
 pub use heat::{heat, heats};
 pub use matrix::{Matrix, matrix};
+pub use mistakes::{close_up, mistakes, precision_recall};
 pub use plot::{Curve, Level, Plot, plot};
 pub use scatter::{Panel, scatter};
 

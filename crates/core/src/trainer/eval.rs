@@ -1,5 +1,7 @@
 //! What an evaluation hands to the trainer.
 
+mod detection;
+
 use std::collections::BTreeMap;
 
 use image::RgbImage;

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 use super::Stream;
-use super::loader::{CHUNK, Done, Drawn, Loader, Reader, Task, chunks};
-use crate::data::{Cursor, Draws, Flip, Images, Normaliser, Pipeline, order};
+use super::loader::{CHUNK, Done, Drawn, Loader, Maker, Reader, Seen, Task, chunks};
+use crate::data::{Cursor, Draws, Images, Normaliser, Pipeline, order};
 use crate::{Result, user};
 
 /// Batches that are made ahead of the one that is awaited.
-const AHEAD: usize = 2;
+pub(super) const AHEAD: usize = 2;
 
 /// What each byte of each channel becomes.
 #[derive(Debug, Clone)]
-pub(super) struct Table(Box<[[f32; 256]; 3]>);
+pub(super) struct Table(pub(super) Box<[[f32; 256]; 3]>);
 
 /// The epoch and the number of each picture; see [`Draws::samples`].
 type Samples = Vec<(u64, i64)>;
@@ -37,7 +37,7 @@ impl Table {
 pub(super) struct Batches<'a> {
     stream: &'a Stream,
     reader: &'a Reader,
-    loader: Loader<'a>,
+    loader: Loader<'a, Reader>,
     /// Places of a batch.
     most: usize,
     training: Option<Training<'a>>,
@@ -71,8 +71,8 @@ impl<'a> Batches<'a> {
     /// Training batches without end, in a view for each salt and pipeline.
     pub(super) fn training(stream: &'a Stream, at: Cursor, views: Vec<(&'a str, &'a Pipeline)>) -> Result<Self> {
         let share = (at.batch / at.world) as usize;
-        let drawn = views.iter().map(|(salt, pipeline)| ((*salt).to_string(), pipeline.early_flip().cloned()));
-        let tasks = Tasks { at, views: drawn.collect(), len: stream.train.index.len(), orders: Vec::new() };
+        let seen = views.iter().map(|(salt, pipeline)| ((*salt).to_string(), pipeline.early_flip().cloned()));
+        let tasks = Tasks::new(at, seen.collect(), stream.train.index.len());
         Self::start(stream, &stream.train, share, Box::new(tasks.flatten()), Some(Training { at, views }))
     }
 
@@ -91,7 +91,7 @@ impl<'a> Batches<'a> {
         stream: &'a Stream,
         reader: &'a Arc<Reader>,
         most: usize,
-        tasks: Box<dyn Iterator<Item = Task> + 'a>,
+        tasks: Box<dyn Iterator<Item = Task<Seen>> + 'a>,
         training: Option<Training<'a>>,
     ) -> Result<Self> {
         let ahead = AHEAD * most.div_ceil(CHUNK) + stream.workers;
@@ -111,19 +111,11 @@ impl<'a> Batches<'a> {
         let table = |centred| if centred { &stream.tables.centred } else { &stream.tables.unit };
         let tables: Vec<&Table> = (0..views).map(|place| table(self.centred(place))).collect();
         let mut filling = Filling::new(reader, self.most, views, stream.device)?;
-        while let Some(done) = self.loader.next() {
-            let done = done?;
-            let fate = if self.training.is_some() { "replaced by the next" } else { "left out" };
-            for (sample, reason) in &done.bad {
-                stream.bad.add(reader.index.told(*sample), fate, reason)?;
-            }
+        let (training, bad) = (self.training.is_some(), &stream.bad);
+        self.loader.batch(training, bad, |done| {
             filling.add(&done, reader, &tables)?;
-            self.loader.recycle(done.squares);
-            // Where all pictures of a batch were left out, the next takes its place.
-            if done.last && (self.training.is_some() || !filling.samples.is_empty()) {
-                break;
-            }
-        }
+            Ok(Some(done.bytes))
+        })?;
         let full = filling.samples.len() == self.most;
         match &mut self.training {
             None if filling.samples.is_empty() => Ok(None),
@@ -187,9 +179,9 @@ impl Filling {
         Ok(Self { views: (0..views).map(empty).collect::<Result<_>>()?, samples: Vec::with_capacity(most) })
     }
 
-    fn add(&mut self, done: &Done, reader: &Reader, tables: &[&Table]) -> Result<()> {
+    fn add(&mut self, done: &Done<()>, reader: &Reader, tables: &[&Table]) -> Result<()> {
         let (at, n, edge) = (self.samples.len(), done.samples.len(), i64::from(reader.edge));
-        let blocks = done.squares.chunks_exact(done.places * reader.square_bytes());
+        let blocks = done.bytes.chunks_exact(done.places * reader.square_bytes());
         for ((squares, table), block) in self.views.iter().zip(tables).zip(blocks) {
             let bytes = &block[..n * reader.square_bytes()];
             if squares.kind() == Kind::Float {
@@ -228,16 +220,20 @@ impl Filling {
 }
 
 /// The tasks of step after step.
-struct Tasks {
+pub(super) struct Tasks<How> {
     at: Cursor,
-    /// As [`Drawn::views`].
-    views: Arc<[(String, Option<Flip>)]>,
+    how: How,
     len: u64,
     /// Those of the epochs that the last step saw.
     orders: Vec<(u64, Arc<[i64]>)>,
 }
 
-impl Tasks {
+impl<How: Clone> Tasks<How> {
+    /// Those from a step on, over a set of `len` pictures.
+    pub(super) fn new(at: Cursor, how: How, len: u64) -> Self {
+        Self { at, how, len, orders: Vec::new() }
+    }
+
     /// The order of an epoch.
     fn order(&mut self, epoch: u64) -> Arc<[i64]> {
         if let Some((_, order)) = self.orders.iter().find(|(of, _)| *of == epoch) {
@@ -249,17 +245,17 @@ impl Tasks {
     }
 }
 
-impl Iterator for Tasks {
-    type Item = Vec<Task>;
+impl<How: Clone> Iterator for Tasks<How> {
+    type Item = Vec<Task<How>>;
 
     /// The share of this process in the batch of the next step.
-    fn next(&mut self) -> Option<Vec<Task>> {
+    fn next(&mut self) -> Option<Vec<Task<How>>> {
         let places = self.at.places(self.len);
         self.orders.retain(|(of, _)| places.iter().any(|(epoch, _)| epoch == of));
         let mut tasks = Vec::new();
         for (epoch, range) in places {
-            let (order, seed) = (self.order(epoch), self.at.seed);
-            let draws = Drawn { seed, epoch, views: self.views.clone() };
+            let (order, Cursor { seed, step, .. }) = (self.order(epoch), self.at);
+            let draws = Drawn { seed, epoch, step, how: self.how.clone() };
             let task = |(places, _)| Task { order: order.clone(), places, draws: Some(draws.clone()), last: false };
             tasks.extend(chunks(range.start, range.end).map(task));
         }

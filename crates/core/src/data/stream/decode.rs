@@ -8,11 +8,12 @@ use std::sync::Mutex;
 use fast_image_resize::images::{TypedCroppedImage, TypedCroppedImageMut, TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use image::metadata::Orientation;
 use image::{ImageFormat, ImageReader};
 use png::{ColorType, Transformations};
 
 use super::bad::Reason;
-use super::jpeg::{Jpeg, frame};
+use super::jpeg::{Jpeg, exif, first_frame, frame};
 use super::view::Cut;
 use crate::data::Filter;
 
@@ -21,7 +22,7 @@ pub(super) const CHANNELS: usize = 3;
 /// Most pixels of a picture that is decoded: 178,956,970, from where Pillow takes it for an attack, too.
 pub(super) const MOST_PIXELS: u64 = (1 << 30) / 6;
 /// Most pixels of a resized picture.
-const MOST_RESIZED: u64 = 1 << 26;
+pub(super) const MOST_RESIZED: u64 = 1 << 26;
 /// From so many pixels on, one picture is decoded at a time.
 const LARGE: u64 = 1 << 24;
 
@@ -37,12 +38,18 @@ pub(super) struct Scratch {
     jpeg: Jpeg,
     /// A whole resized picture.
     whole: Vec<u8>,
-    resizer: Resizer,
+    pub(super) resizer: Resizer,
 }
 
-/// A decoded picture: `height` × `width` × 3.
-struct Rgb {
-    size: [u32; 2],
+/// A decoded picture, and what it is resized with.
+pub(super) struct Opened<'a> {
+    /// height × width × 3.
+    pub(super) pixels: &'a [u8],
+    /// Width and height.
+    pub(super) size: [u32; 2],
+    pub(super) resizer: &'a mut Resizer,
+    /// A buffer for a whole resized picture.
+    pub(super) whole: &'a mut Vec<u8>,
 }
 
 impl Scratch {
@@ -61,19 +68,24 @@ impl Scratch {
         filter: Filter,
         mut cut: impl FnMut(usize, [u32; 2]) -> (Cut, bool),
     ) -> Result<(), Reason> {
+        self.picture(|Opened { pixels, size, resizer, whole }| {
+            squares.enumerate().try_for_each(|(place, square)| {
+                let (cut, mirrored) = cut(place, size);
+                resize((resizer, whole), pixels, size, square, edge, filter, cut)?;
+                if mirrored {
+                    mirror(square, edge as usize);
+                }
+                Ok(())
+            })
+        })
+    }
+
+    /// Decodes [`Self::file`] for `work`.
+    pub(super) fn picture<T>(&mut self, work: impl FnOnce(Opened) -> Result<T, Reason>) -> Result<T, Reason> {
         let pixels = pixels_of(&self.file)?;
         let guard = (pixels >= LARGE).then(|| LARGE_ONE.lock().unwrap_or_else(|dead| dead.into_inner()));
-        let picture = decode(&self.file, &mut self.jpeg, &mut self.pixels)?;
-        let mut fill = |(place, square): (usize, &mut [u8])| {
-            let (cut, mirrored) = cut(place, picture.size);
-            let buffers = (&mut self.resizer, &mut self.whole);
-            resize(buffers, &self.pixels, &picture, square, edge, filter, cut)?;
-            if mirrored {
-                mirror(square, edge as usize);
-            }
-            Ok(())
-        };
-        let done = squares.enumerate().try_for_each(&mut fill);
+        let size = decode(&self.file, &mut self.jpeg, &mut self.pixels)?;
+        let done = work(Opened { pixels: &self.pixels, size, resizer: &mut self.resizer, whole: &mut self.whole });
         if guard.is_some() {
             self.pixels = Vec::new();
             self.file = Vec::new();
@@ -85,7 +97,7 @@ impl Scratch {
 }
 
 /// Exchanges left and right.
-fn mirror(square: &mut [u8], edge: usize) {
+pub(super) fn mirror(square: &mut [u8], edge: usize) {
     for row in square.chunks_exact_mut(edge * CHANNELS) {
         let (pixels, _) = row.as_chunks_mut::<CHANNELS>();
         pixels.reverse();
@@ -114,19 +126,38 @@ fn format_of(file: &[u8]) -> Result<Format, Reason> {
 
 /// Pixels of the picture, from its header alone; refused if they are too many, or the file is cut off as far as can be told.
 pub(super) fn pixels_of(file: &[u8]) -> Result<u64, Reason> {
-    let (width, height) = match format_of(file)? {
-        Format::Jpeg => frame(file)?,
-        Format::Png => match file.get(16..24) {
+    match format_of(file)? {
+        Format::Jpeg => few_enough(frame(file)?),
+        Format::Other(ImageFormat::WebP) if is_cut_off(file) => Err("WebP: cut off".into()),
+        _ => size_of(file).and_then(|[width, height]| few_enough((width, height))),
+    }
+}
+
+/// Width and height of a picture of which the start alone is there.
+pub(super) fn size_of(start: &[u8]) -> Result<[u32; 2], Reason> {
+    let (width, height) = match format_of(start)? {
+        Format::Jpeg => first_frame(start)?,
+        Format::Png => match start.get(16..24) {
             Some(&[a, b, c, d, e, f, g, h]) => (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])),
             _ => return Err("PNG: cut off within its header".into()),
         },
         Format::Other(format) => {
-            if format == ImageFormat::WebP && is_cut_off(file) {
-                return Err("WebP: cut off".into());
-            }
-            ImageReader::with_format(Cursor::new(file), format).into_dimensions().map_err(|e| wrong(format, &e))?
+            ImageReader::with_format(Cursor::new(start), format).into_dimensions().map_err(|e| wrong(format, &e))?
         }
     };
+    few_enough((width, height)).map(|_| [width, height])
+}
+
+/// Whether a camera noted that a picture, of which the start is enough, does not lie as it was seen.
+pub(super) fn is_turned(start: &[u8]) -> bool {
+    let exif = match format_of(start) {
+        Ok(Format::Jpeg) => exif(start),
+        _ => None,
+    };
+    exif.and_then(Orientation::from_exif_chunk).is_some_and(|noted| noted != Orientation::NoTransforms)
+}
+
+fn few_enough((width, height): (u32, u32)) -> Result<u64, Reason> {
     match u64::from(width) * u64::from(height) {
         0 => Err(format!("{width}×{height} pixels are no picture")),
         n if n > MOST_PIXELS => Err(format!("{width}×{height} pixels are more than the {MOST_PIXELS} that are read")),
@@ -134,10 +165,10 @@ pub(super) fn pixels_of(file: &[u8]) -> Result<u64, Reason> {
     }
 }
 
-/// Decodes into `pixels`, which grows as it must and is used again.
-fn decode(file: &[u8], jpeg: &mut Jpeg, pixels: &mut Vec<u8>) -> Result<Rgb, Reason> {
+/// Decodes into `pixels`, which grows as it must and is used again; returns width and height.
+fn decode(file: &[u8], jpeg: &mut Jpeg, pixels: &mut Vec<u8>) -> Result<[u32; 2], Reason> {
     match format_of(file)? {
-        Format::Jpeg => Ok(Rgb { size: jpeg.decode(file, pixels)? }),
+        Format::Jpeg => jpeg.decode(file, pixels),
         Format::Png => png(file, pixels),
         Format::Other(format) => {
             // How large it may be has been looked at.
@@ -146,7 +177,7 @@ fn decode(file: &[u8], jpeg: &mut Jpeg, pixels: &mut Vec<u8>) -> Result<Rgb, Rea
             let picture = reader.decode().map_err(|e| wrong(format, &e))?.into_rgb8();
             let size = [picture.width(), picture.height()];
             *pixels = picture.into_raw();
-            Ok(Rgb { size })
+            Ok(size)
         }
     }
 }
@@ -160,7 +191,7 @@ fn wrong(format: ImageFormat, error: &image::ImageError) -> Reason {
     format!("{format:?}: {error}")
 }
 
-fn png(file: &[u8], pixels: &mut Vec<u8>) -> Result<Rgb, Reason> {
+fn png(file: &[u8], pixels: &mut Vec<u8>) -> Result<[u32; 2], Reason> {
     let wrong = |error: png::DecodingError| format!("PNG: {error}");
     let mut decoder = png::Decoder::new(Cursor::new(file));
     decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
@@ -192,13 +223,13 @@ fn png(file: &[u8], pixels: &mut Vec<u8>) -> Result<Rgb, Reason> {
         }
         pixels.truncate(3 * count);
     }
-    Ok(Rgb { size: [info.width, info.height] })
+    Ok([info.width, info.height])
 }
 
 fn resize(
     buffers: (&mut Resizer, &mut Vec<u8>),
     pixels: &[u8],
-    picture: &Rgb,
+    size: [u32; 2],
     square: &mut [u8],
     edge: u32,
     filter: Filter,
@@ -209,8 +240,8 @@ fn resize(
         Filter::Bicubic => FilterType::CatmullRom,
     };
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(kind)).use_alpha(false);
-    let ([width, height], (resizer, whole)) = (picture.size, buffers);
-    let source = Part { pixels, size: picture.size, part: [0, 0, width, height] };
+    let ([width, height], (resizer, whole)) = (size, buffers);
+    let source = Part { pixels, size, part: [0, 0, width, height] };
     let all = [0, 0, edge, edge];
     match cut {
         Cut::Part(part) => {
@@ -233,8 +264,8 @@ fn resize(
                 return Err(format!("resized it would have {all_width}×{all_height} pixels, more than {MOST_RESIZED}"));
             }
             whole.resize((all_width * all_height) as usize * 3, 0);
-            let size = [all_width as u32, all_height as u32];
-            let target = Part { pixels: &mut whole[..], size, part: [0, 0, size[0], size[1]] };
+            let resized = [all_width as u32, all_height as u32];
+            let target = Part { pixels: &mut whole[..], size: resized, part: [0, 0, resized[0], resized[1]] };
             convolve(resizer, source, target, &options)?;
             square.fill(0);
             let rows = whole.chunks_exact(3 * all_width as usize).skip(from_top as usize);
@@ -249,15 +280,15 @@ fn resize(
 }
 
 /// A part of a picture: the bytes of the whole, its width and height, and left, top, width and height of the part.
-struct Part<Pixels> {
-    pixels: Pixels,
-    size: [u32; 2],
-    part: [u32; 4],
+pub(super) struct Part<Pixels> {
+    pub(super) pixels: Pixels,
+    pub(super) size: [u32; 2],
+    pub(super) part: [u32; 4],
 }
 
 /// Resizes one part into another. Both sides have one type each, and the pixels theirs: the resizer's `resize` would be compiled for 13 kinds
 /// of pixel at each call, which took as long as the rest of this crate.
-fn convolve(
+pub(super) fn convolve(
     resizer: &mut Resizer,
     from: Part<&[u8]>,
     to: Part<&mut [u8]>,

@@ -9,7 +9,7 @@ use super::index::Index;
 use crate::{Error, Result, user};
 
 /// How the names of pictures that are read end.
-const ENDINGS: [&str; 5] = [".jpg", ".jpeg", ".png", ".webp", ".bmp"];
+pub(super) const ENDINGS: [&str; 5] = [".jpg", ".jpeg", ".png", ".webp", ".bmp"];
 
 /// Folders within folders that are followed; more are taken for links in a circle.
 const DEPTH: usize = 32;

@@ -4,6 +4,7 @@
 //! bounded by the buffers of the tasks that are out, and what comes out depends on neither the number of threads nor their pace.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::bad::Bad;
 use super::decode::{CHANNELS, Scratch};
 use super::index::{Index, Shards};
 use super::view::{TestView, TrainView};
@@ -22,6 +24,44 @@ use crate::{Error, Result};
 
 /// Pictures of a task.
 pub(super) const CHUNK: usize = 8;
+
+/// What the pictures of a split become: bytes in a task's buffer, and what is told beside them.
+pub(super) trait Maker: Debug + Send + Sync + 'static {
+    /// What the draws of a training batch need beside seed, epoch and step.
+    type How: Clone + Debug + Send + 'static;
+    /// What is told of a picture beside its bytes.
+    type Note: Debug + Send + 'static;
+
+    /// Pictures in the split.
+    fn len(&self) -> u64;
+
+    /// How a picture is called in messages.
+    fn told(&self, sample: i64) -> String;
+
+    /// Bad pictures that are put up with.
+    fn max_bad(&self) -> u64;
+
+    /// Makes `bytes`, which are those of an earlier task, ready for one of `count` pictures.
+    fn begin(&self, count: usize, draws: Option<&Drawn<Self::How>>, bytes: &mut Vec<u8>);
+
+    /// Puts the picture of this number into `bytes`, as number `at` of the `count` of its task.
+    ///
+    /// # Errors
+    /// Why the picture is bad; the bytes of those before it are as they were.
+    fn make(
+        &self,
+        number: i64,
+        draws: Option<&Drawn<Self::How>>,
+        worker: &mut Worker,
+        bytes: &mut Vec<u8>,
+        at: (usize, usize),
+    ) -> Result<Self::Note, String>;
+
+    /// The place in the set of the picture of this number; see [`crate::data::Draws::samples`].
+    fn place(&self, number: i64) -> i64 {
+        number % self.len() as i64
+    }
+}
 
 /// Squares out of the pictures of a split.
 #[derive(Debug)]
@@ -43,31 +83,35 @@ pub(super) enum Cutting {
     Test(TestView),
 }
 
-/// What the squares of training pictures are drawn from.
+/// What training pictures are drawn from.
 #[derive(Debug, Clone)]
-pub(super) struct Drawn {
+pub(super) struct Drawn<How> {
     pub(super) seed: u64,
     pub(super) epoch: u64,
-    /// For each view of a picture the salt of its draws, and the flip, if it is done here.
-    pub(super) views: Arc<[(String, Option<Flip>)]>,
+    /// The training step, counted from the start of the run.
+    pub(super) step: u64,
+    pub(super) how: How,
 }
+
+/// For each view of a picture the salt of its draws, and the flip, if it is done here.
+pub(super) type Seen = Arc<[(String, Option<Flip>)]>;
 
 /// A few pictures to read, one after the other in an order.
 #[derive(Debug, Clone)]
-pub(super) struct Task {
+pub(super) struct Task<How> {
     /// The numbers of all pictures of the epoch or the evaluation.
     pub(super) order: Arc<[i64]>,
     /// The first place in it, and how many.
     pub(super) places: (usize, usize),
     /// In training; a picture that is bad is replaced then by the next in the order that is not, and left out otherwise.
-    pub(super) draws: Option<Drawn>,
+    pub(super) draws: Option<Drawn<How>>,
     /// Whether a batch ends with it.
     pub(super) last: bool,
 }
 
-impl Task {
+impl<How> Task<How> {
     /// The pictures at the places `range` without chance, in their own order; every `batch` places a batch ends.
-    pub(super) fn in_order(range: Range<u64>, batch: usize) -> impl Iterator<Item = Task> {
+    pub(super) fn in_order(range: Range<u64>, batch: usize) -> impl Iterator<Item = Task<How>> {
         let order: Arc<[i64]> = (range.start as i64..range.end as i64).collect();
         (0..order.len()).step_by(batch).flat_map(move |start| {
             let order = order.clone();
@@ -88,15 +132,17 @@ pub(super) fn chunks(start: usize, end: usize) -> impl Iterator<Item = ((usize, 
 
 /// What became of a task.
 #[derive(Debug)]
-pub(super) struct Done {
-    /// For each view a block of [`Self::places`] squares, `edge` × `edge` × 3 bytes each; those beyond the samples are old.
-    pub(super) squares: Vec<u8>,
-    /// Squares in a block.
+pub(super) struct Done<Note> {
+    /// As the maker put them there.
+    pub(super) bytes: Vec<u8>,
+    /// Pictures that there was room for.
     pub(super) places: usize,
     /// The epoch that the pictures are seen in; 0 without one.
     pub(super) epoch: u64,
     /// The number of each picture.
     pub(super) samples: Vec<i64>,
+    /// What is told of each.
+    pub(super) notes: Vec<Note>,
     /// The places of pictures that are bad, and why.
     pub(super) bad: Vec<(i64, String)>,
     /// Whether a batch ends with it.
@@ -106,18 +152,13 @@ pub(super) struct Done {
 /// A worker's own buffers.
 #[derive(Debug, Default)]
 pub(super) struct Worker {
-    scratch: Scratch,
-    shards: Shards,
+    pub(super) scratch: Scratch,
+    pub(super) shards: Shards,
 }
 
 impl Reader {
     pub(super) fn square_bytes(&self) -> usize {
         (self.edge * self.edge) as usize * CHANNELS
-    }
-
-    /// The place in the set of the picture of this number; see [`crate::data::Draws::samples`].
-    pub(super) fn place(&self, number: i64) -> i64 {
-        number % self.index.len() as i64
     }
 
     /// Fills each of `squares` with a view of the picture of this number, which is decoded once.
@@ -127,13 +168,13 @@ impl Reader {
     pub(super) fn read<'a>(
         &self,
         number: i64,
-        draws: Option<&Drawn>,
+        draws: Option<&Drawn<Seen>>,
         worker: &mut Worker,
         squares: impl Iterator<Item = &'a mut [u8]>,
     ) -> Result<(), String> {
         self.index.read(self.place(number), &mut worker.shards, &mut worker.scratch.file)?;
         match (&self.view, draws) {
-            (Cutting::Train(view), Some(Drawn { seed, epoch, views })) => {
+            (Cutting::Train(view), Some(Drawn { seed, epoch, how: views, .. })) => {
                 let stream = |name, salt: &str| rng(*seed, *epoch, number as u64, &salted(name, salt));
                 let cut = |place: usize, size| {
                     let (salt, flip) = &views[place];
@@ -149,84 +190,126 @@ impl Reader {
             (Cutting::Train(_), None) => unreachable!("a training picture without a seed"),
         }
     }
+}
 
-    /// Works off a task; `at` tells which picture is in hand, `stop` ends it early.
-    fn work(&self, task: &Task, worker: &mut Worker, mut squares: Vec<u8>, at: &AtomicI64, stop: &AtomicBool) -> Done {
+impl Maker for Reader {
+    type How = Seen;
+    type Note = ();
+
+    fn len(&self) -> u64 {
+        self.index.len()
+    }
+
+    fn told(&self, sample: i64) -> String {
+        self.index.told(sample)
+    }
+
+    fn max_bad(&self) -> u64 {
+        self.max_bad
+    }
+
+    /// For each view a block of `count` squares, `edge` × `edge` × 3 bytes each.
+    fn begin(&self, count: usize, draws: Option<&Drawn<Seen>>, bytes: &mut Vec<u8>) {
+        bytes.resize(draws.map_or(1, |draws| draws.how.len()) * count * self.square_bytes(), 0);
+    }
+
+    fn make(
+        &self,
+        number: i64,
+        draws: Option<&Drawn<Seen>>,
+        worker: &mut Worker,
+        bytes: &mut Vec<u8>,
+        (at, count): (usize, usize),
+    ) -> Result<(), String> {
         let size = self.square_bytes();
-        let (first, count) = task.places;
-        let (views, epoch) = task.draws.as_ref().map_or((1, 0), |draws| (draws.views.len(), draws.epoch));
-        squares.resize(views * count * size, 0);
-        let (mut samples, mut bad) = (Vec::with_capacity(count), Vec::new());
-        'places: for place in first..first + count {
-            for next in 0..task.order.len() {
-                if stop.load(Ordering::Relaxed) {
-                    break 'places;
-                }
-                let number = task.order[(place + next) % task.order.len()];
-                let sample = self.place(number);
-                if bad.iter().any(|(known, _)| *known == sample) {
-                    continue;
-                }
-                at.store(sample, Ordering::Relaxed);
-                let own = samples.len() * size..(samples.len() + 1) * size;
-                let own = squares.chunks_exact_mut(count * size).map(|block| &mut block[own.clone()]);
-                match self.read(number, task.draws.as_ref(), worker, own) {
-                    Ok(()) => {
-                        samples.push(number);
-                        break;
-                    }
-                    Err(reason) => bad.push((sample, reason)),
-                }
-                if task.draws.is_none() {
-                    break;
-                }
-                if bad.len() as u64 > self.max_bad {
-                    // So many are refused: nobody waits for the rest.
-                    break 'places;
-                }
-            }
-        }
-        Done { squares, places: count, epoch, samples, bad, last: task.last }
+        let own = bytes.chunks_exact_mut(count * size).map(|block| &mut block[at * size..(at + 1) * size]);
+        self.read(number, draws, worker, own)
     }
 }
 
-type Job = (u64, Task, Vec<u8>);
-type Answer = (u64, Result<Done, String>);
+/// Works off a task; `at` tells which picture is in hand, `stop` ends it early.
+fn work<M: Maker>(
+    maker: &M,
+    task: &Task<M::How>,
+    worker: &mut Worker,
+    mut bytes: Vec<u8>,
+    at: &AtomicI64,
+    stop: &AtomicBool,
+) -> Done<M::Note> {
+    let ((first, count), draws) = (task.places, task.draws.as_ref());
+    maker.begin(count, draws, &mut bytes);
+    let (mut samples, mut notes, mut bad) = (Vec::with_capacity(count), Vec::with_capacity(count), Vec::new());
+    'places: for place in first..first + count {
+        for next in 0..task.order.len() {
+            if stop.load(Ordering::Relaxed) {
+                break 'places;
+            }
+            let number = task.order[(place + next) % task.order.len()];
+            let sample = maker.place(number);
+            if bad.iter().any(|(known, _)| *known == sample) {
+                continue;
+            }
+            at.store(sample, Ordering::Relaxed);
+            match maker.make(number, draws, worker, &mut bytes, (samples.len(), count)) {
+                Ok(note) => {
+                    samples.push(number);
+                    notes.push(note);
+                    break;
+                }
+                Err(reason) => bad.push((sample, reason)),
+            }
+            if draws.is_none() {
+                break;
+            }
+            if bad.len() as u64 > maker.max_bad() {
+                // So many are refused: nobody waits for the rest.
+                break 'places;
+            }
+        }
+    }
+    let epoch = draws.map_or(0, |draws| draws.epoch);
+    Done { bytes, places: count, epoch, samples, notes, bad, last: task.last }
+}
+
+type Job<How> = (u64, Task<How>, Vec<u8>);
+type Answer<Note> = (u64, Result<Done<Note>, String>);
 
 /// The threads and what they have in hand. They end when this is dropped.
-pub(super) struct Loader<'a> {
-    tasks: Box<dyn Iterator<Item = Task> + 'a>,
-    jobs: Option<Sender<Job>>,
-    answers: Receiver<Answer>,
+pub(super) struct Loader<'a, M: Maker> {
+    maker: Arc<M>,
+    tasks: Box<dyn Iterator<Item = Task<M::How>> + 'a>,
+    jobs: Option<Sender<Job<M::How>>>,
+    answers: Receiver<Answer<M::Note>>,
     workers: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
     /// Most tasks that are out at a time.
     ahead: u64,
     sent: u64,
     next: u64,
-    waiting: BTreeMap<u64, Result<Done, String>>,
+    waiting: BTreeMap<u64, Result<Done<M::Note>, String>>,
     spare: Vec<Vec<u8>>,
     /// Buffers that were ever made.
     pub(super) buffers: u64,
 }
 
-impl<'a> Loader<'a> {
+impl<'a, M: Maker> Loader<'a, M> {
     /// `workers` threads, at least one, that work `tasks` off, `ahead` at a time.
     ///
     /// # Errors
     /// The system gives no threads.
     pub(super) fn start(
-        reader: &Arc<Reader>,
+        maker: &Arc<M>,
         workers: usize,
         ahead: usize,
-        tasks: Box<dyn Iterator<Item = Task> + 'a>,
+        tasks: Box<dyn Iterator<Item = Task<M::How>> + 'a>,
     ) -> Result<Self> {
         let workers = workers.max(1);
         let ahead = ahead.max(workers);
-        let (jobs, todo) = bounded::<Job>(ahead);
-        let (done, answers) = bounded::<Answer>(ahead);
+        let (jobs, todo) = bounded::<Job<M::How>>(ahead);
+        let (done, answers) = bounded::<Answer<M::Note>>(ahead);
         let stop = Arc::new(AtomicBool::new(false));
         let mut loader = Self {
+            maker: maker.clone(),
             tasks,
             jobs: Some(jobs),
             answers,
@@ -240,9 +323,9 @@ impl<'a> Loader<'a> {
             buffers: 0,
         };
         for number in 0..workers {
-            let (reader, todo, done, stop) = (reader.clone(), todo.clone(), done.clone(), stop.clone());
+            let (maker, todo, done, stop) = (maker.clone(), todo.clone(), done.clone(), stop.clone());
             let thread = std::thread::Builder::new().name(format!("decode {number}"));
-            let thread = thread.spawn(move || toil(&reader, &todo, &done, &stop));
+            let thread = thread.spawn(move || toil(&*maker, &todo, &done, &stop));
             let thread =
                 thread.map_err(|e| Error::Failed(format!("cannot start thread {number} of data.workers: {e}")))?;
             loader.workers.push(thread);
@@ -254,7 +337,7 @@ impl<'a> Loader<'a> {
     ///
     /// # Errors
     /// A worker died.
-    pub(super) fn next(&mut self) -> Option<Result<Done>> {
+    pub(super) fn next(&mut self) -> Option<Result<Done<M::Note>>> {
         let dead = || Error::Failed("the threads that decode pictures have died".into());
         while self.sent < self.next + self.ahead {
             let Some(task) = self.tasks.next() else { break };
@@ -282,13 +365,41 @@ impl<'a> Loader<'a> {
         }
     }
 
+    /// Hands the results of the next batch to `fill`, one after the other, which gives back a buffer that it no longer needs; writes down
+    /// what is bad. Where all pictures of a batch are left out, the next takes its place. Returns how many pictures there were: none after
+    /// the last batch.
+    ///
+    /// # Errors
+    /// A worker died; more is bad than is put up with; those of `fill`.
+    pub(super) fn batch(
+        &mut self,
+        training: bool,
+        bad: &Bad,
+        mut fill: impl FnMut(Done<M::Note>) -> Result<Option<Vec<u8>>>,
+    ) -> Result<usize> {
+        let (mut count, fate) = (0, if training { "replaced by the next" } else { "left out" });
+        while let Some(done) = self.next() {
+            let done = done?;
+            for (sample, reason) in &done.bad {
+                bad.add(self.maker.told(*sample), fate, reason)?;
+            }
+            count += done.samples.len();
+            let last = done.last;
+            fill(done)?.into_iter().for_each(|bytes| self.recycle(bytes));
+            if last && (training || count > 0) {
+                break;
+            }
+        }
+        Ok(count)
+    }
+
     /// Takes a buffer back.
-    pub(super) fn recycle(&mut self, squares: Vec<u8>) {
-        self.spare.push(squares);
+    pub(super) fn recycle(&mut self, bytes: Vec<u8>) {
+        self.spare.push(bytes);
     }
 }
 
-impl Drop for Loader<'_> {
+impl<M: Maker> Drop for Loader<'_, M> {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.jobs = None;
@@ -301,17 +412,17 @@ impl Drop for Loader<'_> {
 
 /// A worker: it ends when there are no more jobs or nobody wants its answers. No panic leaves it: the answer that it would have given is
 /// awaited.
-fn toil(reader: &Reader, jobs: &Receiver<Job>, answers: &Sender<Answer>, stop: &AtomicBool) {
+fn toil<M: Maker>(maker: &M, jobs: &Receiver<Job<M::How>>, answers: &Sender<Answer<M::Note>>, stop: &AtomicBool) {
     let mut worker = Worker::default();
     let at = AtomicI64::new(0);
     for (number, task, buffer) in jobs {
         if stop.load(Ordering::Relaxed) {
             return;
         }
-        let work = || reader.work(&task, &mut worker, buffer, &at, stop);
-        let done = catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let job = || work(maker, &task, &mut worker, buffer, &at, stop);
+        let done = catch_unwind(AssertUnwindSafe(job)).map_err(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-            let picture = reader.index.told(at.load(Ordering::Relaxed));
+            let picture = maker.told(at.load(Ordering::Relaxed));
             format!(
                 "a thread that decodes died at {picture}: {}; remove that picture and report it",
                 text.unwrap_or("unknown")

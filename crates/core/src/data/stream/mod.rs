@@ -16,7 +16,10 @@ mod folder;
 mod index;
 mod jpeg;
 mod loader;
+mod moments;
 mod pack;
+mod portion;
+mod scenes;
 mod shards;
 mod still;
 #[cfg(test)]
@@ -32,6 +35,10 @@ use tch::{Device, Kind, Tensor};
 pub use folder::{PassedOver, photos_in};
 pub use jpeg::JPEG_DECODER;
 pub use pack::{Packed, pack};
+pub use scenes::{
+    Axis, Hsv, Ids, MultiScale, Placed, ResizeCrop, SceneAugment, SceneBatch, SceneFit, SceneForm, SceneView, Scenes,
+    Shown,
+};
 pub use still::{Stills, photo_bytes};
 pub use view::{TestView, TrainView, View};
 
@@ -41,10 +48,12 @@ use self::classes::FOLDERS;
 use self::folder::{Found, Wanted};
 use self::index::Index;
 use self::loader::{Cutting, Loader, Reader, Task, Worker};
+use self::moments::Moments;
+use self::portion::{fixed_order, hold_out};
 use super::{Augment, Card, Cursor, DataConfig, Form, Images, Normaliser, Pipeline, Source};
 use crate::data::Split;
 use crate::data::root::folder_of;
-use crate::random::{balanced, permutation, rng};
+use crate::random::balanced;
 use crate::setup::Setup;
 use crate::{Error, Result, user};
 
@@ -112,6 +121,11 @@ impl Stream {
             user!("view is missing: {name} has photos of all sizes; write how they become squares, such as view: {{train: {{kind: random_resized_crop, scale: [0.08, 1], ratio: [0.75, 1.3333], filter: bilinear}}, test: {{kind: resize_crop, resize: 256, filter: bilinear}}}}")
         })?;
         view.check(form.edge)?;
+        if config.files.is_some() || config.canvases.is_some() {
+            return Err(user!(
+                "data.files and data.canvases cannot act on {name}, whose pictures have no boxes; remove them"
+            ));
+        }
         if cfg!(feature = "turbojpeg") {
             setup.note(format!(
                 "JPEG files are read by {JPEG_DECODER}: other last digits than by the decoder that is the default"
@@ -149,17 +163,9 @@ impl Stream {
                     "data.validation cannot act on {name}, which has a folder `val` beside `test`; remove the key"
                 ));
             }
-            (Some(n), None) if n >= train.len() => {
-                return Err(user!(
-                    "data.validation: {n} pictures cannot be held out of {}; choose 1 to {}",
-                    train.len(),
-                    train.len() - 1
-                ));
-            }
             (Some(n), None) => {
-                let order = fixed_order(train.len());
-                let (left, out) = order.split_at((train.len() - n) as usize);
-                (train.part(left), Some(train.part(out)))
+                let (left, out) = hold_out(train.len(), n)?;
+                (train.part(&left), Some(train.part(&out)))
             }
         };
         let limit_train = config.limit_train.filter(|_| !nothing_to_train);
@@ -296,27 +302,12 @@ impl Stream {
         let (reader, size) = (Arc::new(reader), self.test.square_bytes());
         let tasks = Task::in_order(0..reader.index.len(), SAMPLED);
         let mut loader = Loader::start(&reader, self.workers, 2 * self.workers, Box::new(tasks))?;
-        let (mut sums, mut count) = ([(0_u64, 0_u64); 3], 0_u64);
-        while let Some(done) = loader.next() {
-            let done = done?;
-            for (sample, reason) in &done.bad {
-                self.bad.add(reader.index.told(*sample), "left out", reason)?;
-            }
-            for pixel in done.squares[..done.samples.len() * size].as_chunks::<3>().0 {
-                for ((sum, squares), value) in sums.iter_mut().zip(pixel) {
-                    *sum += u64::from(*value);
-                    *squares += u64::from(*value) * u64::from(*value);
-                }
-                count += 1;
-            }
-            loader.recycle(done.squares);
-        }
-        let moments = |(sum, squares): (u64, u64)| {
-            let mean = sum as f64 / count as f64;
-            let variance = squares as f64 / count as f64 - mean * mean;
-            (mean / 255.0, variance.max(0.0).sqrt() / 255.0)
-        };
-        Ok(sums.map(moments).to_vec())
+        let mut moments = Moments::default();
+        loader.batch(false, &self.bad, |done| {
+            moments.add(&done.bytes[..done.samples.len() * size]);
+            Ok(Some(done.bytes))
+        })?;
+        Ok(moments.mean_std())
     }
 
     pub(super) fn normaliser(&self) -> &Normaliser {
@@ -356,20 +347,13 @@ impl Source for Stream {
     }
 }
 
-/// The permutation that limits are the start of and held-out parts the end, the same for every seed.
-fn fixed_order(n: u64) -> Vec<i64> {
-    permutation(&mut rng(0, 0, 0, "limit"), n)
-}
-
 fn limited(index: Index, limit: Option<u64>, even: bool, key: &str) -> Result<Index> {
-    match limit {
-        None => Ok(index),
-        Some(n) if n == 0 || n > index.len() => {
-            Err(user!("data.{key}: {n} does not fit a split of {} pictures; choose 1 to {}", index.len(), index.len()))
-        }
-        Some(n) if even => Ok(index.part(&balanced(&fixed_order(index.len()), n, |place| index.label(place)))),
-        Some(n) => Ok(index.part(&fixed_order(index.len())[..n as usize])),
-    }
+    let Some(n) = limit else { return Ok(index) };
+    let order = portion::limited(index.len(), n, key)?;
+    Ok(match even {
+        true => index.part(&balanced(&fixed_order(index.len()), n, |place| index.label(place))),
+        false => index.part(&order),
+    })
 }
 
 /// The classes that a split has no pictures of.

@@ -13,7 +13,7 @@ use image::{ImageFormat, RgbImage};
 use tch::{Device, Tensor};
 use tempfile::TempDir;
 
-use super::loader::Drawn;
+use super::loader::{Drawn, Seen};
 use super::*;
 use crate::config::{CheckpointConfig, Compute, DataConfig, EvalConfig, Every, Length, Log, Precision, Settings};
 use crate::data::{Filter, Flip, Normalise, Pass, Pictures};
@@ -32,6 +32,8 @@ pub(super) fn data(name: &str, root: &Path) -> DataConfig {
         limit_test: None,
         repeats: None,
         max_bad: None,
+        files: None,
+        canvases: None,
     }
 }
 
@@ -115,8 +117,8 @@ pub(super) fn cursor(step: u64, batch: u64) -> Cursor {
 }
 
 /// The draws of one view with flips, at seed 3.
-pub(super) fn drawn(epoch: u64) -> Drawn {
-    Drawn { seed: 3, epoch, views: [(String::new(), Some(Flip { p: 0.5 }))].into() }
+pub(super) fn drawn(epoch: u64) -> Drawn<Seen> {
+    Drawn { seed: 3, epoch, step: 0, how: [(String::new(), Some(Flip { p: 0.5 }))].into() }
 }
 
 pub(super) fn take(stream: &Stream, from: Cursor, steps: usize) -> Vec<Images> {

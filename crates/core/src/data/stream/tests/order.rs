@@ -218,7 +218,7 @@ fn buffers_are_used_again() {
     let mut loader = Loader::start(&stream.train, 2, 5, Box::new((0..400).map(task))).unwrap();
     let mut count = 0;
     while let Some(done) = loader.next() {
-        loader.recycle(done.unwrap().squares);
+        loader.recycle(done.unwrap().bytes);
         count += 1;
     }
     assert_eq!(count, 400);

@@ -8,6 +8,7 @@ use safetensors::SafeTensors;
 use super::*;
 use crate::data::stream::decode::Scratch;
 use crate::data::stream::view::Cut;
+use crate::random::rng;
 
 fn fixtures() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/data/stream/fixtures")
