@@ -81,7 +81,7 @@ fn main() -> ExitCode {
         paper: Paper { name: "idle", title: "Nothing", authors: "nobody" },
         validate: |_, _| Findings::default(),
         counts_classes: |_| false,
-        renamed: Ok,
+        renamed: |_, given| Ok(given),
         stages: |_| vec![Stage::of::<Idle>("train", |_: &Config, settings| Plan::first(settings, (0.0, 0.0)))],
         model: |_, _, path| {
             let _ = path.zeros("weight", &[]);

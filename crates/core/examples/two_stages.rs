@@ -258,7 +258,7 @@ fn main() -> ExitCode {
         paper: Paper { name: "two_stages", title: "A toy of three stages", authors: "nobody" },
         validate: |_: &Config, _| Findings::default(),
         counts_classes: |_| false,
-        renamed: Ok,
+        renamed: |_, given| Ok(given),
         stages: |_| {
             vec![
                 Stage::of::<Pretrain>("pretrain", pretrain),

@@ -30,7 +30,7 @@ pub fn app() -> App<Config> {
         },
         validate,
         counts_classes: |_| false,
-        renamed: Ok,
+        renamed: |_, given| Ok(given),
         stages: |_| vec![Stage::of::<Train>("train", train::plan).whole(boosting::whole)],
         model,
         predict,

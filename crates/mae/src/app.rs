@@ -35,7 +35,7 @@ pub fn app() -> App<Config> {
         },
         validate,
         counts_classes: |_| false,
-        renamed,
+        renamed: |_, given| renamed(given),
         stages,
         model,
         predict,

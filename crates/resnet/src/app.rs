@@ -27,7 +27,7 @@ pub fn app() -> App<Config> {
         },
         validate,
         counts_classes: |config| config.model.num_classes.is_none(),
-        renamed: Ok,
+        renamed: |_, given| Ok(given),
         stages: |_| vec![Stage::of::<Train>("train", plan)],
         model,
         predict,

@@ -33,7 +33,7 @@ pub fn app() -> App<Config> {
         },
         validate,
         counts_classes: |_| false,
-        renamed: Ok,
+        renamed: |_, given| Ok(given),
         stages,
         model,
         predict,

@@ -175,6 +175,12 @@ at::Tensor* ext_channels_last(const at::Tensor* tensor) {
   return result;
 }
 
+at::Tensor* ext_leaky_relu(const at::Tensor* tensor, double slope) {
+  at::Tensor* result = nullptr;
+  attempt([&] { result = new at::Tensor(at::leaky_relu(*tensor, slope)); });
+  return result;
+}
+
 int ext_is_channels_last(const at::Tensor* tensor, bool* answer) {
   return attempt([&] { *answer = tensor->is_contiguous(at::MemoryFormat::ChannelsLast); });
 }

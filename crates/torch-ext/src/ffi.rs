@@ -47,6 +47,7 @@ unsafe extern "C" {
     pub(crate) fn ext_grad_norm(params: *const List) -> *mut C_tensor;
     pub(crate) fn ext_scale_grads(params: *const List, factor: *const C_tensor) -> c_int;
     pub(crate) fn ext_channels_last(tensor: *const C_tensor) -> *mut C_tensor;
+    pub(crate) fn ext_leaky_relu(tensor: *const C_tensor, slope: f64) -> *mut C_tensor;
     pub(crate) fn ext_avg_pool_2x2(image: *const C_tensor) -> *mut C_tensor;
     pub(crate) fn ext_batch_norm_act(
         x: *const C_tensor,

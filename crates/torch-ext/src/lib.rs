@@ -2,6 +2,7 @@
 //!
 //! All functions work on CPU and CUDA. C++ exceptions come back as [`Error`]; nothing here panics.
 
+mod activation;
 mod autocast;
 mod bytes;
 mod checkpoint;
@@ -17,6 +18,7 @@ mod process;
 
 pub use autocast::Autocast;
 pub use bytes::look_up_pixels;
+pub use activation::leaky_relu;
 pub use checkpoint::checkpoint;
 pub use cuda::load_cuda;
 pub use distributed::ProcessGroup;

@@ -42,7 +42,7 @@ pub(super) fn given<C: DeserializeOwned>(
     let asked: Experiment<C> = config::load(file, overrides)?;
     let (stage, _) = named_stage(app, &asked, stage)?;
     let (weights, card) = weights::load_stage(path, later(app, &asked, &stage.name))?;
-    let weights = (app.renamed)(weights)?;
+    let weights = (app.renamed)(&asked.paper, weights)?;
     let experiment = checked(app, counted(app, asked, overrides, card.as_deref())?)?;
     if let Some(own) = own {
         note_differences(&own, &experiment)?;

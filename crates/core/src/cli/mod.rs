@@ -58,7 +58,7 @@ pub struct App<C> {
     /// Whether the configuration leaves `model.num_classes` away, to be taken from the card of given weights or counted in a folder of photos.
     pub counts_classes: fn(&C) -> bool,
     /// Given weights by the names that they have here, where others write the same model in another form; what is in none of these forms stays.
-    pub renamed: fn(Named) -> Result<Named>,
+    pub renamed: fn(&C, Named) -> Result<Named>,
     /// Training stages in their order.
     pub stages: fn(&C) -> Vec<Stage<C>>,
     /// Builds the model of a stage (by its name) into a store, for `forward`.

@@ -50,7 +50,7 @@ pub(super) fn sweep<C: DeserializeOwned>(app: &App<C>, args: &TrainArgs) -> Resu
     let init = args
         .init
         .as_deref()
-        .map(|init| given(app, init, first(&(app.stages)(&base.paper), args.only()).1))
+        .map(|init| given(app, &base.paper, init, first(&(app.stages)(&base.paper), args.only()).1))
         .transpose()?;
     let begins = init.as_ref().map_or("", |init| &init.from.sha256);
     let mut combinations = Vec::new();

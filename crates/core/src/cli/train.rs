@@ -58,13 +58,13 @@ pub(super) struct Begin {
 }
 
 /// Reads what `--init` names; of a run, the weights of the stage `before`.
-pub(super) fn given<C>(app: &App<C>, init: &Path, before: Option<&str>) -> Result<Begin> {
+pub(super) fn given<C>(app: &App<C>, config: &C, init: &Path, before: Option<&str>) -> Result<Begin> {
     let path = weights::pinned(&run::real_folder(init))?;
     let (state, card) = match path.is_dir() {
         true => weights::hand_over(&path, before)?,
         false => {
             let (model, card) = weights::load(&path)?;
-            (weights::together([("model", (app.renamed)(model)?)]), card)
+            (weights::together([("model", (app.renamed)(config, model)?)]), card)
         }
     };
     for (name, tensor) in state.iter().filter(|(_, tensor)| tensor.is_floating_point()) {
@@ -130,7 +130,7 @@ fn one<C>(app: &App<C>, args: &TrainArgs, task: &Task<C>) -> Result<RunResult> {
         return Err(user!("{longer} has another length now and must go on first; leave the stage away"));
     }
     let (begin, later) = first(&stages, only);
-    let init = args.init.as_deref().map(|init| given(app, init, later)).transpose()?;
+    let init = args.init.as_deref().map(|init| given(app, &experiment.paper, init, later)).transpose()?;
     if let (Some(path), []) = (folder.path(), &undone.longer[..])
         && let Ok(result) = run::read_result(path)
         && result.has_all(names.iter().filter(|name| wanted(name)))

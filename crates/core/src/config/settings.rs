@@ -57,7 +57,7 @@ pub struct DataConfig {
     pub repeats: Option<u64>,
     /// Damaged examples that are skipped and listed before the run is refused. `None`: 0.
     pub max_bad: Option<u64>,
-    /// Of photos with boxes in files (`coco`, `voc`): which of them are what split. `None`: as the set's authors name them.
+    /// Of photos with boxes in files (`coco`, `voc`, `yolo`): which of them are what split. `None`: as the set's authors name them.
     pub files: Option<SplitFiles>,
     /// How digits are strewn over the pictures of the set `canvases`. `None` for every other set.
     pub canvases: Option<CanvasConfig>,
@@ -77,9 +77,9 @@ pub struct SplitFiles {
 /// Where the boxes and the photos of a split lie, below `data.root`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct AnnotatedFiles {
-    /// `coco`: the JSON file. `voc`: the list of the photos' names.
+    /// `coco`: the JSON file. `voc`: the list of the photos' names, whose XML files are in `Annotations`. `yolo`: the folder of the labels.
     pub annotations: String,
-    /// `coco`: the folder of the photos. `voc` has them in JPEGImages, whatever stands here, which must be that.
+    /// The folder of the photos.
     pub photos: String,
 }
 

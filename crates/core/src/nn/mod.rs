@@ -3,6 +3,7 @@
 //! tch's own layers differ from PyTorch's in both (weights 2.45 times as large, no `num_batches_tracked`), and numbers of papers do not
 //! survive that. What has no parameters needs no layer: `x.relu()`, `x.max_pool2d(…)`, `x.dropout(p, train)`.
 
+mod activation;
 mod conv;
 mod linear;
 mod norm;
@@ -14,6 +15,7 @@ mod sync_norm;
 use tch::Tensor;
 use tch::nn::{Init, VarStore};
 
+pub use activation::leaky_relu;
 pub use conv::{Conv2d, Conv2dConfig};
 pub use linear::Linear;
 pub use norm::{BatchNorm2d, BatchNormConfig, Gather, LayerNorm, Normed};

@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
-use super::{Named, pickle};
+use super::{Named, darknet, pickle};
 use crate::files::write_atomic_with;
 use crate::{Error, Result, user};
 
@@ -108,16 +108,20 @@ pub fn write(path: &Path, tensors: &Named, meta: Option<&str>) -> Result<()> {
     })
 }
 
-/// Reads all tensors of a file, on the CPU, and the JSON text if there is one.
+/// Reads all tensors of a file, on the CPU, and the JSON text if there is one. Of one of Darknet's, its numbers under
+/// [`DARKNET`](super::DARKNET).
 ///
 /// # Errors
-/// A file that is no safetensors file is the user's; a PyTorch pickle is refused with the Python that converts it.
+/// A file that is neither is the user's; a PyTorch pickle is refused with the Python that converts it.
 pub fn read(path: &Path) -> Result<(Named, Option<String>)> {
     let cannot = |e: std::io::Error| user!("cannot read {}: {e}", path.display());
     let damaged = |why: String| user!("{} is not a whole safetensors file: {why}", path.display());
     let mut file = BufReader::new(File::open(path).map_err(cannot)?);
     if let Some(refusal) = pickle::refusal(path, file.fill_buf().map_err(cannot)?) {
         return Err(refusal);
+    }
+    if darknet::is_darknet(file.fill_buf().map_err(cannot)?) {
+        return Ok((darknet::read(path, file)?, None));
     }
     // Memory is asked for before it is filled, and a size that a damaged header claims may be more than there is.
     let mut part = |n: u64, what: &str| -> Result<Vec<u8>> {

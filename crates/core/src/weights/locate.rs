@@ -72,7 +72,7 @@ pub(super) fn index(file: &Path) -> Result<Index> {
 /// there (`hub.rs`); or of a folder
 ///
 /// * of a run, `weights.safetensors`, or where only a later stage has left its weights, `weights-<stage>.safetensors`;
-/// * of a model, the one index of shards, or else the one safetensors file;
+/// * of a model, the one index of shards, or else the one safetensors file, or else the one `.weights` of Darknet;
 /// * of the hub's cache (`models--owner--name`), those of the snapshot that `refs/main` names.
 ///
 /// # Errors
@@ -107,7 +107,7 @@ pub fn locate(path: &Path) -> Result<PathBuf> {
     }
     let mut averages = ending(&[".safetensors"]);
     averages.retain(|name| !name.starts_with("weights-ema"));
-    for choice in [ending(&[INDEX]), averages, ending(&PICKLES)] {
+    for choice in [ending(&[INDEX]), averages, ending(&[".weights"]), ending(&PICKLES)] {
         match choice[..] {
             [] => {}
             // A pickle is refused where it is read, with what converts it.

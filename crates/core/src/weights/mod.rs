@@ -8,6 +8,7 @@
 //! model → [`begin`] does so for a run that starts from it, with a fresh classifier and frozen parts if it shall have them.
 
 mod begin;
+mod darknet;
 mod file;
 mod fit;
 mod hub;
@@ -21,6 +22,7 @@ use std::collections::BTreeMap;
 use tch::Tensor;
 
 pub use begin::{begin, frozen_hash};
+pub use darknet::{DARKNET, write_darknet};
 pub use file::{hash, hex, read, write};
 pub use fit::{Load, copy_into};
 pub use hub::{is_address, pinned};

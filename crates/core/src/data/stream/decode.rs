@@ -8,11 +8,12 @@ use std::sync::Mutex;
 use fast_image_resize::images::{TypedCroppedImage, TypedCroppedImageMut, TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use image::metadata::Orientation;
 use image::{ImageFormat, ImageReader};
 use png::{ColorType, Transformations};
 
 use super::bad::Reason;
-use super::jpeg::{Jpeg, frame};
+use super::jpeg::{Jpeg, exif, first_frame, frame};
 use super::view::Cut;
 use crate::data::Filter;
 
@@ -125,19 +126,38 @@ fn format_of(file: &[u8]) -> Result<Format, Reason> {
 
 /// Pixels of the picture, from its header alone; refused if they are too many, or the file is cut off as far as can be told.
 pub(super) fn pixels_of(file: &[u8]) -> Result<u64, Reason> {
-    let (width, height) = match format_of(file)? {
-        Format::Jpeg => frame(file)?,
-        Format::Png => match file.get(16..24) {
+    match format_of(file)? {
+        Format::Jpeg => few_enough(frame(file)?),
+        Format::Other(ImageFormat::WebP) if is_cut_off(file) => Err("WebP: cut off".into()),
+        _ => size_of(file).and_then(|[width, height]| few_enough((width, height))),
+    }
+}
+
+/// Width and height of a picture of which the start alone is there.
+pub(super) fn size_of(start: &[u8]) -> Result<[u32; 2], Reason> {
+    let (width, height) = match format_of(start)? {
+        Format::Jpeg => first_frame(start)?,
+        Format::Png => match start.get(16..24) {
             Some(&[a, b, c, d, e, f, g, h]) => (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])),
             _ => return Err("PNG: cut off within its header".into()),
         },
         Format::Other(format) => {
-            if format == ImageFormat::WebP && is_cut_off(file) {
-                return Err("WebP: cut off".into());
-            }
-            ImageReader::with_format(Cursor::new(file), format).into_dimensions().map_err(|e| wrong(format, &e))?
+            ImageReader::with_format(Cursor::new(start), format).into_dimensions().map_err(|e| wrong(format, &e))?
         }
     };
+    few_enough((width, height)).map(|_| [width, height])
+}
+
+/// Whether a camera noted that a picture, of which the start is enough, does not lie as it was seen.
+pub(super) fn is_turned(start: &[u8]) -> bool {
+    let exif = match format_of(start) {
+        Ok(Format::Jpeg) => exif(start),
+        _ => None,
+    };
+    exif.and_then(Orientation::from_exif_chunk).is_some_and(|noted| noted != Orientation::NoTransforms)
+}
+
+fn few_enough((width, height): (u32, u32)) -> Result<u64, Reason> {
     match u64::from(width) * u64::from(height) {
         0 => Err(format!("{width}×{height} pixels are no picture")),
         n if n > MOST_PIXELS => Err(format!("{width}×{height} pixels are more than the {MOST_PIXELS} that are read")),

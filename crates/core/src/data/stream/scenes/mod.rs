@@ -11,8 +11,11 @@ mod frame;
 mod photos;
 mod sample;
 mod still;
+#[cfg(test)]
+mod tests;
 mod view;
 mod voc;
+mod yolo;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -45,7 +48,7 @@ use crate::setup::Setup;
 use crate::{Error, Result, user};
 
 /// The sets of pictures with boxes.
-const NAMES: [&str; 4] = ["coco", "voc", "canvases", "synthetic_canvases"];
+const NAMES: [&str; 5] = ["coco", "voc", "yolo", "canvases", "synthetic_canvases"];
 
 /// Which class a category is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +135,7 @@ impl Scenes {
         let found = match name.as_str() {
             "coco" => coco::open(&folder_of(config)?, files, form.classes, only_test, &bad)?,
             "voc" => voc::open(&folder_of(config)?, files, known, only_test, &bad)?,
+            "yolo" => yolo::open(&folder_of(config)?, files, only_test, &bad)?,
             _ => canvas::open(config, form.view.nominal())?,
         };
         let Found { train, validation, test, classes, categories, notes } = found;
@@ -361,7 +365,7 @@ fn check_keys(config: &DataConfig) -> Result<()> {
     if config.balanced.is_some() {
         return Err(user!("data.balanced cannot act on {name}, whose pictures have many classes each; remove the key"));
     }
-    if config.files.is_some() && !["coco", "voc"].contains(&name) {
+    if config.files.is_some() && drawn {
         return Err(user!("data.files cannot act on {name}; remove the key"));
     }
     if config.canvases.is_some() && name != "canvases" {

@@ -117,7 +117,7 @@ pub(super) fn is_learned(truth: &Truth) -> bool {
 }
 
 /// What is seen of a box of the photo, as fractions of the canvas; `None` if nothing is.
-fn seen_box(&[x, y, w, h]: &Rect, laid: &Laid, canvas: [u32; 2]) -> Option<[f32; 4]> {
+pub(super) fn seen_box(&[x, y, w, h]: &Rect, laid: &Laid, canvas: [u32; 2]) -> Option<[f32; 4]> {
     let span = |axis: usize, start: f64, length: f64| {
         let [a, b] = [start, start + length].map(|end| laid.axes[axis].there(end));
         let (low, high) = (f64::from(laid.covered[axis]), f64::from(laid.covered[axis] + laid.covered[axis + 2]));
