@@ -27,7 +27,10 @@ pub fn assign(costs: &[f64], rows: usize, columns: usize) -> Result<Vec<(usize, 
     if rows <= columns {
         return Ok(pair(costs, rows, columns));
     }
-    let turned: Vec<f64> = (0..columns).flat_map(|column| costs.iter().skip(column).step_by(columns).copied()).collect();
+    let mut turned = vec![0.0; costs.len()];
+    for (row, line) in costs.chunks_exact(columns.max(1)).enumerate() {
+        line.iter().enumerate().for_each(|(column, &cost)| turned[column * rows + row] = cost);
+    }
     let mut pairs: Vec<_> = pair(&turned, columns, rows).into_iter().map(|(column, row)| (row, column)).collect();
     pairs.sort_unstable();
     Ok(pairs)

@@ -89,16 +89,13 @@ fn the_program_answers_as_the_library() {
 
 #[test]
 fn what_does_not_fit_is_refused_in_a_sentence() {
-    let (config, (store, _net)) = (experiment("smoke"), net());
-    let program = Program { binary: env!("CARGO_BIN_EXE_detr"), config: &config };
-    let folder = tempfile::tempdir().unwrap();
+    let store = nn::VarStore::new(Device::Cpu);
+    let forward = (detr::app::app().model)(&load("smoke", &[]).unwrap().paper, "train", &store.root()).unwrap();
     let told = |name: &str, tensor: Option<Tensor>| {
         let mut input = inputs();
         input.remove(name);
         input.extend(tensor.map(|tensor| (name.to_string(), tensor)));
-        let output = program.forward(folder.path(), &variables(&store), &input, &[]).unwrap();
-        assert_eq!(output.status.code(), Some(2));
-        String::from_utf8(output.stderr).unwrap()
+        forward(&input, false).unwrap_err().to_string()
     };
     let ones = |shape: &[i64]| Tensor::ones(shape, (Kind::Uint8, Device::Cpu));
     for (name, tensor, word) in [
@@ -180,7 +177,8 @@ fn settings_that_cannot_act_are_refused_by_their_keys() {
     let Experiment { settings, paper, .. } = load("smoke", &["loss.giou=0", "loss.bbox=0"]).unwrap();
     assert!(validate(&paper, &settings).list()[0].1.contains("no box would be learned"));
     // Tables 2 and 3.
-    let Experiment { paper, .. } = load("coco_resnet50_e300", &["model.encoder_layers=12", "model.positions=none"]).unwrap();
+    let Experiment { paper, .. } =
+        load("coco_resnet50_e300", &["model.encoder_layers=12", "model.positions=none"]).unwrap();
     let changed = paper.variant().unwrap();
     assert_eq!((changed.encoder, changed.decoder, changed.positions), (12, 6, Positions::None));
 }
