@@ -28,7 +28,7 @@ pub fn app() -> App<Config> {
         },
         validate,
         counts_classes: |_| false,
-        renamed,
+        renamed: |_, given| renamed(given),
         stages: |_| vec![Stage::of::<Train>("train", plan)],
         model,
         predict,
