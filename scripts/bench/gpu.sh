@@ -16,6 +16,7 @@ PAPERS=(
     "simclr | - | model.name=simclr_resnet18_cifar"
     "vit | - | model.name=vit_tiny_patch4_32"
     "mae | - | model.name=mae_vit_tiny_patch4_32"
+    "detr | - |"
     "yolo | - | model.image_size=128"
 )
 

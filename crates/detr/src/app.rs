@@ -1,22 +1,49 @@
 //! What this paper hands to the command line that all papers share.
 
-use repro::cli::Forward;
+use std::path::{Path, PathBuf};
+
+use repro::answer::{Answer, Look};
+use repro::cli::{App, Forward, Paper};
 use repro::detection::Targets;
 use repro::nn::Mode;
+use repro::setup::Setup;
+use repro::trainer::Stage;
 use repro::weights::Named;
 use repro::{Result, user};
-use tch::{Kind, Tensor, nn};
+use tch::{Device, Kind, Tensor, nn};
 
-use crate::config::Config;
+use crate::config::{Config, validate};
 use crate::loss::{Norms, judge};
 use crate::model::Detr;
+use crate::names::renamed;
+use crate::train::{Train, plan};
+
+/// The program.
+pub fn app() -> App<Config> {
+    App {
+        paper: Paper {
+            name: "detr",
+            title: "End-to-End Object Detection with Transformers",
+            authors: "Carion et al., 2020",
+        },
+        validate,
+        counts_classes: |_| false,
+        renamed: |_, given| renamed(given),
+        stages: |_| vec![Stage::of::<Train>("train", plan)],
+        model,
+        predict,
+        example,
+        look,
+        extras: vec![],
+    }
+}
 
 /// What `forward` knows.
 const INPUTS: [&str; 5] = ["image", "padding", "boxes", "labels", "counts"];
 
 /// `image` `[N, 3, H, W]`, centred [, `padding` `[N, H, W]`] [, `boxes`, `labels`, `counts`] → `pred_logits`, `pred_boxes` [, `loss`, its terms
 /// `loss_ce`, `loss_bbox`, `loss_giou`, those of layer i as `loss_ce.{i}`, …, and the pairs `match.query`, `match.target`].
-pub fn model(config: &Config, _: &str, path: &nn::Path) -> Result<Forward> {
+fn model(config: &Config, _: &str, path: &nn::Path) -> Result<Forward> {
     let (variant, classes, loss) = (config.variant()?, config.model.num_classes, config.loss);
     let net = Detr::new(path, variant, classes);
     Ok(Box::new(move |input, train| {
@@ -70,4 +97,19 @@ fn padding(input: &Named, image: &Tensor) -> Result<Option<Tensor>> {
         return Err(user!("padding must lie to the right of and below each picture, which begins at the upper left corner"));
     }
     Ok(Some(padding.to_kind(Kind::Bool)))
+}
+
+/// A picture as the test view makes it of a square photo.
+fn example(config: &Config, _: &str) -> Result<Named> {
+    let [width, height] = config.view.nominal();
+    let zeros = Tensor::f_zeros([1, 3, height.into(), width.into()], (Kind::Float, Device::Cpu))?;
+    Ok(Named::from([("image".into(), zeros)]))
+}
+
+fn look(_: &Config, _: &Setup) -> Result<Look> {
+    Err(user!("later"))
+}
+
+fn predict(_: &Config, _: &Setup, _: &Named, _: &[PathBuf], _: &Path) -> Result<Vec<Answer>> {
+    Err(user!("later"))
 }

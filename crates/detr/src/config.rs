@@ -2,7 +2,7 @@
 
 use repro::Result;
 use repro::config::{Findings, Settings};
-use repro::data::Normalise;
+use repro::data::{Normalise, SceneAugment, SceneView};
 use repro::optim::{OptimConfig, Schedule};
 use serde::Deserialize;
 
@@ -19,6 +19,10 @@ pub struct Config {
     pub loss: LossConfig,
     /// What pixels in [0, 1] are centred by.
     pub normalise: Normalise,
+    /// How photos come to their size.
+    pub view: SceneView,
+    /// What is done to training pictures; an empty list for nothing.
+    pub augment: Vec<SceneAugment>,
     /// The update rule. All parameters decay.
     pub optim: OptimConfig,
     /// The factor on the learning rate.
@@ -91,6 +95,8 @@ pub fn validate(config: &Config, _: &Settings) -> Findings {
     found.must(some, "model.queries", format!("is {queries}; it must be from 1 to 10000"));
     found.check("loss", config.loss.check());
     found.check("normalise", config.normalise.check(3));
+    found.check("view", config.view.check(1));
+    found.check("augment", SceneAugment::check_all(&config.augment));
     let clip = config.clip;
     found.must(clip.is_finite() && clip > 0.0, "clip", format!("is {clip}; it must be above 0, such as 0.1"));
     found

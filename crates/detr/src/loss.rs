@@ -1,6 +1,7 @@
 //! The loss (Eq. 2, Appendix A.2): every decoder layer is paired with the objects for itself, and each is judged alike.
 
 use repro::detection::{Targets, boxes};
+use repro::setup::Setup;
 use repro::{Result, user};
 use serde::Deserialize;
 use tch::{Kind, Tensor};
@@ -46,7 +47,7 @@ impl LossConfig {
 /// What the sums over a batch are divided by: known before the pairing is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Norms {
-    /// Objects, at least 1.
+    /// Objects; none count as one.
     pub boxes: f64,
     /// Class weights of all queries.
     pub weights: f64,
@@ -57,7 +58,17 @@ impl Norms {
     pub fn of(counts: &[i64], queries: i64, eos: f64) -> Self {
         let paired: i64 = counts.iter().map(|&count| count.min(queries)).sum();
         let empty = queries * counts.len() as i64 - paired;
-        Norms { boxes: counts.iter().sum::<i64>().max(1) as f64, weights: paired as f64 + eos * empty as f64 }
+        Norms { boxes: counts.iter().sum::<i64>() as f64, weights: paired as f64 + eos * empty as f64 }
+    }
+
+    /// Their means over the processes: gradients that are averaged over these are then those of the whole batch.
+    ///
+    /// # Errors
+    /// A process left.
+    pub fn over(self, setup: &Setup) -> Result<Self> {
+        let rows = setup.gather_rows(&Tensor::f_from_slice(&[self.boxes, self.weights])?.f_unsqueeze(0)?)?;
+        let mean = Tensor::f_cat(&rows, 0)?.f_mean_dim([0_i64].as_slice(), false, Kind::Double)?;
+        Ok(Norms { boxes: mean.f_double_value(&[0])?, weights: mean.f_double_value(&[1])? })
     }
 }
 
@@ -136,10 +147,11 @@ pub fn judge(output: &Output, targets: &Targets, config: &LossConfig, norms: Nor
     let apart = (&ours - &theirs).f_abs()?.f_view([layers, count * 4])?;
     let giou = boxes::giou(&boxes::corners(&ours), &boxes::corners(&theirs)).f_view([layers, count])?;
     let sum = |terms: &Tensor| terms.f_sum_dim_intlist([1_i64].as_slice(), false, terms.kind());
+    let objects = norms.boxes.max(1.0);
     Ok(Losses {
         ce: sum(&nats.f_view([layers, n * queries])?)? / norms.weights,
-        bbox: sum(&apart)? / norms.boxes,
-        giou: sum(&(1.0 - giou))? / norms.boxes,
+        bbox: sum(&apart)? / objects,
+        giou: sum(&(1.0 - giou))? / objects,
         pairs,
     })
 }

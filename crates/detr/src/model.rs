@@ -11,16 +11,16 @@
 //!
 //! *Changes against the reference*: none in the arithmetic. `detr_small` is ours.
 
-use repro::nn::{BatchNormConfig, Conv2d, Conv2dConfig, Linear, Mode};
+use repro::nn::{BatchNormConfig, Conv2d, Conv2dConfig, Linear, Mode, record};
 use repro::weights::{Named, below};
-use repro::{Result, user};
+use repro::{Error, Result, user};
 use resnet::blocks::Stride;
 use resnet::model::{Stem, Trunk, Variant as TrunkVariant};
 use tch::nn::{self, Init};
 use tch::{Kind, Tensor};
 
 use crate::position::{Learned, Positions, sine, whole};
-use crate::transformer::Transformer;
+use crate::transformer::{Transformer, cross};
 
 /// The trunk's place in the state dict.
 pub const TRUNK: &str = "backbone.0.body";
@@ -188,6 +188,22 @@ impl Detr {
         Ok(Output { logits: self.class_embed.forward(&states), boxes: third.forward(&hidden).sigmoid() })
     }
 
+    /// The answers to one picture `[1, 3, H, W]`, and what each query looks at.
+    ///
+    /// # Errors
+    /// Those of [`Self::forward`].
+    pub fn look(&self, image: &Tensor) -> Result<Looked> {
+        let name = format!("{}{}", cross(self.variant.decoder - 1), record::ATTENTION);
+        let (output, mut told) = record::tap(std::slice::from_ref(&name), || self.forward(image, None, Mode::Eval))?;
+        let weights = told.remove(&name).ok_or_else(|| Error::Failed(format!("{name} was not told")))?;
+        let (_, _, height, width) = image.size4()?;
+        let [h, w] = [height, width].map(|side| (side as u64).div_ceil(self.variant.trunk.stride() as u64) as i64);
+        let mean = weights.f_mean_dim([1_i64].as_slice(), false, None::<Kind>)?.f_select(0, 0)?;
+        let attention = mean.f_view([-1, h, w])?;
+        let (logits, boxes) = output.last();
+        Ok(Looked { logits, boxes, attention })
+    }
+
     /// The network's own answer to each picture without its padding, `[N, Q, K + 1]` and `[N, Q, 4]`: what it says of a picture does then not
     /// depend on the pictures beside it, but for rounding. `sizes` are the pictures' heights and widths within `image` `[N, 3, H, W]`.
     ///
@@ -212,6 +228,17 @@ impl Detr {
         let back = Tensor::f_from_slice(&places)?.f_argsort(0, false)?.f_to_device(image.device())?;
         Ok((Tensor::f_cat(&logits, 0)?.f_index_select(0, &back)?, Tensor::f_cat(&boxes, 0)?.f_index_select(0, &back)?))
     }
+}
+
+/// A picture's answers and what they look at.
+#[derive(Debug)]
+pub struct Looked {
+    /// `[1, Q, K + 1]`
+    pub logits: Tensor,
+    /// `[1, Q, 4]`
+    pub boxes: Tensor,
+    /// Of each query the weights of the map's places in the last layer of the decoder, the mean over the heads: `[Q, h, w]`, each map sums to 1.
+    pub attention: Tensor,
 }
 
 /// Padding `[N, H, W]` at the places of a map, `[N, h, w]`: each takes the pixel at its upper left corner.

@@ -139,7 +139,7 @@ impl SceneView {
     }
 
     /// Width and height of pictures that are drawn for this view: those of the pictures to evaluate on.
-    pub(super) fn nominal(&self) -> [u32; 2] {
+    pub fn nominal(&self) -> [u32; 2] {
         match &self.test {
             SceneFit::ShortSide { short, .. } => [short[0] as u32; 2],
             SceneFit::Letterbox { width, height, .. }

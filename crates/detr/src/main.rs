@@ -1,0 +1,7 @@
+//! `detr`: see the crate's README.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    repro::cli::main(detr::app::app())
+}
