@@ -9,7 +9,7 @@ use repro::{Result, files, user};
 use serde_json::json;
 
 use crate::cfg;
-use crate::config::{Config, LossConfig};
+use crate::config::{Config, LossConfig, Network};
 use crate::darknet::{named, numbers, of_total};
 use crate::sections::{Plan, VARIANTS};
 
@@ -30,7 +30,7 @@ pub fn convert(asked: &Asked<Config>) -> Result<Vec<Answer>> {
             network.ok_or_else(|| user!("--config FILE is missing: it names the network whose .cfg is to be written"))?;
         let ignore = asked.config.and_then(|config| match config.loss {
             LossConfig::Yolov3 { ignore } => Some(ignore),
-            LossConfig::Yolov1 { .. } => None,
+            _ => None,
         });
         files::write_atomic(out, &[cfg::text(&plan, edges, ignore).as_bytes()])?;
         return Ok(vec![written(out, out, plan.sections.len(), "sections")]);
@@ -113,8 +113,11 @@ fn by_length(n: i64) -> Result<Plan> {
 /// # Errors
 /// Those of [`named`].
 pub fn renamed(config: &Config, given: Named) -> Result<Named> {
-    match given.contains_key(DARKNET) {
-        true => named(&config.model.plan(config.model.num_classes.unwrap_or(80))?.0, given),
-        false => Ok(given),
+    if !given.contains_key(DARKNET) {
+        return Ok(given);
+    }
+    match config.model.network(config.model.num_classes.unwrap_or(80))? {
+        Network::Sections(plan, _) => named(&plan, given),
+        Network::Retina(..) => Err(user!("{} is no list of sections, so no .weights file holds it", config.model.name)),
     }
 }

@@ -5,13 +5,15 @@
 
 use repro::detection::Targets;
 use repro::detection::boxes::{centred, corners, iou};
+use repro::detector::Found;
 use repro::loss::focal;
 use repro::nn::{Conv2d, Conv2dConfig, Mode, record};
 use repro::weights::Named;
 use repro::Result;
 use tch::{Kind, Tensor, nn};
 
-use crate::boxes::{Found, Rule, pick, places};
+use crate::boxes::{Rule, pick, places};
+use crate::loss::Losses;
 use crate::model::Network;
 use crate::sections::small_levels;
 
@@ -198,7 +200,13 @@ pub type Focus = (Option<f64>, f64);
 ///
 /// # Errors
 /// libtorch's.
-pub fn losses(output: &Output, targets: &Targets, anchors: &Tensor, edges: (i64, i64), focus: Focus) -> Result<[Tensor; 2]> {
+pub fn losses(
+    output: &Output,
+    targets: &Targets,
+    anchors: &Tensor,
+    edges: (i64, i64),
+    focus: Focus,
+) -> Result<Losses> {
     let (kind, device) = (output.logits.kind(), output.logits.device());
     let (mut of_class, mut of_box) = (Tensor::zeros([], (kind, device)), Tensor::zeros([], (kind, device)));
     let pixels = Tensor::f_from_slice(&[edges.1 as f64, edges.0 as f64, edges.1 as f64, edges.0 as f64])?;
@@ -231,7 +239,7 @@ pub fn losses(output: &Output, targets: &Targets, anchors: &Tensor, edges: (i64,
         of_box = of_box + off / n;
     }
     let n = targets.counts.len().max(1) as f64;
-    Ok([of_class / n, of_box / n])
+    Ok(Losses::of(vec![("loss_box", of_box / n), ("loss_class", of_class / n)]))
 }
 
 /// The small network: the trunk of `yolo_small`, a pyramid at strides 8, 16 and 32, two convolutions a head.

@@ -88,7 +88,9 @@ fn network(plan: Plan, double: bool) -> (nn::VarStore, Network) {
 }
 
 fn parts(of: &Losses) -> Tensor {
-    Tensor::stack(&[&of.loss, &of.of_box, &of.objectness, &of.class], 0)
+    let names: Vec<_> = of.parts.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["loss_box", "loss_objectness", "loss_class"]);
+    Tensor::stack(&[&[&of.loss][..], &of.parts.iter().map(|(_, part)| part).collect::<Vec<_>>()].concat(), 0)
 }
 
 /// Names, shapes, kinds of every tensor, and the published numbers of parameters.

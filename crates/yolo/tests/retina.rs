@@ -106,9 +106,10 @@ fn anchors_matches_boxes_and_losses_are_torchvisions() {
     let twin = &twins["decoded"];
     assert_close("boxes", &boxes, twin, DOUBLE.of_scale(twin));
 
-    let [class, of_box] = losses(&output, &targets, &all, edges, (Some(0.25), 2.0)).unwrap();
-    assert_close("loss", &Tensor::stack(&[&class, &of_box], 0), &twins["loss"], DOUBLE);
-    (class + of_box).backward();
+    let found = losses(&output, &targets, &all, edges, (Some(0.25), 2.0)).unwrap();
+    let [(_, of_box), (_, class)] = &found.parts[..] else { panic!("{found:?}") };
+    assert_close("loss", &Tensor::stack(&[class, of_box], 0), &twins["loss"], DOUBLE);
+    found.loss.backward();
     assert_close("gradient", &output.logits.grad(), &twins["grad.logits"], DOUBLE);
     assert_close("gradient", &output.deltas.grad(), &twins["grad.deltas"], DOUBLE);
 }
