@@ -48,7 +48,7 @@ use crate::setup::Setup;
 use crate::{Error, Result, user};
 
 /// The sets of pictures with boxes.
-const NAMES: [&str; 6] = ["coco", "voc", "yolo", "bccd", "canvases", "synthetic_canvases"];
+pub(in crate::data) const NAMES: [&str; 6] = ["coco", "voc", "yolo", "bccd", "canvases", "synthetic_canvases"];
 
 /// Which class a category is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
