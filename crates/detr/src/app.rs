@@ -3,15 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use repro::answer::{Answer, Look};
+use repro::classes::COCO;
 use repro::cli::{App, Forward, Paper};
 use repro::detection::Targets;
+use repro::detector::{self, Ask, Found, Seen};
 use repro::nn::Mode;
 use repro::setup::Setup;
-use repro::trainer::Stage;
-use repro::weights::Named;
+use repro::trainer::{Recipe, Stage};
+use repro::weights::{self, Named};
 use repro::{Result, user};
 use tch::{Device, Kind, Tensor, nn};
 
+use crate::answer::found;
 use crate::config::{Config, validate};
 use crate::loss::{Norms, judge};
 use crate::model::Detr;
@@ -37,6 +40,9 @@ pub fn app() -> App<Config> {
         extras: vec![],
     }
 }
+
+/// Answers of `predict` for which it is shown what their queries looked at.
+const LOOKS: usize = 12;
 
 /// What `forward` knows.
 const INPUTS: [&str; 5] = ["image", "padding", "boxes", "labels", "counts"];
@@ -106,10 +112,36 @@ fn example(config: &Config, _: &str) -> Result<Named> {
     Ok(Named::from([("image".into(), zeros)]))
 }
 
-fn look(_: &Config, _: &Setup) -> Result<Look> {
-    Err(user!("later"))
+fn look(config: &Config, setup: &Setup) -> Result<Look> {
+    detector::look(&Train::data(config, setup)?, setup)
 }
 
-fn predict(_: &Config, _: &Setup, _: &Named, _: &[PathBuf], _: &Path) -> Result<Vec<Answer>> {
-    Err(user!("later"))
+/// Boxes of the surest answers, drawn on each photo, and what the query behind each of them looked at.
+fn predict(config: &Config, setup: &Setup, given: &Named, images: &[PathBuf], folder: &Path) -> Result<Vec<Answer>> {
+    let classes = config.model.num_classes;
+    let store = nn::VarStore::new(Device::Cpu);
+    let net = Detr::new(&store.root(), config.variant()?, classes);
+    weights::copy_into(&store.variables().into_iter().collect(), given, "the weights file")?;
+    let card = detector::card(setup, &names(classes), &config.normalise)?;
+    let form = config.form();
+    let ask = Ask { card: &card, form: &form, least: detector::SURE };
+    detector::predict(&ask, images, folder, |batch| {
+        let looked = net.look(&batch.image)?;
+        let mut queries: Vec<_> = found(&looked.logits, &looked.boxes)?.remove(0).into_iter().zip(0..).collect();
+        queries.sort_by(|a, b| b.0.score.total_cmp(&a.0.score));
+        let look = |(place, (_, query)): (usize, &(Found, i64))| -> Result<(usize, Tensor)> {
+            let map = looked.attention.f_get(*query)?;
+            Ok((place, &map / map.max()))
+        };
+        let looks = queries.iter().enumerate().take(LOOKS).map(look).collect::<Result<_>>()?;
+        Ok(Seen { found: queries.into_iter().map(|(found, _)| found).collect(), looks })
+    })
+}
+
+/// Names of classes where the weights bring none: COCO's by its ids where there are as many, else numbers.
+fn names(classes: i64) -> Vec<String> {
+    let last = COCO.last().map_or(0, |(id, _)| *id as i64);
+    let known = if classes == last + 1 { &COCO[..] } else { &[] };
+    let name = |class: i64| known.iter().find(|(id, _)| *id as i64 == class).map(|(_, name)| (*name).to_string());
+    (0..classes).map(|class| name(class).unwrap_or_else(|| class.to_string())).collect()
 }

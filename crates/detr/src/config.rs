@@ -2,7 +2,7 @@
 
 use repro::Result;
 use repro::config::{Findings, Settings};
-use repro::data::{Normalise, SceneAugment, SceneView};
+use repro::data::{Ids, Normalise, SceneAugment, SceneForm, SceneView};
 use repro::optim::{OptimConfig, Schedule};
 use serde::Deserialize;
 
@@ -70,6 +70,12 @@ impl Config {
             frozen_norm: frozen_norm.unwrap_or(named.frozen_norm),
             ..named
         })
+    }
+
+    /// How photos become what the network takes: of any size, classes by their ids.
+    pub fn form(&self) -> SceneForm<'_> {
+        let Config { view, augment, normalise, .. } = self;
+        SceneForm { classes: Ids::Category, stride: 1, view, augment, normalise }
     }
 }
 

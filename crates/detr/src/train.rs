@@ -1,25 +1,33 @@
 //! Training (§4, Appendix A.4): the one stage of this paper.
 
 use repro::config::Settings;
-use repro::data::{Card, Ids, SceneBatch, SceneForm, Scenes, Source, Split};
-use repro::detection::{Scene, together as all_scenes};
+use repro::data::{Card, SceneBatch, Scenes, Split};
+use repro::detector::{self, Found};
 use repro::nn::{self as layers, Mode};
 use repro::optim::{Group, Optimizer, Params, clip_grad_norm};
 use repro::setup::Setup;
 use repro::trainer::{Eval, Means, Plan, Recipe, Scalar, Scalars, Step};
 use repro::weights::{self, Named, below_prefix, together};
-use repro::{Result, user};
+use repro::Result;
 use tch::{Tensor, nn};
 
-use crate::answer::detections;
+use crate::answer::found;
 use crate::config::Config;
 use crate::loss::{Norms, judge};
 use crate::model::{BEHIND_TRUNK, Detr, HEAD, TRUNK, initialise};
 
 /// Pictures that are evaluated at a time; those of one size go through the network together.
 const AT_ONCE: i64 = 16;
-/// Surer detections count in pictures of confusion and mistakes.
-const SURE: f64 = 0.5;
+
+/// What the network finds in each picture of a batch by itself.
+///
+/// # Errors
+/// Those of [`Detr::alone`].
+pub fn find(net: &Detr, batch: &SceneBatch) -> Result<Vec<Vec<Found>>> {
+    let sizes: Vec<_> = batch.photos.iter().map(|photo| (photo.valid[1].into(), photo.valid[0].into())).collect();
+    let (logits, boxes) = net.alone(&batch.image, &sizes)?;
+    found(&logits, &boxes)
+}
 
 /// How long the stage lasts, and how fast it learns.
 pub fn plan(config: &Config, settings: &Settings) -> Plan {
@@ -44,21 +52,7 @@ impl Recipe for Train {
     type Data = Scenes;
 
     fn data(config: &Config, setup: &Setup) -> Result<Scenes> {
-        let Config { view, augment, normalise, .. } = config;
-        let form = SceneForm { classes: Ids::Category, stride: 1, view, augment, normalise };
-        let data = Scenes::open(&form, setup)?;
-        let (classes, found) = (config.model.num_classes, data.classes().len());
-        if classes != found as i64 {
-            return Err(user!(
-                "model.num_classes is {classes}, but {} has classes up to {}: set model.num_classes={found}",
-                setup.settings.data.name,
-                found - 1
-            ));
-        }
-        let steps_per_epoch = data.len() / setup.settings.batch_size;
-        if steps_per_epoch > 0 {
-            config.schedule.check(setup.settings.length.steps(steps_per_epoch), steps_per_epoch)?;
-        }
+        let data = detector::open(&config.form(), config.model.num_classes, &config.schedule, setup)?;
         let queries = config.variant()?.queries;
         let objects = |place| data.truths(Split::Train, place).len() as i64;
         let most = (0..data.split_len(Split::Train)).map(objects).max().unwrap_or(0);
@@ -119,25 +113,7 @@ impl Recipe for Train {
     }
 
     fn evaluate(&mut self, data: &Scenes, split: Split, at: &Step, out: &mut Eval) -> Result<()> {
-        let Some(part) = data.part(split, at.setup) else { return Ok(()) };
-        let mut scenes = Vec::new();
-        for batch in data.in_order(split, part.range, AT_ONCE) {
-            let SceneBatch { image, photos, .. } = batch?;
-            let sizes: Vec<_> = photos.iter().map(|photo| (photo.valid[1].into(), photo.valid[0].into())).collect();
-            let (logits, boxes) = self.net.alone(&image, &sizes)?;
-            for (photo, detections) in photos.iter().zip(detections(&logits, &boxes, &photos)?) {
-                scenes.push((photo.index, Scene { truths: data.truths(split, photo.index).to_vec(), detections }));
-            }
-        }
-        if part.shared {
-            scenes = all_scenes(at.setup, &scenes)?;
-        }
-        if at.setup.rank > 0 {
-            return Ok(());
-        }
-        let (places, scenes): (Vec<u64>, Vec<Scene>) = scenes.into_iter().unzip();
-        let show = |place: usize| Ok((data.show(split, places[place])?, data.file(split, places[place])));
-        out.detection(&scenes, data.classes(), SURE, show)
+        detector::measure(data, split, at, AT_ONCE, |batch| find(&self.net, batch), out)
     }
 
     fn state(&self) -> Named {
