@@ -49,7 +49,8 @@ pub fn answer(asked: &Asked<Config>) -> Result<Vec<Answer>> {
     for batch in data.in_order(Split::Train, 0..data.len(), AT_ONCE) {
         let batch = batch?;
         let (_, _, h, w) = batch.image.size4()?;
-        let boxes = Vec::<f64>::try_from(batch.targets.boxes.f_to_kind(tch::Kind::Double)?.f_contiguous()?.f_view([-1])?)?;
+        let boxes =
+            Vec::<f64>::try_from(batch.targets.boxes.f_to_kind(tch::Kind::Double)?.f_contiguous()?.f_view([-1])?)?;
         sides.extend(boxes.chunks_exact(4).map(|side| [side[2] * w as f64, side[3] * h as f64]));
     }
     sides.retain(|side| side[0] > 0.0 && side[1] > 0.0);
@@ -64,7 +65,8 @@ pub fn answer(asked: &Asked<Config>) -> Result<Vec<Answer>> {
         format!("model.anchors: {}", told(&found.sides)),
         format!("{} boxes, mean IoU {:.4} (the configured anchors: {own:.4})", sides.len(), found.mean_iou),
     ];
-    let json = json!({ "anchors": found.sides, "mean_iou": found.mean_iou, "configured_mean_iou": own, "boxes": sides.len() });
+    let json =
+        json!({ "anchors": found.sides, "mean_iou": found.mean_iou, "configured_mean_iou": own, "boxes": sides.len() });
     let input = setup.settings.data.name.clone().into();
     Ok(vec![Answer { input, lines, json, pictures: Vec::new(), error: None }])
 }
@@ -161,7 +163,10 @@ mod tests {
             assert!(near(found.sides[2], [40.0, 200.0]) && found.mean_iou > 0.95, "{found:?}");
         }
         assert_eq!(cluster(&sides, 3, 1), cluster(&sides, 3, 1));
-        assert_eq!((cluster(&sides[..2], 3, 1), cluster(&sides, 0, 1), cluster(&[[3.0, 4.0]; 9], 2, 1)), (None, None, None));
+        assert_eq!(
+            (cluster(&sides[..2], 3, 1), cluster(&sides, 0, 1), cluster(&[[3.0, 4.0]; 9], 2, 1)),
+            (None, None, None)
+        );
         let one = cluster(&[[3.0, 4.0], [5.0, 8.0]], 1, 0).unwrap();
         assert_eq!(one.sides, [[4.0, 6.0]]);
     }

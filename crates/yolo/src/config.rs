@@ -246,7 +246,11 @@ pub fn validate(config: &Config, _: &Settings) -> Findings {
 fn check_view(config: &Config, found: &mut Findings) {
     let views = [("view.train.kind", &config.view.train), ("view.test.kind", &config.view.test)];
     for (key, _) in views.into_iter().filter(|(_, fit)| matches!(fit, SceneFit::ShortSide { .. })) {
-        found.must(false, key, "is short_side, by which pictures of a batch differ in size; choose jitter, letterbox or stretch");
+        found.must(
+            false,
+            key,
+            "is short_side, by which pictures of a batch differ in size; choose jitter, letterbox or stretch",
+        );
     }
 }
 

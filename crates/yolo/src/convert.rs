@@ -26,8 +26,8 @@ pub fn convert(asked: &Asked<Config>) -> Result<Vec<Answer>> {
     let ending = out.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     let network = network(asked)?;
     if ending == "cfg" {
-        let (plan, edges) =
-            network.ok_or_else(|| user!("--config FILE is missing: it names the network whose .cfg is to be written"))?;
+        let (plan, edges) = network
+            .ok_or_else(|| user!("--config FILE is missing: it names the network whose .cfg is to be written"))?;
         let ignore = asked.config.and_then(|config| match config.loss {
             LossConfig::Yolov3 { ignore } => Some(ignore),
             _ => None,
@@ -35,7 +35,10 @@ pub fn convert(asked: &Asked<Config>) -> Result<Vec<Answer>> {
         files::write_atomic(out, &[cfg::text(&plan, edges, ignore).as_bytes()])?;
         return Ok(vec![written(out, out, plan.sections.len(), "sections")]);
     }
-    let path = asked.weights.as_deref().ok_or_else(|| user!("--weights W is missing: a .weights or .safetensors file, or a run"))?;
+    let path = asked
+        .weights
+        .as_deref()
+        .ok_or_else(|| user!("--weights W is missing: a .weights or .safetensors file, or a run"))?;
     let (given, card) = load(path)?;
     let given = match (given.get(DARKNET).map(|numbers| numbers.numel() as i64), network) {
         (None, _) => given,
@@ -52,7 +55,13 @@ pub fn convert(asked: &Asked<Config>) -> Result<Vec<Answer>> {
 
 fn written(input: &Path, out: &Path, count: usize, what: &str) -> Answer {
     let lines = vec![format!("{count} {what} in {}", out.display())];
-    Answer { input: input.to_owned(), lines, json: json!({ "written": out, what: count }), pictures: Vec::new(), error: None }
+    Answer {
+        input: input.to_owned(),
+        lines,
+        json: json!({ "written": out, what: count }),
+        pictures: Vec::new(),
+        error: None,
+    }
 }
 
 /// The network that is named on the command line.
@@ -100,9 +109,12 @@ fn by_length(n: i64) -> Result<Plan> {
     }
     match &fitting[..] {
         [(_, plan)] => Ok(plan.clone()),
-        [] => Err(user!("the .weights file holds {n} numbers, which is no known network's; name it with --config or --cfg")),
+        [] => Err(user!(
+            "the .weights file holds {n} numbers, which is no known network's; name it with --config or --cfg"
+        )),
         several => {
-            let names: Vec<_> = several.iter().map(|(name, plan)| format!("{name} of {} classes", plan.classes)).collect();
+            let names: Vec<_> =
+                several.iter().map(|(name, plan)| format!("{name} of {} classes", plan.classes)).collect();
             Err(user!("the .weights file may be {}; name the network with --config or --cfg", names.join(" or ")))
         }
     }

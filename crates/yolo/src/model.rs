@@ -40,7 +40,9 @@ enum Layer {
     /// What has no parameters, and reads its section.
     Plain,
     /// The scale's anchors, `[A, 2]` in pixels, as the weights have them.
-    Yolo { anchors: Tensor },
+    Yolo {
+        anchors: Tensor,
+    },
 }
 
 /// A plan with its parameters.

@@ -35,7 +35,9 @@ impl Output {
     /// The tensors by the names that `forward` tells.
     pub fn named(&self) -> Named {
         match self {
-            Output::Raw(raw) => raw.iter().enumerate().map(|(i, raw)| (format!("raw.{i}"), raw.shallow_clone())).collect(),
+            Output::Raw(raw) => {
+                raw.iter().enumerate().map(|(i, raw)| (format!("raw.{i}"), raw.shallow_clone())).collect()
+            }
             Output::Dense(dense) => Named::from([
                 ("cls_logits".to_string(), dense.logits.shallow_clone()),
                 ("bbox_regression".to_string(), dense.deltas.shallow_clone()),

@@ -25,7 +25,8 @@ pub fn completed(init: &Named, model: &Named, heads: &[String], setup: &Setup) -
         let differ = |(name, tensor): (&String, &tch::Tensor)| {
             let given = state.get(&format!("model.{name}")).map(tch::Tensor::size);
             // Another width of what comes in is another network.
-            given.is_some_and(|given| given.first() != tensor.size().first() && given.get(1..) == tensor.size().get(1..))
+            given
+                .is_some_and(|given| given.first() != tensor.size().first() && given.get(1..) == tensor.size().get(1..))
         };
         if own().next().is_some() && own().all(differ) {
             state.extend(own().map(|(name, tensor)| (format!("model.{name}"), tensor.detach().copy())));

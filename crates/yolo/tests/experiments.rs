@@ -46,9 +46,15 @@ fn the_paper_s_rows_have_its_numbers() {
         assert_eq!((paper.optim.lr(64), paper.optim.weight_decay()), (1e-3, 5e-4));
         assert_eq!(paper.network().unwrap().edges(), (edge, edge));
         let rate = |step: u64| paper.optim.lr(64) * paper.schedule.factor(step, 500_200, 1) * paper.burn_in(step, 1);
-        for (step, expected) in
-            [(100, 1e-7), (500, 6.25e-5), (999, 9.96e-4), (1000, 1e-3), (399_999, 1e-3), (400_000, 1e-4), (450_000, 1e-5)]
-        {
+        for (step, expected) in [
+            (100, 1e-7),
+            (500, 6.25e-5),
+            (999, 9.96e-4),
+            (1000, 1e-3),
+            (399_999, 1e-3),
+            (400_000, 1e-4),
+            (450_000, 1e-5),
+        ] {
             assert!((rate(step) - expected).abs() < 1e-3 * expected, "{name}, step {step}: {}", rate(step));
         }
         let scales = paper.view.multi_scale.unwrap();

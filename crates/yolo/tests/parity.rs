@@ -5,9 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use repro::detection::Targets;
-use repro::golden::{
-    self, DOUBLE, ROUNDED, SINGLE, assert_close, assert_samples_close, gradients, variables,
-};
+use repro::golden::{self, DOUBLE, ROUNDED, SINGLE, assert_close, assert_samples_close, gradients, variables};
 use repro::nn::{Mode, summary};
 use repro::optim::{LrScale, LrScaling, OptimConfig, SgdConfig};
 use repro::weights::{self, Named};
@@ -235,14 +233,8 @@ fn ten_steps_of_sgd() {
         let (store, net) = network(small(), double);
         let image = golden::input("input", &[3, 3, 24, 32]).to_kind(if double { Kind::Double } else { Kind::Float });
         let (momentum, weight_decay, lr_scaling) = (0.9, 5e-4, LrScaling::None);
-        let sgd = SgdConfig {
-            base_lr: 1e-4,
-            momentum,
-            nesterov: false,
-            weight_decay,
-            lr_scaling,
-            lr_scale: LrScale::new(),
-        };
+        let sgd =
+            SgdConfig { base_lr: 1e-4, momentum, nesterov: false, weight_decay, lr_scaling, lr_scale: LrScale::new() };
         let loss = || loss::yolov3(net.plan(), &net.forward(&image, Mode::Train), &targets, EDGES, 0.5).unwrap().loss;
         (golden::ten_losses(&store, &OptimConfig::Sgd(sgd), loss).unwrap(), store)
     };

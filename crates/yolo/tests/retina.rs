@@ -21,11 +21,8 @@ fn fixture() -> Named {
 fn over_resnet50_it_has_torchvisions_golden_values() {
     let mut store = nn::VarStore::new(Device::Cpu);
     let path = store.root();
-    let body = Trunk::new(
-        &(&path / "backbone" / "body"),
-        Variant::named("resnet50").unwrap(),
-        &BatchNormConfig::default(),
-    );
+    let body =
+        Trunk::new(&(&path / "backbone" / "body"), Variant::named("resnet50").unwrap(), &BatchNormConfig::default());
     let pyramid = Pyramid::new(&(&path / "backbone" / "fpn"), &[512, 1024, 2048], 256, 2);
     let heads = Heads::new(&(&path / "head"), 256, 4, 91);
     store.double();
