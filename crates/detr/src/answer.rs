@@ -16,5 +16,7 @@ pub fn found(logits: &Tensor, boxes: &Tensor) -> Result<Vec<Vec<Found>>> {
     let (n, _, classes) = logits.size3()?;
     let likely = logits.f_softmax(-1, Kind::Float)?.f_narrow(-1, 0, classes - 1)?;
     let (scores, labels) = likely.f_max_dim(-1, false)?;
-    (0..n).map(|picture| Found::rows(&labels.f_get(picture)?, &scores.f_get(picture)?, &boxes.f_get(picture)?)).collect()
+    (0..n)
+        .map(|picture| Found::rows(&labels.f_get(picture)?, &scores.f_get(picture)?, &boxes.f_get(picture)?))
+        .collect()
 }

@@ -54,7 +54,9 @@ fn model(config: &Config, _: &str, path: &nn::Path) -> Result<Forward> {
     let net = Detr::new(path, variant, classes);
     Ok(Box::new(move |input, train| {
         if let Some(name) = input.keys().find(|name| !INPUTS.contains(&name.as_str())) {
-            return Err(user!("input tensor {name} is not known; give image, padding and, for the loss, boxes, labels and counts"));
+            return Err(user!(
+                "input tensor {name} is not known; give image, padding and, for the loss, boxes, labels and counts"
+            ));
         }
         let image = image(input)?;
         let padding = padding(input, image)?;
@@ -93,14 +95,18 @@ fn padding(input: &Named, image: &Tensor) -> Result<Option<Tensor>> {
     let (n, _, h, w) = image.size4()?;
     if !matches!(padding.kind(), Kind::Bool | Kind::Uint8) || padding.size() != [n, h, w] {
         let (kind, size) = (padding.kind(), padding.size());
-        return Err(user!("padding is {kind:?} of {size:?}; with this image it must be bool or uint8 of [{n}, {h}, {w}]"));
+        return Err(user!(
+            "padding is {kind:?} of {size:?}; with this image it must be bool or uint8 of [{n}, {h}, {w}]"
+        ));
     }
     if padding.max().int64_value(&[]) > 1 {
         return Err(user!("padding must be 0 on the picture and 1 beside it"));
     }
     // Its upper left pixel is what the first place of every map is told by: where it is padding, there may be no place to look at.
     if padding.select(1, 0).select(1, 0).max().int64_value(&[]) != 0 {
-        return Err(user!("padding must lie to the right of and below each picture, which begins at the upper left corner"));
+        return Err(user!(
+            "padding must lie to the right of and below each picture, which begins at the upper left corner"
+        ));
     }
     Ok(Some(padding.to_kind(Kind::Bool)))
 }

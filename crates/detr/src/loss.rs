@@ -35,7 +35,9 @@ impl LossConfig {
             }
         }
         if bbox + giou == 0.0 {
-            return Err(user!("loss.bbox and loss.giou are 0 both, and no box would be learned; give one of them a weight"));
+            return Err(user!(
+                "loss.bbox and loss.giou are 0 both, and no box would be learned; give one of them a weight"
+            ));
         }
         if !(eos > 0.0 && eos <= 1.0) {
             return Err(user!("loss.eos is {eos}; it must be above 0 and at most 1, such as 0.1"));

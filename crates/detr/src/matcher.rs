@@ -27,7 +27,8 @@ pub fn assign(costs: &[f64], rows: usize, columns: usize) -> Result<Vec<(usize, 
     if rows <= columns {
         return Ok(pair(costs, rows, columns));
     }
-    let turned: Vec<f64> = (0..columns).flat_map(|column| costs.iter().skip(column).step_by(columns).copied()).collect();
+    let turned: Vec<f64> =
+        (0..columns).flat_map(|column| costs.iter().skip(column).step_by(columns).copied()).collect();
     let mut pairs: Vec<_> = pair(&turned, columns, rows).into_iter().map(|(column, row)| (row, column)).collect();
     pairs.sort_unstable();
     Ok(pairs)

@@ -181,8 +181,7 @@ impl Detr {
         };
         let seen = padding.map(|padding| padding.logical_not().flatten(1, 2));
         let tokens = map.flatten(2, 3).transpose(1, 2);
-        let states =
-            self.transformer.forward(tokens, positions.as_ref(), &self.query_embed, seen.as_ref(), mode);
+        let states = self.transformer.forward(tokens, positions.as_ref(), &self.query_embed, seen.as_ref(), mode);
         let [first, second, third] = &self.bbox_embed;
         let hidden = second.forward(&first.forward(&states).relu()).relu();
         Ok(Output { logits: self.class_embed.forward(&states), boxes: third.forward(&hidden).sigmoid() })

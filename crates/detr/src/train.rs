@@ -1,5 +1,6 @@
 //! Training (§4, Appendix A.4): the one stage of this paper.
 
+use repro::Result;
 use repro::config::Settings;
 use repro::data::{Card, SceneBatch, Scenes, Split};
 use repro::detector::{self, Found};
@@ -8,7 +9,6 @@ use repro::optim::{Group, Optimizer, Params, clip_grad_norm};
 use repro::setup::Setup;
 use repro::trainer::{Eval, Means, Plan, Recipe, Scalar, Scalars, Step};
 use repro::weights::{self, Named, below_prefix, together};
-use repro::Result;
 use tch::{Tensor, nn};
 
 use crate::answer::found;

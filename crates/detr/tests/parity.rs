@@ -205,12 +205,19 @@ fn weights_of_transformers_are_renamed() {
         }
     }
 
-    let lacking: Named = nothing("timm").into_iter().filter(|(name, _)| !name.contains("encoder_attn.k_proj")).collect();
-    assert!(renamed(lacking).unwrap_err().to_string().contains("lack q, k or v of transformer.decoder.layers.0.multihead_attn"));
+    let lacking: Named =
+        nothing("timm").into_iter().filter(|(name, _)| !name.contains("encoder_attn.k_proj")).collect();
+    assert!(
+        renamed(lacking)
+            .unwrap_err()
+            .to_string()
+            .contains("lack q, k or v of transformer.decoder.layers.0.multihead_attn")
+    );
     let mut more = nothing("timm");
     more.insert("model.encoder.layers.0.norm3.weight".into(), Tensor::from(0.0));
     assert!(renamed(more).unwrap_err().to_string().contains("model.encoder.layers.0.norm3.weight has no place"));
-    let classifier: Named = ["conv1.weight", "layer1.0.conv1.weight", "fc.bias"].map(|name| (name.into(), Tensor::from(0.0))).into();
+    let classifier: Named =
+        ["conv1.weight", "layer1.0.conv1.weight", "fc.bias"].map(|name| (name.into(), Tensor::from(0.0))).into();
     let trunk: Vec<String> = renamed(classifier).unwrap().into_keys().collect();
     assert_eq!(trunk, ["backbone.0.body.conv1.weight", "backbone.0.body.layer1.0.conv1.weight"]);
 }
@@ -229,9 +236,15 @@ fn published_networks_have_their_tensors() {
         let store = nn::VarStore::new(Device::Cpu);
         Detr::new(&store.root(), variant(name).unwrap(), 91);
         let model = variables(&store);
-        let learns = |name: &str| !["conv1", "layer1"].iter().any(|part| weights::below_prefix(name, &format!("backbone.0.body.{part}")));
+        let learns = |name: &str| {
+            !["conv1", "layer1"].iter().any(|part| weights::below_prefix(name, &format!("backbone.0.body.{part}")))
+        };
         let count = |keep: &dyn Fn(&str) -> bool| -> usize {
-            model.iter().filter(|(name, tensor)| tensor.requires_grad() && keep(name)).map(|(_, tensor)| tensor.numel()).sum()
+            model
+                .iter()
+                .filter(|(name, tensor)| tensor.requires_grad() && keep(name))
+                .map(|(_, tensor)| tensor.numel())
+                .sum()
         };
         assert_eq!((count(&|_| true), count(&learns)), (all, trained), "{name}");
         assert_eq!(golden::state_dict(&store), theirs[name], "{name}");
@@ -426,5 +439,8 @@ fn training_starts_where_the_reference_does() {
     let conv = model["backbone.0.body.layer4.1.conv2.weight"].std(false).double_value(&[]);
     assert!((conv / (2.0 / (512.0 * 9.0_f64)).sqrt() - 1.0).abs() < 0.02);
     // From scratch its norms must learn.
-    assert!(model["backbone.0.body.bn1.weight"].requires_grad() && model.contains_key("backbone.0.body.bn1.num_batches_tracked"));
+    assert!(
+        model["backbone.0.body.bn1.weight"].requires_grad()
+            && model.contains_key("backbone.0.body.bn1.num_batches_tracked")
+    );
 }

@@ -180,7 +180,8 @@ fn settings_that_cannot_act_are_refused_by_their_keys() {
     let Experiment { settings, paper, .. } = load("smoke", &["loss.giou=0", "loss.bbox=0"]).unwrap();
     assert!(validate(&paper, &settings).list()[0].1.contains("no box would be learned"));
     // Tables 2 and 3.
-    let Experiment { paper, .. } = load("coco_resnet50_e300", &["model.encoder_layers=12", "model.positions=none"]).unwrap();
+    let Experiment { paper, .. } =
+        load("coco_resnet50_e300", &["model.encoder_layers=12", "model.positions=none"]).unwrap();
     let changed = paper.variant().unwrap();
     assert_eq!((changed.encoder, changed.decoder, changed.positions), (12, 6, Positions::None));
 }
