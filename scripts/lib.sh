@@ -44,5 +44,7 @@ data_sets() {
         chosen=$(sed -n '/^defaults:/,/^[^ -]/ s/.*data\/\([a-z0-9_]*\).*/\1/p; /^data:/,/^[^ ]/ s/^ \+name: *\([a-z0-9_]*\).*/\1/p' \
             "$config" | tail -1)
     fi
+    # Its digits are MNIST's.
+    [ "$chosen" != canvases ] || chosen=mnist
     [[ " $("$root/scripts/get_data.sh" --list) " != *" $chosen "* ]] || echo "$chosen"
 }

@@ -17,6 +17,7 @@ PAPERS=(
     "vit | - | model.name=vit_tiny_patch4_32"
     "mae | - | model.name=mae_vit_tiny_patch4_32"
     "detr | - |"
+    "yolo | - | model.image_size=128"
 )
 
 bin=$root/target/release out=$root/runs/gpu minutes=20 device=cuda steps=200 batch=128

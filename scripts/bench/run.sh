@@ -6,6 +6,7 @@
 #   scripts/bench/run.sh vit    [--rounds N] [--steps N] [--photos FOLDER] [--bf16] [--out FILE]    a step of ViT and of MAE
 #   scripts/bench/run.sh loader [--rounds N] [--batch N] [--out FILE]      photos to batches, against torchvision; by libjpeg-turbo, too, where
 #                                                                          cmake and nasm are
+#   scripts/bench/run.sh boxes  --coco FOLDER [--annotations FILE --photos FOLDER] [--rounds N] [--out FILE]    photos with boxes to batches
 #   scripts/bench/run.sh detections [--rounds N] [--out FILE]              boxes to COCO's numbers, against pycocotools
 # Let nothing else run meanwhile. It needs a Python with PyTorch and torchvision (10 GB, made by the first run) and takes 10 minutes.
 set -euo pipefail
@@ -18,8 +19,9 @@ resnet) data=cifar10 run=run_resnet.py ;;
 simclr) data=cifar10 run=run_simclr.py ;;
 vit) data=cifar10 run=run_vit.py ;;
 loader) data=imagenette run=run_loader.py ;;
+boxes) data="" run=run_boxes.py ;;
 detections) data="" run=run_detections.py ;;
-*) stop 2 "usage: scripts/bench/run.sh lenet|resnet|simclr|vit|loader|detections [--rounds N] [--out FILE] […]" ;;
+*) stop 2 "usage: scripts/bench/run.sh lenet|resnet|simclr|vit|loader|boxes|detections [--rounds N] [--out FILE] […]" ;;
 esac
 shift
 
@@ -33,7 +35,7 @@ if [ "$paper" = vit ] && ! "$python" -c 'import timm, transformers' 2>/dev/null;
         "$python" -m pip install --disable-pip-version-check --quiet --no-deps timm==1.0.31 ||
         stop 1 "pip could not install timm and transformers (see above); run this again when that is mended"
 fi
-if [ "$paper" = detections ] && ! "$python" -c 'import pycocotools' 2>/dev/null; then
+if { [ "$paper" = detections ] || [ "$paper" = boxes ]; } && ! "$python" -c 'import pycocotools' 2>/dev/null; then
     "$python" -m pip install --disable-pip-version-check --quiet --no-deps pycocotools==2.0.11 ||
         stop 1 "pip could not install pycocotools (see above); run this again when that is mended"
 fi
@@ -45,5 +47,5 @@ if [ "$paper" = loader ] && command -v cmake >/dev/null && command -v nasm >/dev
     set -- --turbojpeg "$built/loader-turbojpeg" "$@"
 fi
 cargo build --release -p lenet -p resnet -p simclr -p vit -p mae -p repro-core --bin lenet --bin resnet --bin simclr --bin vit --bin mae --example idle --example loader \
-    --example views --example detections
+    --example views --example scenes --example detections
 exec "$python" scripts/bench/$run --data "$data_root/$data" "$@"

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -67,22 +67,13 @@ fn scenes(args: &Args) -> Result<(Vec<Scene>, usize)> {
     Ok((scenes, categories.len()))
 }
 
-/// `VmHWM` of this process in bytes.
-fn peak() -> Option<u64> {
-    let status = fs::read_to_string(Path::new("/proc/self/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
-}
-
 fn run(args: &Args) -> Result<serde_json::Value> {
     let (scenes, classes) = scenes(args)?;
-    let before = peak();
     let clock = Instant::now();
     let found = coco::evaluate(&scenes, classes)?;
     let seconds = clock.elapsed().as_secs_f64();
-    let added = peak().zip(before).map(|(after, before)| after - before);
     Ok(serde_json::json!({
-        "seconds": seconds, "numbers": found.numbers, "photos": scenes.len(), "added_bytes": added,
+        "seconds": seconds, "numbers": found.numbers, "photos": scenes.len(),
         "detections": scenes.iter().map(|scene| scene.detections.len()).sum::<usize>(),
     }))
 }

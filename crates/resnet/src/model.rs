@@ -52,7 +52,7 @@ pub enum Variant {
         /// What comes first.
         stem: Stem,
         /// Whether the last stage keeps the size of its map, and its kernels have gaps of one pixel (dilation) to reach as far as on half of it:
-        /// the trunk of detectors, "DC5" (arXiv:2005.12872, §4). Of bottlenecks only.
+        /// the trunk of DETR-DC5 (arXiv:2005.12872, §4). Of bottlenecks only.
         dilated: bool,
     },
     /// Three stages of n blocks (§4.2).

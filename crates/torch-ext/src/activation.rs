@@ -22,7 +22,10 @@ mod tests {
         let y = leaky_relu(&x, 0.1).unwrap();
         y.sum(y.kind()).backward();
         let rows = |tensor: &Tensor| Vec::<f64>::try_from(tensor).unwrap();
-        assert_eq!((rows(&y.detach()), rows(&x.grad())), (vec![-3.0 * 0.1, -0.5 * 0.1, 0.5, 3.0], vec![0.1, 0.1, 1.0, 1.0]));
+        assert_eq!(
+            (rows(&y.detach()), rows(&x.grad())),
+            (vec![-3.0 * 0.1, -0.5 * 0.1, 0.5, 3.0], vec![0.1, 0.1, 1.0, 1.0])
+        );
         assert!(leaky_relu(&Tensor::from_slice(&[true]), 0.1).is_err());
     }
 }

@@ -16,9 +16,9 @@ mod norm;
 mod pool;
 mod process;
 
+pub use activation::leaky_relu;
 pub use autocast::Autocast;
 pub use bytes::look_up_pixels;
-pub use activation::leaky_relu;
 pub use checkpoint::checkpoint;
 pub use cuda::load_cuda;
 pub use distributed::ProcessGroup;

@@ -1,12 +1,24 @@
 //! Anchors from boxes: k-means in which two boxes are 1 − IoU apart when their centres lie on each other (arXiv:1612.08242, §2; taken over by
 //! arXiv:1804.02767, §2.3).
 
+use repro::answer::Answer;
+use repro::cli::Asked;
+use repro::data::{Source, Split};
 use repro::random::{rng, uniform};
+use repro::trainer::Recipe;
+use repro::{Result, user};
+use serde_json::json;
+
+use crate::config::Config;
+use crate::train::Train;
 
 /// Draws of first centres, of which the best end is kept.
 const STARTS: u64 = 8;
 /// Rounds after which a start is left as it is.
 const ROUNDS: usize = 200;
+
+/// Photos whose boxes are read at a time.
+const AT_ONCE: i64 = 64;
 
 /// Clusters of boxes.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +27,48 @@ pub struct Anchors {
     pub sides: Vec<[f64; 2]>,
     /// Mean over the boxes of the IoU with the nearest.
     pub mean_iou: f64,
+}
+
+/// `anchors --config C [--count K]`: anchors for the boxes of the training photos, in pixels of the network's input as the test view shows it,
+/// and how well the configured ones fit.
+///
+/// # Errors
+/// No configuration, data that are missing, fewer different boxes than anchors.
+pub fn answer(asked: &Asked<Config>) -> Result<Vec<Answer>> {
+    let (Some(config), Some(setup)) = (asked.config, asked.setup) else {
+        return Err(user!("--config FILE is missing: its data have the boxes"));
+    };
+    let (plan, _) = config.plan()?;
+    let k = asked.flags.get_one::<u32>("count").map_or(plan.anchors.len(), |count| *count as usize);
+    if k == 0 {
+        return Err(user!("{} has no anchors; say how many you want with --count", config.model.name));
+    }
+    let setup = setup.for_stage("train", false, Some(setup.settings.length), setup.settings.batch_size);
+    let data = Train::data(config, &setup)?;
+    let mut sides = Vec::new();
+    for batch in data.in_order(Split::Train, 0..data.len(), AT_ONCE) {
+        let batch = batch?;
+        let (_, _, h, w) = batch.image.size4()?;
+        let boxes =
+            Vec::<f64>::try_from(batch.targets.boxes.f_to_kind(tch::Kind::Double)?.f_contiguous()?.f_view([-1])?)?;
+        sides.extend(boxes.chunks_exact(4).map(|side| [side[2] * w as f64, side[3] * h as f64]));
+    }
+    sides.retain(|side| side[0] > 0.0 && side[1] > 0.0);
+    let found = cluster(&sides, k, setup.settings.seed)
+        .ok_or_else(|| user!("the training set has fewer than {k} boxes of different sizes; ask for fewer anchors"))?;
+    let told = |sides: &[[f64; 2]]| {
+        let all: Vec<String> = sides.iter().map(|[w, h]| format!("[{w:.1}, {h:.1}]")).collect();
+        format!("[{}]", all.join(", "))
+    };
+    let own = sides.iter().map(|&side| nearest(&plan.anchors, side).1.max(0.0)).sum::<f64>() / sides.len() as f64;
+    let lines = vec![
+        format!("model.anchors: {}", told(&found.sides)),
+        format!("{} boxes, mean IoU {:.4} (the configured anchors: {own:.4})", sides.len(), found.mean_iou),
+    ];
+    let json =
+        json!({ "anchors": found.sides, "mean_iou": found.mean_iou, "configured_mean_iou": own, "boxes": sides.len() });
+    let input = setup.settings.data.name.clone().into();
+    Ok(vec![Answer { input, lines, json, pictures: Vec::new(), error: None }])
 }
 
 /// Shared over covered area of two boxes with one centre.
@@ -109,7 +163,10 @@ mod tests {
             assert!(near(found.sides[2], [40.0, 200.0]) && found.mean_iou > 0.95, "{found:?}");
         }
         assert_eq!(cluster(&sides, 3, 1), cluster(&sides, 3, 1));
-        assert_eq!((cluster(&sides[..2], 3, 1), cluster(&sides, 0, 1), cluster(&[[3.0, 4.0]; 9], 2, 1)), (None, None, None));
+        assert_eq!(
+            (cluster(&sides[..2], 3, 1), cluster(&sides, 0, 1), cluster(&[[3.0, 4.0]; 9], 2, 1)),
+            (None, None, None)
+        );
         let one = cluster(&[[3.0, 4.0], [5.0, 8.0]], 1, 0).unwrap();
         assert_eq!(one.sides, [[4.0, 6.0]]);
     }

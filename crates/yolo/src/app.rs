@@ -1,56 +1,88 @@
 //! What this paper hands to the command line that all papers share.
 
-use repro::cli::Forward;
+use std::path::{Path, PathBuf};
+
+use repro::answer::{Answer, Look};
+use repro::cli::{App, Extra, Forward, Paper};
+use repro::data::{Card, Ids, Normalise, SceneForm};
 use repro::detection::Targets;
+use repro::detector::{self, Ask, Seen};
 use repro::nn::Mode;
+use repro::setup::Setup;
+use repro::trainer::{Recipe, Stage};
 use repro::weights::Named;
-use repro::{Result, user};
+use repro::{Result, classes, user, weights};
 use tch::{Device, Kind, Tensor, nn};
 
-use crate::config::{Config, LossConfig};
-use crate::loss::{Losses, yolov1, yolov3};
-use crate::model::Network;
+use crate::config::{Config, normalise, validate};
+use crate::convert::{convert, renamed};
+use crate::net::Net;
+use crate::train::{Train, edges, plan};
 
 /// What `forward` is given.
 const INPUTS: [&str; 4] = ["image", "boxes", "labels", "counts"];
 
+/// The program.
+pub fn app() -> App<Config> {
+    App {
+        paper: Paper { name: "yolo", title: "YOLOv3: An Incremental Improvement", authors: "Redmon and Farhadi, 2018" },
+        validate,
+        counts_classes: |_| false,
+        renamed,
+        stages: |_| vec![Stage::of::<Train>("train", plan)],
+        model,
+        predict,
+        example,
+        look,
+        extras: vec![
+            Extra {
+                name: "convert",
+                of_predict: false,
+                about: "Weights as Darknet's or as safetensors, or the network's .cfg: convert --weights W --out F.weights, F.safetensors or F.cfg",
+                flags: |command| {
+                    let cfg = clap::Arg::new("cfg").long("cfg").value_name("FILE");
+                    let cfg = cfg.value_parser(clap::value_parser!(PathBuf));
+                    command.arg(cfg.help("The network of a .weights file, as Darknet describes it"))
+                },
+                run: convert,
+            },
+            Extra {
+                name: "anchors",
+                of_predict: false,
+                about: "Anchors for the training boxes of --config, by k-means with 1 - IoU as the distance",
+                flags: |command| {
+                    let count = clap::Arg::new("count").long("count").short('k').value_name("K");
+                    let count = count.value_parser(clap::value_parser!(u32).range(1..=1000));
+                    command.arg(count.help("How many; as many as the network has if it is left away"))
+                },
+                run: crate::anchors::answer,
+            },
+        ],
+    }
+}
+
 /// `image` `[N, 3, H, W]` in [0, 1] [, `boxes` `[M, 4]`, `labels` `[M]`, `counts` `[N]`] → `raw.{i}` `[N, A, h, w, 5 + K]`, i = 0 the coarsest
-/// scale [, `loss`, `loss_box`, `loss_objectness`, `loss_class`].
-///
-/// # Errors
-/// A configuration whose network does not fit.
-pub fn model(config: &Config, _: &str, path: &nn::Path) -> Result<Forward> {
-    let net = Network::new(path, config.plan()?.0)?;
-    let loss = config.loss;
+/// scale [, `loss`, `loss_box`, `loss_objectness`, `loss_class`]. YOLOv1's grid: `raw.0` `[N, 1, S, S, 5·B + K]`. RetinaNet: `cls_logits`
+/// `[N, M, K]`, `bbox_regression` `[N, M, 4]` [, `loss`, `loss_box`, `loss_class`].
+fn model(config: &Config, _: &str, path: &nn::Path) -> Result<Forward> {
+    let (net, loss) = (Net::new(path, config)?, config.loss);
     Ok(Box::new(move |input, train| {
         if let Some(name) = input.keys().find(|name| !INPUTS.contains(&name.as_str())) {
             return Err(user!("input tensor {name} is not known; give {}", INPUTS.join(", ")));
         }
         let image = picture(input, net.stride())?;
         let (n, _, h, w) = image.size4()?;
-        let targets = Targets::given(input, n, net.plan().classes)?;
-        let raw = net.forward(image, if train { Mode::Train } else { Mode::Eval });
-        let mut output: Named = raw.iter().enumerate().map(|(i, raw)| (format!("raw.{i}"), raw.shallow_clone())).collect();
+        let targets = Targets::given(input, n, net.classes())?;
+        let output = net.forward(image, if train { Mode::Train } else { Mode::Eval });
+        let mut told = output.named();
         if let Some(targets) = targets {
             net.check_anchors()?;
-            let Losses { loss, of_box, objectness, class } = losses(&net, loss, &raw, &targets, (h, w))?;
-            let parts = [("loss", loss), ("loss_box", of_box), ("loss_objectness", objectness), ("loss_class", class)];
-            output.extend(parts.map(|(name, tensor)| (name.to_string(), tensor)));
+            let losses = net.losses(&output, loss, &targets, (h, w))?;
+            let parts = losses.parts.into_iter().chain([("loss", losses.loss)]);
+            told.extend(parts.map(|(name, tensor)| (name.to_string(), tensor)));
         }
-        Ok(output)
+        Ok(told)
     }))
-}
-
-/// The configured loss of what the network gave for pictures of these edges (height, width).
-///
-/// # Errors
-/// A loss of another network's; libtorch's.
-pub fn losses(net: &Network, loss: LossConfig, raw: &[Tensor], targets: &Targets, edges: (i64, i64)) -> Result<Losses> {
-    match (loss, raw) {
-        (LossConfig::Yolov3 { ignore }, _) => yolov3(net.plan(), raw, targets, edges, ignore),
-        (LossConfig::Yolov1 { coord, noobj }, [raw]) => yolov1(net.plan(), raw, targets, coord, noobj),
-        (LossConfig::Yolov1 { .. }, _) => Err(user!("loss.kind is yolov1, and this network has no grid")),
-    }
 }
 
 /// The input `image`.
@@ -68,10 +100,37 @@ fn picture(input: &Named, stride: i64) -> Result<&Tensor> {
 }
 
 /// A black picture of the size that the network is made for.
-///
-/// # Errors
-/// A configuration whose network does not fit.
-pub fn example(config: &Config, _: &str) -> Result<Named> {
-    let (_, (h, w)) = config.plan()?;
+fn example(config: &Config, _: &str) -> Result<Named> {
+    let (h, w) = config.network()?.edges();
     Ok(Named::from([("image".to_string(), Tensor::zeros([1, 3, h, w], (Kind::Float, Device::Cpu)))]))
+}
+
+/// How photos become what the network takes.
+pub(crate) fn form<'a>(config: &'a Config, normalise: &'a Normalise) -> Result<SceneForm<'a>> {
+    let stride = config.network()?.stride()?;
+    Ok(SceneForm { classes: Ids::Dense, stride, view: &config.view, augment: &config.augment, normalise })
+}
+
+fn look(config: &Config, setup: &Setup) -> Result<Look> {
+    detector::look(&Train::data(config, setup)?, setup)
+}
+
+/// What is found in each photo, drawn on it. Public weights without a card, such as Darknet's, know COCO's names where there are 80 classes.
+fn predict(config: &Config, setup: &Setup, given: &Named, images: &[PathBuf], folder: &Path) -> Result<Vec<Answer>> {
+    let store = nn::VarStore::new(Device::Cpu);
+    let net = Net::new(&store.root(), config)?;
+    weights::copy_into(&store.variables().into_iter().collect(), given, "the weights file")?;
+    net.check_anchors()?;
+    let names: Vec<String> = match net.classes() {
+        80 => classes::COCO.iter().map(|(_, name)| (*name).to_string()).collect(),
+        classes => (0..classes).map(|class| class.to_string()).collect(),
+    };
+    let normalise = normalise();
+    let card: Card = detector::card(setup, &names, &normalise)?;
+    let ask = Ask { card: &card, form: &form(config, &normalise)?, least: detector::SURE };
+    detector::predict(&ask, images, folder, |batch| {
+        let output = net.forward(&batch.image, Mode::Eval);
+        let found = net.found(&output, edges(&batch.image)?, &config.test)?;
+        Ok(Seen { found: found.into_iter().next().unwrap_or_default(), looks: Vec::new() })
+    })
 }

@@ -1,6 +1,7 @@
 //! From what the network gives to boxes (§2.1), and from boxes to the few that are told.
 
 use repro::detection::boxes::corners;
+use repro::detector::Found;
 use repro::{Result, user};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
@@ -36,17 +37,6 @@ impl Rule {
         }
         Ok(())
     }
-}
-
-/// An object that was found in a picture.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Found {
-    /// From 0.
-    pub class: usize,
-    /// In (0, 1).
-    pub score: f32,
-    /// x0, y0, x1, y1 as fractions of the network's input, not cut at its edges.
-    pub corners: [f32; 4],
 }
 
 /// Places along an edge of `n` places, `[n]`.
@@ -106,7 +96,7 @@ fn scored(plan: &Plan, raw: &[Tensor], edges: (i64, i64)) -> Result<(Tensor, Ten
 }
 
 /// What a batch of pictures of these edges (height, width) holds, of each the surest first: every pair of box and class whose confidence is
-/// above the threshold, less what is suppressed class by class.
+/// above the threshold, less what is suppressed class by class. Boxes are not cut at the edges.
 ///
 /// # Errors
 /// libtorch's.
@@ -129,8 +119,13 @@ pub(crate) fn pick(boxes: &Tensor, scores: &Tensor, rule: &Rule) -> Result<Vec<F
     let flat = Vec::<f32>::try_from(boxes.f_view([-1])?)?;
     let boxes: Vec<[f32; 4]> = flat.chunks_exact(4).map(|side| [side[0], side[1], side[2], side[3]]).collect();
     let kept = nms_by_class(&boxes, &scores, &classes, rule.nms);
-    let told = kept.into_iter().take(rule.top);
-    Ok(told.map(|at| Found { class: classes[at], score: scores[at], corners: boxes[at] }).collect())
+    let centred = |[x0, y0, x1, y1]: [f64; 4]| [(x0 + x1) / 2.0, (y0 + y1) / 2.0, x1 - x0, y1 - y0];
+    let told = |at: usize| Found {
+        class: classes[at],
+        score: f64::from(scores[at]),
+        place: centred(boxes[at].map(f64::from)),
+    };
+    Ok(kept.into_iter().take(rule.top).map(told).collect())
 }
 
 #[cfg(test)]

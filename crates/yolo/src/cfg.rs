@@ -102,7 +102,11 @@ pub fn parse(text: &str) -> Result<Cfg> {
         if ["yolo", "detection"].contains(&block.name) {
             let own = block.number("classes", None)?;
             if *classes.get_or_insert(own) != own {
-                return Err(user!("line {}: [{}] has {own} classes, and an output before it others", block.line, block.name));
+                return Err(user!(
+                    "line {}: [{}] has {own} classes, and an output before it others",
+                    block.line,
+                    block.name
+                ));
             }
         }
         if block.name == "yolo" {
@@ -113,7 +117,8 @@ pub fn parse(text: &str) -> Result<Cfg> {
             anchors = own;
         }
     }
-    let classes = classes.ok_or_else(|| user!("the network has no output: it needs a [yolo] or a [detection] section"))?;
+    let classes =
+        classes.ok_or_else(|| user!("the network has no output: it needs a [yolo] or a [detection] section"))?;
     let plan = Plan { sections, anchors, classes };
     plan.check()?;
     Ok(Cfg { plan, edges })
@@ -207,7 +212,9 @@ impl Block<'_> {
                 self.only("activation", "linear", "linear")?;
                 Section::Shortcut { from: self.number("from", None)? }
             }
-            "route" => Section::Route { layers: self.numbers("layers")?.into_iter().map(|layer| layer as i64).collect() },
+            "route" => {
+                Section::Route { layers: self.numbers("layers")?.into_iter().map(|layer| layer as i64).collect() }
+            }
             "yolo" => Section::Yolo { mask: self.numbers("mask")?.into_iter().map(|anchor| anchor as usize).collect() },
             _ => {
                 self.only("sqrt", "1", "0")?;
@@ -235,7 +242,10 @@ pub fn text(plan: &Plan, edges: (i64, i64), ignore: Option<f64>) -> String {
                 let sides: Vec<String> = plan.anchors.iter().map(|[w, h]| format!("{w},{h}")).collect();
                 let (anchors, n, classes) = (sides.join(",  "), plan.anchors.len(), plan.classes);
                 let ignore = ignore.map_or(String::new(), |ignore| format!("ignore_thresh={ignore}\n"));
-                format!("mask = {}\nanchors = {anchors}\nclasses={classes}\nnum={n}\n{ignore}truth_thresh=1\n", joined(mask))
+                format!(
+                    "mask = {}\nanchors = {anchors}\nclasses={classes}\nnum={n}\n{ignore}truth_thresh=1\n",
+                    joined(mask)
+                )
             }
             Section::Grid { boxes } => format!("classes={}\ncoords=4\nnum={boxes}\nsqrt=1\n", plan.classes),
         };

@@ -9,7 +9,7 @@ use repro::{Result, files, user};
 use serde_json::json;
 
 use crate::cfg;
-use crate::config::{Config, LossConfig};
+use crate::config::{Config, LossConfig, Network};
 use crate::darknet::{named, numbers, of_total};
 use crate::sections::{Plan, VARIANTS};
 
@@ -26,16 +26,19 @@ pub fn convert(asked: &Asked<Config>) -> Result<Vec<Answer>> {
     let ending = out.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     let network = network(asked)?;
     if ending == "cfg" {
-        let (plan, edges) =
-            network.ok_or_else(|| user!("--config FILE is missing: it names the network whose .cfg is to be written"))?;
+        let (plan, edges) = network
+            .ok_or_else(|| user!("--config FILE is missing: it names the network whose .cfg is to be written"))?;
         let ignore = asked.config.and_then(|config| match config.loss {
             LossConfig::Yolov3 { ignore } => Some(ignore),
-            LossConfig::Yolov1 { .. } => None,
+            _ => None,
         });
         files::write_atomic(out, &[cfg::text(&plan, edges, ignore).as_bytes()])?;
         return Ok(vec![written(out, out, plan.sections.len(), "sections")]);
     }
-    let path = asked.weights.as_deref().ok_or_else(|| user!("--weights W is missing: a .weights or .safetensors file, or a run"))?;
+    let path = asked
+        .weights
+        .as_deref()
+        .ok_or_else(|| user!("--weights W is missing: a .weights or .safetensors file, or a run"))?;
     let (given, card) = load(path)?;
     let given = match (given.get(DARKNET).map(|numbers| numbers.numel() as i64), network) {
         (None, _) => given,
@@ -52,7 +55,13 @@ pub fn convert(asked: &Asked<Config>) -> Result<Vec<Answer>> {
 
 fn written(input: &Path, out: &Path, count: usize, what: &str) -> Answer {
     let lines = vec![format!("{count} {what} in {}", out.display())];
-    Answer { input: input.to_owned(), lines, json: json!({ "written": out, what: count }), pictures: Vec::new(), error: None }
+    Answer {
+        input: input.to_owned(),
+        lines,
+        json: json!({ "written": out, what: count }),
+        pictures: Vec::new(),
+        error: None,
+    }
 }
 
 /// The network that is named on the command line.
@@ -100,9 +109,12 @@ fn by_length(n: i64) -> Result<Plan> {
     }
     match &fitting[..] {
         [(_, plan)] => Ok(plan.clone()),
-        [] => Err(user!("the .weights file holds {n} numbers, which is no known network's; name it with --config or --cfg")),
+        [] => Err(user!(
+            "the .weights file holds {n} numbers, which is no known network's; name it with --config or --cfg"
+        )),
         several => {
-            let names: Vec<_> = several.iter().map(|(name, plan)| format!("{name} of {} classes", plan.classes)).collect();
+            let names: Vec<_> =
+                several.iter().map(|(name, plan)| format!("{name} of {} classes", plan.classes)).collect();
             Err(user!("the .weights file may be {}; name the network with --config or --cfg", names.join(" or ")))
         }
     }
@@ -113,8 +125,11 @@ fn by_length(n: i64) -> Result<Plan> {
 /// # Errors
 /// Those of [`named`].
 pub fn renamed(config: &Config, given: Named) -> Result<Named> {
-    match given.contains_key(DARKNET) {
-        true => named(&config.model.plan(config.model.num_classes.unwrap_or(80))?.0, given),
-        false => Ok(given),
+    if !given.contains_key(DARKNET) {
+        return Ok(given);
+    }
+    match config.model.network(config.model.num_classes.unwrap_or(80))? {
+        Network::Sections(plan, _) => named(&plan, given),
+        Network::Retina(..) => Err(user!("{} is no list of sections, so no .weights file holds it", config.model.name)),
     }
 }

@@ -142,7 +142,8 @@ pub fn numbers(given: &Named) -> Result<Vec<Tensor>> {
             false => vec![format!("module_list.{at}.conv_{at}.bias")],
         };
         for name in names.iter().chain([&kernel]) {
-            let tensor = given.get(name).ok_or_else(|| user!("the weights lack {name}, without which no .weights can be"))?;
+            let tensor =
+                given.get(name).ok_or_else(|| user!("the weights lack {name}, without which no .weights can be"))?;
             numbers.push(tensor.shallow_clone());
         }
     }

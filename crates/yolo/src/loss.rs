@@ -16,19 +16,21 @@ use crate::sections::Plan;
 pub struct Losses {
     /// The sum of the parts.
     pub loss: Tensor,
-    /// Of centres and sides.
-    pub of_box: Tensor,
-    /// Of objectness; of YOLOv1's confidence.
-    pub objectness: Tensor,
-    /// Of classes.
-    pub class: Tensor,
+    /// Each by its name: `loss_box` (of centres and sides), `loss_objectness` (of YOLOv1 its confidence), `loss_class`.
+    pub parts: Vec<(&'static str, Tensor)>,
 }
 
 impl Losses {
+    /// Of parts that add up.
+    pub(crate) fn of(parts: Vec<(&'static str, Tensor)>) -> Self {
+        let sum = parts.iter().map(|(_, part)| part.shallow_clone()).reduce(|sum, part| sum + part);
+        Self { loss: sum.unwrap_or_else(|| Tensor::from(0.0)), parts }
+    }
+
     /// Of the parts' sums over `n` pictures.
-    fn of([of_box, objectness, class]: [Tensor; 3], n: i64) -> Self {
+    fn of_sums([of_box, objectness, class]: [Tensor; 3], n: i64) -> Self {
         let [of_box, objectness, class] = [of_box, objectness, class].map(|sum| sum / n.max(1) as f64);
-        Self { loss: &of_box + &objectness + &class, of_box, objectness, class }
+        Self::of(vec![("loss_box", of_box), ("loss_objectness", objectness), ("loss_class", class)])
     }
 }
 
@@ -204,7 +206,7 @@ pub fn yolov3(plan: &Plan, raw: &[Tensor], targets: &Targets, edges: (i64, i64),
         let counts = near.view(-1).gt(ignore).logical_not().logical_or(&object.gt(0.0));
         objectness = objectness + (bce(&flat.select(1, 4), &object) * counts.to_kind(kind)).sum(kind);
     }
-    Ok(Losses::of([of_box, objectness, class], first.size()[0]))
+    Ok(Losses::of_sums([of_box, objectness, class], first.size()[0]))
 }
 
 /// YOLOv1's Eq. 3 of `raw` `[N, 1, S, S, 5·B + K]` with its weights λ of centres and sides and of boxes without object.
@@ -253,5 +255,5 @@ pub fn yolov1(plan: &Plan, raw: &Tensor, targets: &Targets, coord: f64, noobj: f
 
     let wrong = (own.narrow(1, 5 * boxes, plan.classes) - &truths.one_hot).square().sum_dim_intlist(1, false, kind);
     let class = (wrong * &wins).sum(kind);
-    Ok(Losses::of([of_box, objectness, class], n))
+    Ok(Losses::of_sums([of_box, objectness, class], n))
 }

@@ -40,7 +40,9 @@ enum Layer {
     /// What has no parameters, and reads its section.
     Plain,
     /// The scale's anchors, `[A, 2]` in pixels, as the weights have them.
-    Yolo { anchors: Tensor },
+    Yolo {
+        anchors: Tensor,
+    },
 }
 
 /// A plan with its parameters.
@@ -165,7 +167,8 @@ fn layers(path: &nn::Path, plan: &Plan, left: &[Leaves]) -> Result<Vec<Layer>> {
         let path = module(path, at);
         layers.push(match section {
             Section::Conv { filters, size, stride, norm } => {
-                let config = Conv2dConfig { stride: *stride, padding: size / 2, groups: 1, dilation: 1, bias: !norm };
+                let config =
+                    Conv2dConfig { stride: *stride, padding: size / 2, bias: !norm, ..Conv2dConfig::default() };
                 Layer::Conv(Box::new(Conv {
                     conv: Conv2d::new(&(&path / format!("conv_{at}")), input, *filters, *size, config),
                     norm: norm.then(|| BatchNorm2d::new(&(&path / format!("batch_norm_{at}")), *filters)),

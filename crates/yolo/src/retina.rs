@@ -3,15 +3,17 @@
 //! Reference: torchvision 0.26 (`RetinaNet`), whose names the pyramid and the heads have; *changes against it*: the trunk is the one of
 //! [`crate::sections`], and the small network has narrower and shorter heads on fewer levels.
 
+use repro::Result;
 use repro::detection::Targets;
 use repro::detection::boxes::{centred, corners, iou};
+use repro::detector::Found;
 use repro::loss::focal;
 use repro::nn::{Conv2d, Conv2dConfig, Mode, record};
 use repro::weights::Named;
-use repro::Result;
 use tch::{Kind, Tensor, nn};
 
-use crate::boxes::{Found, Rule, pick, places};
+use crate::boxes::{Rule, pick, places};
+use crate::loss::Losses;
 use crate::model::Network;
 use crate::sections::small_levels;
 
@@ -46,7 +48,8 @@ impl Pyramid {
             let input = |at: usize| if size == 1 { channels[at] } else { width };
             (0..channels.len()).map(|at| conv(&below(name, at), input(at), width, size, 1)).collect()
         };
-        let extra = (6..6 + extra).map(|level| conv(&(path / "extra_blocks" / format!("p{level}")), width, width, 3, 2));
+        let extra =
+            (6..6 + extra).map(|level| conv(&(path / "extra_blocks" / format!("p{level}")), width, width, 3, 2));
         Self { inner: layers("inner_blocks", 1), layer: layers("layer_blocks", 3), extra: extra.collect() }
     }
 
@@ -198,7 +201,7 @@ pub type Focus = (Option<f64>, f64);
 ///
 /// # Errors
 /// libtorch's.
-pub fn losses(output: &Output, targets: &Targets, anchors: &Tensor, edges: (i64, i64), focus: Focus) -> Result<[Tensor; 2]> {
+pub fn losses(output: &Output, targets: &Targets, anchors: &Tensor, edges: (i64, i64), focus: Focus) -> Result<Losses> {
     let (kind, device) = (output.logits.kind(), output.logits.device());
     let (mut of_class, mut of_box) = (Tensor::zeros([], (kind, device)), Tensor::zeros([], (kind, device)));
     let pixels = Tensor::f_from_slice(&[edges.1 as f64, edges.0 as f64, edges.1 as f64, edges.0 as f64])?;
@@ -209,7 +212,8 @@ pub fn losses(output: &Output, targets: &Targets, anchors: &Tensor, edges: (i64,
         let (logits, deltas) = (output.logits.get(at as i64), output.deltas.get(at as i64));
         let boxes = boxes.f_to_device(device)?.f_to_kind(kind)? * &pixels;
         let has_area = boxes.narrow(1, 2, 2).gt(0.0).all_dim(1, false).f_nonzero()?.f_view([-1])?;
-        let (boxes, labels) = (boxes.index_select(0, &has_area), labels.f_to_device(device)?.index_select(0, &has_area));
+        let (boxes, labels) =
+            (boxes.index_select(0, &has_area), labels.f_to_device(device)?.index_select(0, &has_area));
         if boxes.size()[0] == 0 {
             of_class = of_class + focal(&logits, &logits.zeros_like(), focus.0, focus.1);
             continue;
@@ -231,7 +235,7 @@ pub fn losses(output: &Output, targets: &Targets, anchors: &Tensor, edges: (i64,
         of_box = of_box + off / n;
     }
     let n = targets.counts.len().max(1) as f64;
-    Ok([of_class / n, of_box / n])
+    Ok(Losses::of(vec![("loss_box", of_box / n), ("loss_class", of_class / n)]))
 }
 
 /// The small network: the trunk of `yolo_small`, a pyramid at strides 8, 16 and 32, two convolutions a head.

@@ -300,7 +300,9 @@ impl Plan {
         if !(1..=100_000).contains(&self.classes) {
             return Err(user!("{} classes are none; there must be at least 1", self.classes));
         }
-        if let Some(anchor) = self.anchors.iter().find(|anchor| !anchor.iter().all(|&side| side.is_finite() && side > 0.0)) {
+        if let Some(anchor) =
+            self.anchors.iter().find(|anchor| !anchor.iter().all(|&side| side.is_finite() && side > 0.0))
+        {
             return Err(user!("the anchor {anchor:?} is no width and height in pixels; both must be above 0"));
         }
         for (at, section) in self.sections.iter().enumerate() {

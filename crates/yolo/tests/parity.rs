@@ -5,9 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use repro::detection::Targets;
-use repro::golden::{
-    self, DOUBLE, ROUNDED, SINGLE, assert_close, assert_samples_close, gradients, variables,
-};
+use repro::golden::{self, DOUBLE, ROUNDED, SINGLE, assert_close, assert_samples_close, gradients, variables};
 use repro::nn::{Mode, summary};
 use repro::optim::{LrScale, LrScaling, OptimConfig, SgdConfig};
 use repro::weights::{self, Named};
@@ -88,7 +86,9 @@ fn network(plan: Plan, double: bool) -> (nn::VarStore, Network) {
 }
 
 fn parts(of: &Losses) -> Tensor {
-    Tensor::stack(&[&of.loss, &of.of_box, &of.objectness, &of.class], 0)
+    let names: Vec<_> = of.parts.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["loss_box", "loss_objectness", "loss_class"]);
+    Tensor::stack(&[&[&of.loss][..], &of.parts.iter().map(|(_, part)| part).collect::<Vec<_>>()].concat(), 0)
 }
 
 /// Names, shapes, kinds of every tensor, and the published numbers of parameters.
@@ -233,14 +233,8 @@ fn ten_steps_of_sgd() {
         let (store, net) = network(small(), double);
         let image = golden::input("input", &[3, 3, 24, 32]).to_kind(if double { Kind::Double } else { Kind::Float });
         let (momentum, weight_decay, lr_scaling) = (0.9, 5e-4, LrScaling::None);
-        let sgd = SgdConfig {
-            base_lr: 1e-4,
-            momentum,
-            nesterov: false,
-            weight_decay,
-            lr_scaling,
-            lr_scale: LrScale::new(),
-        };
+        let sgd =
+            SgdConfig { base_lr: 1e-4, momentum, nesterov: false, weight_decay, lr_scaling, lr_scale: LrScale::new() };
         let loss = || loss::yolov3(net.plan(), &net.forward(&image, Mode::Train), &targets, EDGES, 0.5).unwrap().loss;
         (golden::ten_losses(&store, &OptimConfig::Sgd(sgd), loss).unwrap(), store)
     };

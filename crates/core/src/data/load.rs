@@ -17,6 +17,12 @@ const NAMES: [&str; 6] = ["mnist", "fashion_mnist", "cifar10", "cifar100", "synt
 pub fn load(config: &DataConfig, device: Device) -> Result<Splits> {
     let name = config.name.as_str();
     if !NAMES.contains(&name) {
+        if stream::SCENES.contains(&name) {
+            return Err(user!(
+                "data.name: {name} has pictures with boxes, and this paper's networks learn from labels; choose one of {}",
+                NAMES.join(", ")
+            ));
+        }
         if stream::names().any(|photos| photos == name) {
             return Err(user!(
                 "data.name: {name} has photos of all sizes, which this paper's networks do not take; choose one of {}",
@@ -85,7 +91,7 @@ fn limited(set: ImageSet, limit: Option<u64>, even: bool, key: &str) -> Result<I
 mod tests {
     use super::*;
     use crate::Error;
-    use crate::data::overlap;
+    use crate::data::{CanvasConfig, overlap};
 
     fn config(name: &str) -> DataConfig {
         DataConfig {
@@ -125,6 +131,12 @@ mod tests {
         assert_refused(&DataConfig { workers: Some(2), ..config("synthetic") }, &["data.workers"]);
         assert_refused(&DataConfig { max_bad: Some(2), ..config("mnist") }, &["data.max_bad"]);
         assert_refused(&DataConfig { root: Some("x".into()), ..config("synthetic") }, &["data.root"]);
+        assert_refused(&config("coco"), &["coco has pictures with boxes"]);
+        let canvases = CanvasConfig { train: 1, test: 1, objects: [1, 1], size: [8, 8] };
+        assert_refused(
+            &DataConfig { canvases: Some(canvases), ..config("mnist") },
+            &["data.canvases", "have no boxes"],
+        );
     }
 
     #[test]

@@ -29,13 +29,12 @@ fn root(config: &DataConfig, shared: Option<PathBuf>, here: &Path) -> Result<Pat
     if let Some(shared) = shared.filter(|path| !path.as_os_str().is_empty()) {
         return Ok(shared.join(name));
     }
-    if ["folder", "shards"].contains(&name.as_str()) {
-        return Err(user!(
-            "data.root is missing: data.name: {name} means photos of your own; point data.root at their folder"
-        ));
-    }
-    let found = here.ancestors().map(|folder| folder.join("data").join(name)).find(|folder| folder.is_dir());
+    let own = ["folder", "shards"].contains(&name.as_str());
+    let found = here.ancestors().map(|folder| folder.join("data").join(name)).find(|folder| folder.is_dir() && !own);
     found.ok_or_else(|| {
+        if own || ["coco", "voc", "yolo"].contains(&name.as_str()) {
+            return user!("data.root is missing: data.name: {name} means photos of your own; point data.root at their folder");
+        }
         user!(
             "{name} is not here: no folder data/{name} in {} or above it; get it with `scripts/get_data.sh {name}`, or point data.root at its folder",
             here.display()

@@ -147,7 +147,11 @@ mod tests {
                 let difference = (value(logit + 1e-6, gamma) - value(logit - 1e-6, gamma)) / 2e-6;
                 assert!((gradient(logit, gamma) - difference).abs() < 1e-8);
             }
-            assert!([-800.0, 800.0].iter().all(|&logit| gradient(logit, gamma).is_finite() && value(logit, gamma).is_finite()));
+            assert!(
+                [-800.0, 800.0]
+                    .iter()
+                    .all(|&logit| gradient(logit, gamma).is_finite() && value(logit, gamma).is_finite())
+            );
         }
     }
 

@@ -97,8 +97,8 @@ pub struct Means(Vec<(&'static str, Tensor)>);
 
 impl Means {
     /// Adds what a part found, each a tensor `[]`, weighted by the part's share of the batch. All parts have the same names in the same order.
-    pub fn add<const N: usize>(&mut self, share: f64, found: [(&'static str, &Tensor); N]) {
-        let weighted = found.map(|(name, value)| (name, value.detach() * share));
+    pub fn add<'a>(&mut self, share: f64, found: impl IntoIterator<Item = (&'static str, &'a Tensor)>) {
+        let weighted = found.into_iter().map(|(name, value)| (name, value.detach() * share));
         if self.0.is_empty() {
             self.0.extend(weighted);
         } else {

@@ -83,7 +83,8 @@ mod tests {
             fs::write(&path, [header(0, minor, seen), data.clone()].concat()).unwrap();
             assert_eq!(numbers(&path), [1.5, -2.0, 0.25], "version 0.{minor}");
         }
-        write_darknet(&path, &[Tensor::from_slice(&[1.5f32]), Tensor::from_slice(&[[-2.0f64, 0.25]])]).unwrap();
+        write_darknet(&path, &[Tensor::from_slice(&[1.5f32]), Tensor::from_slice(&[-2.0f64, 0.25]).view([1, 2])])
+            .unwrap();
         assert_eq!(fs::metadata(&path).unwrap().len(), 20 + 12);
         assert_eq!(numbers(&path), [1.5, -2.0, 0.25]);
     }

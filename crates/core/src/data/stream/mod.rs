@@ -35,6 +35,7 @@ use tch::{Device, Kind, Tensor};
 pub use folder::{PassedOver, photos_in};
 pub use jpeg::JPEG_DECODER;
 pub use pack::{Packed, pack};
+pub(super) use scenes::NAMES as SCENES;
 pub use scenes::{
     Axis, Hsv, Ids, MultiScale, Placed, ResizeCrop, SceneAugment, SceneBatch, SceneFit, SceneForm, SceneStills,
     SceneView, Scenes, Shown,

@@ -127,6 +127,25 @@ proptest! {
 }
 
 #[test]
+fn few_classes_have_a_curve_each_and_many_have_means() {
+    let known = fixture::read("odd").without_difficult();
+    let scores = evaluate(&known.scenes, known.classes).unwrap();
+    let names: Vec<_> = (0..known.classes).map(|class| format!("kind {class}")).collect();
+    let labels = |scores: &Scores| scores.curves(&names).into_iter().map(|(label, _)| label).collect::<Vec<_>>();
+    let of = |class: usize| format!("kind {class} {:.3}", scores.classes[class].numbers[1]);
+    // The other two have no truths.
+    assert_eq!(labels(&scores), [of(0), of(1), of(2), of(5), format!("mean AP50 {:.3}", scores.numbers[1])]);
+    let mut many = scores.clone();
+    many.classes.extend(scores.classes.clone());
+    let [ap, ap50, ap75, ..] = scores.numbers;
+    let told = labels(&many);
+    assert_eq!(
+        [&told[0], &told[1], &told[3]],
+        [&format!("mean AP50 {ap50:.3}"), &format!("mean AP75 {ap75:.3}"), &format!("mean AP {ap:.3}")]
+    );
+}
+
+#[test]
 fn without_truths_there_is_no_number() {
     let found = Detection { class: 1, score: 0.5, rect: [0.0, 0.0, 9.0, 9.0] };
     let scores = evaluate(&[Scene { truths: Vec::new(), detections: vec![found] }], 2).unwrap();

@@ -48,7 +48,7 @@ use crate::setup::Setup;
 use crate::{Error, Result, user};
 
 /// The sets of pictures with boxes.
-const NAMES: [&str; 5] = ["coco", "voc", "yolo", "canvases", "synthetic_canvases"];
+pub(in crate::data) const NAMES: [&str; 6] = ["coco", "voc", "yolo", "bccd", "canvases", "synthetic_canvases"];
 
 /// Which class a category is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,7 +134,7 @@ impl Scenes {
         let files = config.files.as_ref();
         let found = match name.as_str() {
             "coco" => coco::open(&folder_of(config)?, files, form.classes, only_test, &bad)?,
-            "voc" => voc::open(&folder_of(config)?, files, known, only_test, &bad)?,
+            "voc" | "bccd" => voc::open(&folder_of(config)?, files, known, only_test, &bad)?,
             "yolo" => yolo::open(&folder_of(config)?, files, only_test, &bad)?,
             _ => canvas::open(config, form.view.nominal())?,
         };

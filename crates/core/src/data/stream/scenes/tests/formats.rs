@@ -128,6 +128,12 @@ fn voc_has_its_lists_and_sorted_names() {
     fs::rename(lists.join("train.txt"), lists.join("trainval.txt")).unwrap();
     let scenes = open(data("voc", dir.path())).unwrap();
     assert_eq!((scenes.len(), scenes.split_len(Split::Test), scenes.has_validation()), (8, 2, false));
+    // Weights know their classes in their own order, and one that is not here, too.
+    let given = |setup: Setup| {
+        setup.with_given(Some(r#"{"classes": ["elk", "cat", "ant"], "mean": null, "std": null}"#.into()))
+    };
+    let (scenes, _) = open_as(data("voc", dir.path()), Ids::Dense, (&plain(), &[]), given).unwrap();
+    assert_eq!((scenes.classes()[0].as_str(), scenes.truths(Split::Train, 3)[1].class), ("elk", 2));
     // A box without area is dropped with a note.
     write(
         &dir.path().join("Annotations/p0.xml"),

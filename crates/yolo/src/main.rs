@@ -1,0 +1,7 @@
+//! `yolo`: see the crate's README.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    repro::cli::main(yolo::app::app())
+}
