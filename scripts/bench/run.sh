@@ -8,6 +8,7 @@
 #                                                                          cmake and nasm are
 #   scripts/bench/run.sh boxes  --coco FOLDER [--annotations FILE --photos FOLDER] [--rounds N] [--out FILE]    photos with boxes to batches
 #   scripts/bench/run.sh detections [--rounds N] [--out FILE]              boxes to COCO's numbers, against pycocotools
+#   scripts/bench/run.sh detr   [--rounds N] [--steps N] [--out FILE]      a step of DETR, against transformers; the matching, against SciPy
 # Let nothing else run meanwhile. It needs a Python with PyTorch and torchvision (10 GB, made by the first run) and takes 10 minutes.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
@@ -21,7 +22,8 @@ vit) data=cifar10 run=run_vit.py ;;
 loader) data=imagenette run=run_loader.py ;;
 boxes) data="" run=run_boxes.py ;;
 detections) data="" run=run_detections.py ;;
-*) stop 2 "usage: scripts/bench/run.sh lenet|resnet|simclr|vit|loader|boxes|detections [--rounds N] [--out FILE] […]" ;;
+detr) data="" run=run_detr.py ;;
+*) stop 2 "usage: scripts/bench/run.sh lenet|resnet|simclr|vit|loader|boxes|detections|detr [--rounds N] [--out FILE] […]" ;;
 esac
 shift
 
@@ -30,6 +32,10 @@ scripts/setup.sh
 [ -z "$data" ] || scripts/get_data.sh "$data"
 python=$(scripts/bench/setup.sh | tail -1)
 unset LIBTORCH # as in scripts/run.sh
+if [ "$paper" = detr ] && ! "$python" -c 'import scipy, transformers' 2>/dev/null; then
+    "$python" -m pip install --disable-pip-version-check --quiet transformers==5.24.0 scipy ||
+        stop 1 "pip could not install transformers and SciPy (see above); run this again when that is mended"
+fi
 if [ "$paper" = vit ] && ! "$python" -c 'import timm, transformers' 2>/dev/null; then
     "$python" -m pip install --disable-pip-version-check --quiet transformers==5.24.0 &&
         "$python" -m pip install --disable-pip-version-check --quiet --no-deps timm==1.0.31 ||
@@ -46,6 +52,6 @@ if [ "$paper" = loader ] && command -v cmake >/dev/null && command -v nasm >/dev
     cp "$built/loader" "$built/loader-turbojpeg"
     set -- --turbojpeg "$built/loader-turbojpeg" "$@"
 fi
-cargo build --release -p lenet -p resnet -p simclr -p vit -p mae -p repro-core --bin lenet --bin resnet --bin simclr --bin vit --bin mae --example idle --example loader \
+cargo build --release -p lenet -p resnet -p simclr -p vit -p mae -p detr -p repro-core --bin lenet --bin resnet --bin simclr --bin vit --bin mae --bin detr --example matcher --example idle --example loader \
     --example views --example scenes --example detections
 exec "$python" scripts/bench/$run --data "$data_root/$data" "$@"
