@@ -1,7 +1,7 @@
 //! How fast photos with boxes become padded batches, with DETR's or Darknet's chance: prints one line of JSON. `scripts/bench/run.sh boxes` holds
 //! it against torchvision's transforms v2. `--draw` writes the first pictures with their boxes.
 //!
-//! `scenes ROOT [--name coco] [--annotations FILE --photos FOLDER] [--recipe detr] [--batch 4] [--steps 40] [--workers 2] [--draw FILE]`
+//! `scenes [ROOT] [--name coco] [--annotations FILE --photos FOLDER] [--recipe detr] [--batch 4] [--steps 40] [--workers 2] [--draw FILE]`
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,8 +31,8 @@ enum Recipe {
 
 #[derive(Parser)]
 struct Args {
-    /// The set's folder.
-    root: PathBuf,
+    /// The set's folder; none of what is drawn by code.
+    root: Option<PathBuf>,
     #[arg(long, default_value = "coco")]
     name: String,
     /// Annotations to train and to test on, below the folder; the set's own, if not given.
@@ -62,7 +62,7 @@ fn settings(args: &Args) -> Settings {
     let files = files.map(|(annotations, photos)| AnnotatedFiles { annotations, photos });
     let data = DataConfig {
         name: args.name.clone(),
-        root: Some(args.root.display().to_string()),
+        root: args.root.as_ref().map(|root| root.display().to_string()),
         workers: args.workers,
         validation: None,
         limit_train: None,

@@ -16,51 +16,29 @@ struct Block<'a> {
     keys: BTreeMap<&'a str, &'a str>,
 }
 
-/// Keys of each heading that are understood; `false`: that the forward pass does not look at.
-const KNOWN: [(&str, &[(&str, bool)]); 7] = [
-    (
-        "convolutional",
-        &[
-            ("batch_normalize", true),
-            ("filters", true),
-            ("size", true),
-            ("stride", true),
-            ("pad", true),
-            ("activation", true),
-        ],
-    ),
-    ("maxpool", &[("size", true), ("stride", true)]),
-    ("upsample", &[("stride", true)]),
-    ("shortcut", &[("from", true), ("activation", true)]),
-    ("route", &[("layers", true)]),
-    (
-        "yolo",
-        &[
-            ("mask", true),
-            ("anchors", true),
-            ("classes", true),
-            ("num", true),
-            ("jitter", false),
-            ("ignore_thresh", false),
-            ("truth_thresh", false),
-            ("random", false),
-        ],
-    ),
+/// Keys of each heading that are understood: those that say what the network computes, and those of training, which nothing here looks at.
+const KNOWN: [(&str, &[&str]); 7] = [
+    ("convolutional", &["batch_normalize", "filters", "size", "stride", "pad", "activation"]),
+    ("maxpool", &["size", "stride"]),
+    ("upsample", &["stride"]),
+    ("shortcut", &["from", "activation"]),
+    ("route", &["layers"]),
+    ("yolo", &["mask", "anchors", "classes", "num", "jitter", "ignore_thresh", "truth_thresh", "random"]),
     (
         "detection",
         &[
-            ("classes", true),
-            ("num", true),
-            ("coords", true),
-            ("side", false),
-            ("softmax", false),
-            ("sqrt", true),
-            ("jitter", false),
-            ("rescore", false),
-            ("object_scale", false),
-            ("noobject_scale", false),
-            ("class_scale", false),
-            ("coord_scale", false),
+            "classes",
+            "num",
+            "coords",
+            "sqrt",
+            "side",
+            "softmax",
+            "jitter",
+            "rescore",
+            "object_scale",
+            "noobject_scale",
+            "class_scale",
+            "coord_scale",
         ],
     ),
 ];
@@ -186,7 +164,7 @@ impl Block<'_> {
             let names: Vec<_> = KNOWN.iter().map(|(name, _)| format!("[{name}]")).collect();
             return Err(self.wrong(format!("is not known here; known are {}", names.join(", "))));
         };
-        if let Some(key) = self.keys.keys().find(|key| !keys.iter().any(|(known, _)| known == *key)) {
+        if let Some(key) = self.keys.keys().find(|key| !keys.contains(*key)) {
             return Err(self.wrong(format!("has {key}, which is not known here")));
         }
         Ok(match self.name {

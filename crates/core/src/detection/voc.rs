@@ -132,7 +132,8 @@ impl Tally {
         for place in (1..precisions.len()).rev() {
             precisions[place - 1] = precisions[place - 1].max(precisions[place]);
         }
-        let area = precisions.iter().sum::<f64>() / truths as f64;
+        // From 0.0: the sum of nothing is -0.0.
+        let area = precisions.iter().fold(0.0, |sum, precision| sum + precision) / truths as f64;
         // The first detection with a recall of at least k/10, in whole numbers: 0.3 is not 3 · 0.1.
         let from = |tenths: usize| (tenths * truths).div_ceil(10).saturating_sub(1);
         let best = |tenths: usize| precisions.get(from(tenths)).copied().unwrap_or(0.0);

@@ -125,9 +125,10 @@ impl Scenes {
             }
             if !whole {
                 padded = true;
-                let own = padding.f_get(place as i64)?;
-                for beyond in [own.f_narrow(0, h, height - h)?, own.f_narrow(1, w, width - w)?] {
-                    let _ = beyond.shallow_clone().f_fill_(1.0)?;
+                fill_outside(&padding.f_get(place as i64)?, [w, h], 1.0)?;
+                // On the CPU the table has centred what stands there, too.
+                if on_host {
+                    fill_outside(&pixels.f_get(place as i64)?, [w, h], 0.0)?;
                 }
             }
         }
@@ -136,9 +137,9 @@ impl Scenes {
         if !on_host {
             let unit = image.f_to_device(self.device)?.f_to_kind(Kind::Float)?.f_div_scalar_(255.0)?;
             image = self.normaliser.apply(&unit)?;
-        }
-        if let Some(padding) = &padding {
-            image = image.f_masked_fill_(&padding.f_unsqueeze(1)?, 0.0)?;
+            if let Some(padding) = &padding {
+                image = image.f_masked_fill_(&padding.f_unsqueeze(1)?, 0.0)?;
+            }
         }
         let boxes: Vec<f32> = pictures(parts).flat_map(|(note, _)| note.boxes.as_flattened().iter().copied()).collect();
         let labels: Vec<i64> = pictures(parts).flat_map(|(note, _)| note.labels.iter().copied()).collect();
@@ -148,6 +149,15 @@ impl Scenes {
         let photos = pictures(parts).map(|(note, _)| note.placed.clone()).collect();
         Ok(SceneBatch { image, padding, targets, photos })
     }
+}
+
+/// Fills what of `[H, W, …]` lies below and to the right of its first `h` rows and `w` columns.
+fn fill_outside(whole: &Tensor, [w, h]: [i64; 2], value: f64) -> Result<()> {
+    let (below, first) = (whole.f_narrow(0, h, whole.size()[0] - h)?, whole.f_narrow(0, 0, h)?);
+    for mut part in [below, first.f_narrow(1, w, whole.size()[1] - w)?] {
+        let _ = part.f_fill_(value)?;
+    }
+    Ok(())
 }
 
 /// Rows of `w` pixels as rows of a canvas (width, height), the rest black.

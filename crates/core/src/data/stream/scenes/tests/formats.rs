@@ -69,6 +69,9 @@ fn coco_is_numbered_both_ways() {
     for (ours, expected) in numbers(&all.targets.boxes).into_iter().zip(expected) {
         assert!((f64::from(ours) - expected / 32.0).abs() < 1e-6, "{ours} {expected}");
     }
+    // A batch in which nothing is to be found.
+    let none = dense.in_order(Split::Train, 0..1, 1).next().unwrap().unwrap().targets;
+    assert_eq!((none.boxes.size(), none.labels.size(), none.counts), (vec![0, 4], vec![0], vec![0]));
     assert_ne!(dense.sha256(), sparse.sha256());
     assert_eq!(dense.sha256(), open(data("coco", dir.path())).unwrap().sha256());
 }
