@@ -37,7 +37,7 @@ pub(crate) enum Shortcut {
         channels: i64,
     },
     /// Option B: a 1×1 convolution W_s (Eq. 2) and its norm.
-    Project(Conv2d, BatchNorm2d),
+    Project(Box<(Conv2d, BatchNorm2d)>),
 }
 
 /// Which shortcuts a network takes where the shape changes.
@@ -59,10 +59,10 @@ impl Shortcut {
             Kind::A => Shortcut::Pad { channels: output - input },
             Kind::B => {
                 let path = path / "downsample";
-                Shortcut::Project(
+                Shortcut::Project(Box::new((
                     conv(&(&path / "0"), input, output, 1, stride),
                     BatchNorm2d::with(&(&path / "1"), output, norm.clone()),
-                )
+                )))
             }
         }
     }
@@ -76,7 +76,10 @@ impl Shortcut {
                 let half = x.slice(2, None, None, 2).slice(3, None, None, 2);
                 Some(half.constant_pad_nd([0, 0, 0, 0, channels / 2, channels - channels / 2]))
             }
-            Shortcut::Project(conv, norm) => Some(norm.forward(&conv.forward(x), mode)),
+            Shortcut::Project(project) => {
+                let (conv, norm) = project.as_ref();
+                Some(norm.forward(&conv.forward(x), mode))
+            }
         }
     }
 }

@@ -187,7 +187,7 @@ fn outline(picture: &mut RgbImage, place: &Place, one: &Boxed, width: i64) {
 /// Hues a golden section of the circle apart, so that classes next to each other never look alike; every other one is darker.
 fn colour(class: usize) -> Rgb<u8> {
     let hue = (0.58 + class as f64 * 0.618_033_988_75).fract() * 6.0;
-    let light = if class % 2 == 0 { 0.95 } else { 0.72 };
+    let light = if class.is_multiple_of(2) { 0.95 } else { 0.72 };
     let channel = |shift: f64| {
         let at = (hue + shift).rem_euclid(6.0);
         let share = (at.min(4.0 - at)).clamp(0.0, 1.0);
