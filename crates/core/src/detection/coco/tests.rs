@@ -62,12 +62,15 @@ fn truth() -> impl Strategy<Value = Truth> {
         .prop_map(|(class, rect, crowd, difficult)| Truth { class, rect, area: rect[2] * rect[3], crowd, difficult })
 }
 
+/// Class, box, and what the order of scores is that of.
+type Ranked = (usize, [f64; 4], u32);
+
 /// Scores are in (0, 1), and their order is that of `order`: no two are equal.
 fn scenes() -> impl Strategy<Value = Vec<Scene>> {
     let scene = (prop::collection::vec(truth(), 0..6), prop::collection::vec((0..CLASSES, rect(), any::<u32>()), 0..8));
     prop::collection::vec(scene, 1..6).prop_map(|scenes| {
         let mut next = 0.0;
-        let mut scene = |(truths, found): (Vec<Truth>, Vec<(usize, [f64; 4], u32)>)| {
+        let mut scene = |(truths, found): (Vec<Truth>, Vec<Ranked>)| {
             let detections = found.into_iter().map(|(class, rect, high)| {
                 next += 1e-6;
                 Detection { class, score: 0.1 + 0.8 * f64::from(high) / f64::from(u32::MAX) + next, rect }
