@@ -22,11 +22,14 @@ fn of_conv(at: usize, input: i64, section: &Section) -> Vec<(String, Vec<i64>)> 
     parts
 }
 
+/// A tensor's name and shape.
+type Shaped = (String, Vec<i64>);
+
 /// Names and shapes in the order of the file, a list for each section.
 ///
 /// # Errors
 /// Those of [`Plan::check`].
-fn order(plan: &Plan) -> Result<Vec<Vec<(String, Vec<i64>)>>> {
+fn order(plan: &Plan) -> Result<Vec<Vec<Shaped>>> {
     let left = plan.check()?;
     let input = |at: usize| if at == 0 { PICTURE } else { left[at - 1] }.channels;
     Ok(plan.sections.iter().enumerate().map(|(at, section)| of_conv(at, input(at), section)).collect())

@@ -193,9 +193,9 @@ pub fn yolov3(plan: &Plan, raw: &[Tensor], targets: &Targets, edges: (i64, i64),
         let own = flat.index_select(0, &it.slot);
         let xy = bce(&own.narrow(1, 0, 2), &it.xy).sum_dim_intlist(1, false, kind);
         let wh = (own.narrow(1, 2, 2) - &it.wh).square().sum_dim_intlist(1, false, kind) * 0.5;
-        of_box = of_box + ((xy + wh) * &it.scale * &wins).sum(kind);
+        of_box += ((xy + wh) * &it.scale * &wins).sum(kind);
         let classes = bce(&own.narrow(1, 5, plan.classes), &it.classes).sum_dim_intlist(1, false, kind);
-        class = class + (classes * &wins).sum(kind);
+        class += (classes * &wins).sum(kind);
 
         let object = Tensor::zeros([flat.size()[0]], (kind, raw.device())).index_add(0, &it.slot, &wins);
         let near = tch::no_grad(|| {
@@ -204,7 +204,7 @@ pub fn yolov3(plan: &Plan, raw: &[Tensor], targets: &Targets, edges: (i64, i64),
             truths.best_iou(&boxes)
         })?;
         let counts = near.view(-1).gt(ignore).logical_not().logical_or(&object.gt(0.0));
-        objectness = objectness + (bce(&flat.select(1, 4), &object) * counts.to_kind(kind)).sum(kind);
+        objectness += (bce(&flat.select(1, 4), &object) * counts.to_kind(kind)).sum(kind);
     }
     Ok(Losses::of_sums([of_box, objectness, class], first.size()[0]))
 }

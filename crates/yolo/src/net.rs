@@ -19,7 +19,7 @@ pub enum Net {
     /// A list of sections.
     Sections(Network),
     /// RetinaNet over the small trunk.
-    Retina(Retina),
+    Retina(Box<Retina>),
 }
 
 /// What it gives for a batch.
@@ -54,7 +54,7 @@ impl Net {
     pub fn new(path: &nn::Path, config: &Config) -> Result<Self> {
         Ok(match config.network()? {
             Configured::Sections(plan, _) => Net::Sections(Network::new(path, plan)?),
-            Configured::Retina(classes, _) => Net::Retina(Retina::new(path, classes)?),
+            Configured::Retina(classes, _) => Net::Retina(Box::new(Retina::new(path, classes)?)),
         })
     }
 

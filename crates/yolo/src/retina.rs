@@ -215,7 +215,7 @@ pub fn losses(output: &Output, targets: &Targets, anchors: &Tensor, edges: (i64,
         let (boxes, labels) =
             (boxes.index_select(0, &has_area), labels.f_to_device(device)?.index_select(0, &has_area));
         if boxes.size()[0] == 0 {
-            of_class = of_class + focal(&logits, &logits.zeros_like(), focus.0, focus.1);
+            of_class += focal(&logits, &logits.zeros_like(), focus.0, focus.1);
             continue;
         }
         let which = tch::no_grad(|| matched(&corners(&boxes), anchors));
@@ -226,13 +226,13 @@ pub fn losses(output: &Output, targets: &Targets, anchors: &Tensor, edges: (i64,
         let hot = hot * learns.unsqueeze(1).to_kind(kind);
         let counted = which.ge(-1).f_nonzero()?.f_view([-1])?;
         let class = focal(&logits.index_select(0, &counted), &hot.index_select(0, &counted), focus.0, focus.1);
-        of_class = of_class + class / &n;
+        of_class += class / &n;
         let chosen = learns.f_nonzero()?.f_view([-1])?;
         let goal = boxes.index_select(0, &truth.index_select(0, &chosen));
         let (centre, sides) = (centre.index_select(0, &chosen), sides.index_select(0, &chosen));
         let aim = [(goal.narrow(1, 0, 2) - centre) / &sides, (goal.narrow(1, 2, 2) / &sides).log()];
         let off = (deltas.index_select(0, &chosen) - Tensor::cat(&aim, 1)).abs().sum(kind);
-        of_box = of_box + off / n;
+        of_box += off / n;
     }
     let n = targets.counts.len().max(1) as f64;
     Ok(Losses::of(vec![("loss_box", of_box / n), ("loss_class", of_class / n)]))

@@ -388,10 +388,12 @@ impl Plan {
 
     /// The masks of the scales, in their order.
     pub fn masks(&self) -> Vec<&[usize]> {
-        let mask = |section| match section {
-            &Section::Yolo { ref mask } => Some(mask.as_slice()),
-            _ => None,
-        };
+        fn mask(section: &Section) -> Option<&[usize]> {
+            match section {
+                Section::Yolo { mask } => Some(mask),
+                _ => None,
+            }
+        }
         self.sections.iter().filter_map(mask).collect()
     }
 
