@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn a_box_by_hand() {
         let raw = Tensor::zeros([1, 1, 3, 4, 6], F64);
-        let _ = raw.get(0).get(0).get(2).get(1).narrow(0, 0, 4).copy_(&Tensor::from_slice(&[0.5, -0.25, 0.1, -0.2]));
+        raw.get(0).get(0).get(2).get(1).narrow(0, 0, 4).copy_(&Tensor::from_slice(&[0.5, -0.25, 0.1, -0.2]));
         let boxes = decode(&raw, &[[10.0, 13.0]], (24, 32));
         let sigmoid = |t: f64| 1.0 / (1.0 + (-t).exp());
         let expected = [
@@ -181,9 +181,9 @@ mod tests {
             };
             let raw = Tensor::zeros([1, 1, 3, 4, 6], F64);
             let (i, j) = (cell.0 as i64, cell.1 as i64);
-            let _ = raw.get(0).get(0).get(j).get(i).narrow(0, 0, 4).copy_(&Tensor::from_slice(&t));
+            raw.get(0).get(0).get(j).get(i).narrow(0, 0, 4).copy_(&Tensor::from_slice(&t));
             prop_assert!(near(decode(&raw, &[[30.0, 61.0]], edges).get(0).get(0).get(j).get(i)));
-            let _ = raw.get(0).get(0).get(j).get(i).narrow(0, 0, 4).copy_(&Tensor::from_slice(&[fx, fy, w.sqrt(), h.sqrt()]));
+            raw.get(0).get(0).get(j).get(i).narrow(0, 0, 4).copy_(&Tensor::from_slice(&[fx, fy, w.sqrt(), h.sqrt()]));
             prop_assert!(near(decode_grid(&raw, 1).get(0).get(j).get(i).get(0)));
         }
     }
