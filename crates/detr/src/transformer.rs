@@ -46,10 +46,10 @@ impl Attention {
         let (n, length, width) = (x.size()[0], x.size()[1], x.size()[2]);
         let rows = |packed: &Tensor| packed.narrow(0, first * width, count * width);
         let y = x.linear(&rows(&self.in_proj_weight), Some(rows(&self.in_proj_bias)));
+        // Its parameters are those of the block around it: no layer has their names.
         record::seen(&format!("{}.in_proj", self.name), &y, || Counts {
-            parameters: trainable([&self.in_proj_weight, &self.in_proj_bias]),
             multiply_adds: y.numel() as u64 * width as u64,
-            connections: None,
+            ..Counts::default()
         });
         let parts = y.view([n, length, count, self.heads, width / self.heads]).permute([2, 0, 3, 1, 4]);
         (0..count).map(|part| parts.get(part)).collect()

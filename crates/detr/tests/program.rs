@@ -50,6 +50,17 @@ fn inputs() -> Named {
     .into()
 }
 
+/// Each parameter counts once, though attention's three products are done in two.
+#[test]
+fn the_layers_add_up_to_the_network() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_detr"));
+    let output = command.args(["summary", "--json", "--config"]).arg(experiment("smoke")).output().unwrap();
+    let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let sum: u64 = rows.as_array().unwrap().iter().map(|row| row["parameters"].as_u64().unwrap()).sum();
+    let trained: usize = net().0.trainable_variables().iter().map(Tensor::numel).sum();
+    assert_eq!(sum, trained as u64);
+}
+
 #[test]
 fn the_program_answers_as_the_library() {
     let (config, input, (store, net)) = (experiment("smoke"), inputs(), net());

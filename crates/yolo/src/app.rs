@@ -17,7 +17,7 @@ use tch::{Device, Kind, Tensor, nn};
 use crate::config::{Config, normalise, validate};
 use crate::convert::{convert, renamed};
 use crate::net::Net;
-use crate::train::{Train, edges, plan};
+use crate::train::{Train, plan};
 
 /// What `forward` is given.
 const INPUTS: [&str; 4] = ["image", "boxes", "labels", "counts"];
@@ -65,7 +65,7 @@ pub fn app() -> App<Config> {
 /// scale [, `loss`, `loss_box`, `loss_objectness`, `loss_class`]. YOLOv1's grid: `raw.0` `[N, 1, S, S, 5·B + K]`. RetinaNet: `cls_logits`
 /// `[N, M, K]`, `bbox_regression` `[N, M, 4]` [, `loss`, `loss_box`, `loss_class`].
 fn model(config: &Config, _: &str, path: &nn::Path) -> Result<Forward> {
-    let (net, loss) = (Net::new(path, config)?, config.loss);
+    let (net, loss) = (Net::new(path, config)?, config.loss()?);
     Ok(Box::new(move |input, train| {
         if let Some(name) = input.keys().find(|name| !INPUTS.contains(&name.as_str())) {
             return Err(user!("input tensor {name} is not known; give {}", INPUTS.join(", ")));
@@ -129,8 +129,7 @@ fn predict(config: &Config, setup: &Setup, given: &Named, images: &[PathBuf], fo
     let card: Card = detector::card(setup, &names, &normalise)?;
     let ask = Ask { card: &card, form: &form(config, &normalise)?, least: detector::SURE };
     detector::predict(&ask, images, folder, |batch| {
-        let output = net.forward(&batch.image, Mode::Eval);
-        let found = net.found(&output, edges(&batch.image)?, &config.test)?;
+        let found = net.find(batch, &config.test)?;
         Ok(Seen { found: found.into_iter().next().unwrap_or_default(), looks: Vec::new() })
     })
 }

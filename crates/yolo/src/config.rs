@@ -24,8 +24,8 @@ const RETINA_EDGE: i64 = 128;
 pub struct Config {
     /// The network.
     pub model: ModelConfig,
-    /// What it learns from.
-    pub loss: LossConfig,
+    /// What it learns from. `None`: what the paper of the network has, [`Config::loss`]; rows of a table spell it.
+    pub loss: Option<LossConfig>,
     /// Which boxes are told.
     pub test: Rule,
     /// How photos come to their size: `jitter`, `letterbox` or `stretch`.
@@ -198,6 +198,22 @@ impl Config {
         }
     }
 
+    /// What the network learns from: YOLOv3's loss with its ignore threshold (§2.1), YOLOv1's with its λ (Eq. 3), the focal loss with
+    /// RetinaNet's α and γ (arXiv:1708.02002, §4.1), unless another is configured.
+    ///
+    /// # Errors
+    /// Those of [`ModelConfig::network`].
+    pub fn loss(&self) -> Result<LossConfig> {
+        let own = || {
+            Ok(match self.network()? {
+                Network::Retina(..) => LossConfig::Focal { alpha: 0.25, gamma: 2.0 },
+                Network::Sections(plan, _) if plan.grid().is_some() => LossConfig::Yolov1 { coord: 5.0, noobj: 0.5 },
+                Network::Sections(..) => LossConfig::Yolov3 { ignore: 0.5 },
+            })
+        };
+        self.loss.map_or_else(own, Ok)
+    }
+
     /// The factor of the burn-in at `step`, from 0.
     pub fn burn_in(&self, step: u64, steps_per_epoch: u64) -> f64 {
         match self.burn_in.map(|length| length.steps(steps_per_epoch)) {
@@ -238,7 +254,9 @@ pub fn validate(config: &Config, _: &Settings) -> Findings {
     let told = format!("is {w}×{h}; each edge must be a multiple of {stride}, at most 4096");
     found.must(fits(h) && fits(w), "model.image_size", told);
     found.check("view", config.view.check(stride));
-    check_loss(config.loss, &network, &mut found);
+    if let Some(loss) = config.loss {
+        check_loss(loss, &network, &mut found);
+    }
     found
 }
 

@@ -28,10 +28,10 @@ pub fn convert(asked: &Asked<Config>) -> Result<Vec<Answer>> {
     if ending == "cfg" {
         let (plan, edges) = network
             .ok_or_else(|| user!("--config FILE is missing: it names the network whose .cfg is to be written"))?;
-        let ignore = asked.config.and_then(|config| match config.loss {
-            LossConfig::Yolov3 { ignore } => Some(ignore),
+        let ignore = match asked.config.map(Config::loss).transpose()? {
+            Some(LossConfig::Yolov3 { ignore }) => Some(ignore),
             _ => None,
-        });
+        };
         files::write_atomic(out, &[cfg::text(&plan, edges, ignore).as_bytes()])?;
         return Ok(vec![written(out, out, plan.sections.len(), "sections")]);
     }

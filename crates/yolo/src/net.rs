@@ -1,5 +1,6 @@
 //! The configured network, whichever it is: what it gives, what that costs, and what it finds.
 
+use repro::data::{Placed, SceneBatch};
 use repro::detection::Targets;
 use repro::detector::Found;
 use repro::nn::Mode;
@@ -138,11 +139,25 @@ impl Net {
     ///
     /// # Errors
     /// libtorch's.
-    pub fn found(&self, output: &Output, edges: (i64, i64), rule: &Rule) -> Result<Vec<Vec<Found>>> {
+    fn found(&self, output: &Output, edges: (i64, i64), rule: &Rule) -> Result<Vec<Vec<Found>>> {
         match (self, output) {
             (Net::Sections(net), Output::Raw(raw)) => boxes::found(net.plan(), raw, edges, rule),
             (_, Output::Dense(dense)) => retina::found(dense, &Retina::anchors(dense, edges), edges, rule),
             _ => Ok(Vec::new()),
         }
+    }
+
+    /// What is found in each picture of a batch, the surest first, cut at the photo's edges as Darknet's print_cocos does
+    /// (pjreddie/darknet@00543bb, examples/detector.c).
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn find(&self, batch: &SceneBatch, rule: &Rule) -> Result<Vec<Vec<Found>>> {
+        let (_, _, h, w) = batch.image.size4()?;
+        let found = self.found(&self.forward(&batch.image, Mode::Eval), (h, w), rule)?;
+        let cut = |(placed, found): (&Placed, Vec<Found>)| -> Vec<Found> {
+            found.into_iter().map(|one| Found { place: placed.on_photo(one.place), ..one }).collect()
+        };
+        Ok(batch.photos.iter().zip(found).map(cut).collect())
     }
 }

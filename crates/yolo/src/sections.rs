@@ -105,6 +105,10 @@ pub const VARIANTS: [(&str, Variant); 4] = [
     ("yolov1_small", Variant::Yolov1Small),
 ];
 
+/// Filters of a convolution, and edge or step of a window, at most: beyond them a `.cfg` is taken for damaged.
+const WIDEST: i64 = 1 << 16;
+const LARGEST: i64 = 1 << 10;
+
 impl Variant {
     /// The network of this name.
     ///
@@ -314,13 +318,16 @@ impl Plan {
             };
             let leaves = match section {
                 Section::Conv { filters, size, stride, .. } => {
-                    let fits = *filters > 0 && *size > 0 && size % 2 == 1 && *stride > 0;
+                    let fits = (1..=WIDEST).contains(filters)
+                        && (1..=LARGEST).contains(size)
+                        && size % 2 == 1
+                        && (1..=LARGEST).contains(stride);
                     if !fits {
                         return Err(wrong(format!("{filters} filters of {size}×{size}, stride {stride}, are none")));
                     }
                     Leaves { channels: *filters, stride: came.stride * stride }
                 }
-                Section::MaxPool { size, stride } if *size > 0 && (1..=*size).contains(stride) => {
+                Section::MaxPool { size, stride } if (1..=LARGEST).contains(size) && (1..=*size).contains(stride) => {
                     Leaves { stride: came.stride * stride, ..came }
                 }
                 Section::MaxPool { size, stride } => {

@@ -12,7 +12,7 @@ use repro::{Result, weights};
 use tch::{Tensor, nn};
 
 use crate::app::form;
-use crate::config::{Config, normalise};
+use crate::config::{Config, LossConfig, normalise};
 use crate::net::Net;
 use crate::start::completed;
 
@@ -28,7 +28,7 @@ pub fn plan(config: &Config, settings: &Settings) -> Plan {
 ///
 /// # Errors
 /// Tensors of another shape.
-pub fn edges(image: &Tensor) -> Result<(i64, i64)> {
+fn edges(image: &Tensor) -> Result<(i64, i64)> {
     let (_, _, h, w) = image.size4()?;
     Ok((h, w))
 }
@@ -43,6 +43,7 @@ pub struct Train {
     optimizer: Optimizer,
     lr: f64,
     ema: Option<Ema>,
+    loss: LossConfig,
 }
 
 impl Recipe for Train {
@@ -72,7 +73,7 @@ impl Recipe for Train {
         let optimizer = config.optim.build(&params)?;
         let ema = config.ema.as_ref().map(|ema| Ema::new(&model, ema)).transpose()?;
         let lr = config.optim.lr(setup.settings.batch_size);
-        Ok(Train { config: config.clone(), net, store, params, optimizer, lr, ema })
+        Ok(Train { config: config.clone(), net, store, params, optimizer, lr, ema, loss: config.loss()? })
     }
 
     fn step(&mut self, batch: SceneBatch, _: &Scenes, at: &Step) -> Result<Scalars> {
@@ -83,7 +84,7 @@ impl Recipe for Train {
         for (start, n, share) in at.parts(batch.image.size()[0]) {
             let (image, targets) = (batch.image.narrow(0, start, n), batch.targets.part(start, n));
             let output = at.autocast(|| self.net.forward(&image, Mode::Train))?;
-            let losses = self.net.losses(&output, self.config.loss, &targets, edges(&image)?)?;
+            let losses = self.net.losses(&output, self.loss, &targets, edges(&image)?)?;
             at.micro(&losses.loss, share)?;
             let parts = losses.parts.iter().map(|(name, part)| (*name, part));
             means.add(share, [("loss", &losses.loss)].into_iter().chain(parts));
@@ -102,10 +103,7 @@ impl Recipe for Train {
     fn evaluate(&mut self, data: &Scenes, split: Split, at: &Step, out: &mut Eval) -> Result<()> {
         let (h, w) = self.config.network()?.edges();
         let at_once = (EVALUATED.1 / (h * w)).clamp(1, EVALUATED.0);
-        let find = |batch: &SceneBatch| {
-            let output = self.net.forward(&batch.image, Mode::Eval);
-            self.net.found(&output, edges(&batch.image)?, &self.config.test)
-        };
+        let find = |batch: &SceneBatch| self.net.find(batch, &self.config.test);
         out.with_average(self.ema.as_ref(), |out| detector::measure(data, split, at, at_once, find, out))
     }
 

@@ -136,6 +136,11 @@ fn files_that_do_not_fit_are_refused_in_a_sentence() {
     let said = refused(folder.path(), &words);
     assert!(said.contains("section 0 of the .cfg") && said.lines().count() == 1, "{said}");
 
+    fs::write(at("huge.cfg"), text.replacen("size=3", "size=999999999", 1)).unwrap();
+    let said =
+        refused(folder.path(), &["convert", "--cfg", "huge.cfg", "--weights", "w.weights", "--out", "x.safetensors"]);
+    assert!(said.contains("999999999") && said.lines().count() == 1, "{said}");
+
     let mut other = input(Kind::Float);
     other.insert("image".into(), Tensor::zeros([2, 3, 60, 96], (Kind::Float, Device::Cpu)));
     weights::write(&at("i.safetensors"), &other, None).unwrap();

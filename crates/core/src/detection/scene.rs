@@ -38,10 +38,10 @@ impl Scene {
             }
             if !finite(&found.rect) || found.score.is_nan() {
                 let (rect, score) = (found.rect, found.score);
-                return Err(user!(
+                return Err(Error::Failed(format!(
                     "a detection of photo {photo} has the box {rect:?} and the score {score}; they must be numbers, \
                      so the network that gave them is damaged or has diverged"
-                ));
+                )));
             }
         }
         Ok(())

@@ -94,7 +94,7 @@ impl Files {
         let ([tw, th], [w, h]) = (told, size);
         let turned = match told == [h, w] {
             true => {
-                "; a camera noted that it is turned: write it upright with its pixels turned, as by `mogrify -auto-orient`"
+                "; if a camera noted that it is turned, write it upright with its pixels turned, as by `mogrify -auto-orient`"
             }
             false => "",
         };

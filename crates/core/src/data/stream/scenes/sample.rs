@@ -66,6 +66,18 @@ impl Placed {
         let ((left, width), (top, height)) = (span(0, cx, w), span(1, cy, h));
         [left, top, width, height]
     }
+
+    /// The part of a box (cx, cy, w, h) that lies on the photo, in the same form; of one beside it a box without area at the photo's edge.
+    pub fn on_photo(&self, [cx, cy, w, h]: [f64; 4]) -> [f64; 4] {
+        let span = |axis: usize, centre: f64, length: f64| {
+            let edge = |at: f64| self.axes[axis].there(at) / f64::from(self.valid[axis]);
+            let (a, b) = (edge(0.0), edge(f64::from(self.size[axis])));
+            let [low, high] = [centre - length / 2.0, centre + length / 2.0].map(|end| end.clamp(a.min(b), a.max(b)));
+            ((low + high) / 2.0, high - low)
+        };
+        let ((cx, w), (cy, h)) = (span(0, cx, w), span(1, cy, h));
+        [cx, cy, w, h]
+    }
 }
 
 impl Scenery {

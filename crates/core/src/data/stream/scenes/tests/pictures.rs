@@ -179,6 +179,15 @@ fn the_whole_of_a_box_comes_back() {
         for (ours, there) in placed.to_photo(fractions).into_iter().zip(rect) {
             assert!((ours - there).abs() < 1e-4, "{fit:?}: {ours} {there}");
         }
+        // What hangs over the photo's edges is cut there, what lies on it stays.
+        let same = placed.on_photo(fractions).into_iter().zip(fractions).all(|(a, b)| (a - b).abs() < 1e-12);
+        assert!(same, "{fit:?}");
+        let [cut, beside] =
+            [[0.5, 0.5, 3.0, 3.0], [2.0, 0.5, 0.1, 3.0]].map(|box_| placed.to_photo(placed.on_photo(box_)));
+        for (ours, whole) in cut.into_iter().zip([0.0, 0.0, 57.0, 41.0]) {
+            assert!((ours - whole).abs() < 1e-9, "{fit:?}: {cut:?}");
+        }
+        assert!((beside[0] - 57.0).abs() < 1e-9 && beside[2].abs() < 1e-9, "{fit:?}: {beside:?}");
     }
 }
 
