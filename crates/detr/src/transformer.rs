@@ -1,6 +1,6 @@
 //! Encoder and decoder (§3.2, Appendix A.3, Figure 10): norms behind the sums, places added to queries and keys of every attention.
 
-use repro::nn::record::{self, Counts, trainable};
+use repro::nn::record::{self, Counts};
 use repro::nn::{LayerNorm, Linear, Mode};
 use tch::nn::{self, Init};
 use tch::{Kind, Tensor};
