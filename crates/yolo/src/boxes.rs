@@ -96,7 +96,7 @@ fn scored(plan: &Plan, raw: &[Tensor], edges: (i64, i64)) -> Result<(Tensor, Ten
 }
 
 /// What a batch of pictures of these edges (height, width) holds, of each the surest first: every pair of box and class whose confidence is
-/// above the threshold, less what is suppressed class by class. Boxes are not cut at the edges.
+/// above the threshold, less what is suppressed class by class. Boxes are cut where no photo can be, a whole picture beyond the edges.
 ///
 /// # Errors
 /// libtorch's.
@@ -119,12 +119,11 @@ pub(crate) fn pick(boxes: &Tensor, scores: &Tensor, rule: &Rule) -> Result<Vec<F
     let flat = Vec::<f32>::try_from(boxes.f_view([-1])?)?;
     let boxes: Vec<[f32; 4]> = flat.chunks_exact(4).map(|side| [side[0], side[1], side[2], side[3]]).collect();
     let kept = nms_by_class(&boxes, &scores, &classes, rule.nms);
+    // No photo reaches that far; a side that e^t has made infinite has no centre.
+    let near = |corner: f32| f64::from(corner).clamp(-1.0, 2.0);
     let centred = |[x0, y0, x1, y1]: [f64; 4]| [(x0 + x1) / 2.0, (y0 + y1) / 2.0, x1 - x0, y1 - y0];
-    let told = |at: usize| Found {
-        class: classes[at],
-        score: f64::from(scores[at]),
-        place: centred(boxes[at].map(f64::from)),
-    };
+    let told =
+        |at: usize| Found { class: classes[at], score: f64::from(scores[at]), place: centred(boxes[at].map(near)) };
     Ok(kept.into_iter().take(rule.top).map(told).collect())
 }
 
@@ -135,6 +134,16 @@ mod tests {
     use proptest::prelude::*;
 
     const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
+
+    /// e^t of a network that has hardly learned is infinite; Darknet cuts such a box to the photo.
+    #[test]
+    fn an_infinite_side_ends_beyond_the_photo() {
+        let far = f32::INFINITY;
+        let boxes = Tensor::from_slice(&[-far, 0.25, far, 0.75]).view([1, 4]);
+        let found =
+            pick(&boxes, &Tensor::ones([1, 1], (Kind::Float, Device::Cpu)), &Rule { score: 0.5, nms: 0.5, top: 9 });
+        assert_eq!(found.unwrap()[0].place, [0.5, 0.5, 3.0, 0.5]);
+    }
 
     /// §2.1 by hand: cell (1, 2) of 4×3 cells of 8 pixels, anchor 10×13.
     #[test]

@@ -75,15 +75,21 @@ fn the_paper_s_rows_have_its_numbers() {
 fn what_does_not_fit_is_refused_by_its_key() {
     for (words, why) in [
         (&["model.name=yolov4"][..], "there is no network yolov4; there are yolov3,"),
-        (&["model.name=yolov1_small"], "loss.kind is yolov3, and this network has YOLOv1's grid"),
-        (&["model.name=retinanet_small"], "set it to focal or cross_entropy or weighted_cross_entropy"),
+        (
+            &["model.name=yolov1_small", "loss={kind: yolov3, ignore: 0.5}"],
+            "loss.kind is yolov3, and this network has YOLOv1's grid",
+        ),
+        (
+            &["model.name=retinanet_small", "loss={kind: yolov3, ignore: 0.5}"],
+            "set it to focal or cross_entropy or weighted_cross_entropy",
+        ),
         (&["model.image_size=72"], "model.image_size is 72×72; each edge must be a multiple of 16"),
         (&["view.test.width=72"], "view.test.width is 72"),
         (&["model.masks=[[0, 1]]"], "model.masks are 1, one for each scale; yolo_small has 2"),
         (&["model.masks=[[0, 1, 6], [2, 3, 4]]"], "anchor 6 is none of the 6"),
         (&["model.anchors=[[1, 0]]"], "is no width and height in pixels"),
         (&["model.num_classes=0"], "model.num_classes is 0"),
-        (&["loss.ignore=-1"], "loss.ignore is -1"),
+        (&["loss={kind: yolov3, ignore: -1}"], "loss.ignore is -1"),
         (&["test.nms=2"], "test.nms is 2"),
         (&["test.top=0"], "test.top is 0"),
         (&["model.name=none.cfg"], "cannot read none.cfg"),
