@@ -37,8 +37,10 @@ if [ "$paper" = detr ] && ! "$python" -c 'import scipy, transformers' 2>/dev/nul
         stop 1 "pip could not install transformers and SciPy (see above); run this again when that is mended"
 fi
 if [ "$paper" = vit ] && ! "$python" -c 'import timm, transformers' 2>/dev/null; then
-    "$python" -m pip install --disable-pip-version-check --quiet transformers==5.24.0 &&
-        "$python" -m pip install --disable-pip-version-check --quiet --no-deps timm==1.0.31 ||
+    {
+        "$python" -m pip install --disable-pip-version-check --quiet transformers==5.24.0 &&
+            "$python" -m pip install --disable-pip-version-check --quiet --no-deps timm==1.0.31
+    } ||
         stop 1 "pip could not install timm and transformers (see above); run this again when that is mended"
 fi
 if { [ "$paper" = detections ] || [ "$paper" = boxes ]; } && ! "$python" -c 'import pycocotools' 2>/dev/null; then
