@@ -204,7 +204,10 @@ sdist() {
 
 # sdist_url NAME VERSION: its address by the index's page.
 sdist_url() {
-    python3 - "$(python3 -m pip config get global.index-url 2>/dev/null || echo "${PIP_INDEX_URL:-https://pypi.org/simple}")" "$@" <<'PYTHON'
+    local index=${PIP_INDEX_URL:-}
+    [ -n "$index" ] || index=$(python3 -m pip config get global.index-url 2>/dev/null) ||
+        index=$(python3 -c 'from pip._internal.models.index import PyPI; print(PyPI.simple_url)') || return 1
+    python3 - "$index" "$@" <<'PYTHON'
 import re
 import sys
 import urllib.parse
