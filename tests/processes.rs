@@ -7,7 +7,8 @@ use repro::weights;
 use repro::weights::Named;
 
 use crate::program::{
-    checkpoints, hard, lenet, pasted, quietly, result, rows, run, signal, smoke, succeed, text, wait_until,
+    checkpoints, hard, lenet, pasted, program, quietly, result, root, rows, run, signal, smoke, succeed, text,
+    wait_until,
 };
 
 fn trained(folder: &Path, words: &[&str]) -> Named {
@@ -37,6 +38,37 @@ fn two_processes_train_as_one_and_one_keeps_the_books() {
     let other = trained(dir.path(), &["--out", "other", augment, "batch_size=32"]);
     let gap = (&one["c1.weight"] - &other["c1.weight"]).abs().max().double_value(&[]);
     assert!(gap > 1e-4, "the test cannot tell: {gap}");
+}
+
+/// The losses are divided by what all processes have, however their boxes fall to them. Of fewer photos than processes one evaluates all, and the
+/// others wait for nothing.
+#[test]
+fn two_processes_detect_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = root().join("experiments/detr/smoke.yaml").display().to_string();
+    let trained = |out: &str, words: &[&str]| {
+        let own = ["--config", &config, "--out", out, "--device", "cpu", "-q", "length=3 steps", "batch_size=6"];
+        // Else batch norms and dropout average and draw for each process, and AdamW makes whole steps of what is rounded.
+        let alike = [
+            "model.dropout=0",
+            "model.frozen_norm=true",
+            "optim={kind: sgd, base_lr: 1, momentum: 0, weight_decay: 0}",
+            "schedule.warmup=null",
+        ];
+        succeed(program("detr", dir.path(), [&own[..], &alike, words].concat()));
+        weights::read(&dir.path().join(out).join("weights.safetensors")).unwrap().0
+    };
+    let one = trained("one", &["data.limit_test=7"]);
+    let two = trained("two", &["data.limit_test=7", "--processes", "2"]);
+    for (name, weight) in &one {
+        let gap = (weight - &two[name]).abs().max().double_value(&[]);
+        assert!(gap < 1e-5, "{name} differs by {gap}");
+    }
+    // Half the pictures, as if the processes had seen equal ones.
+    let other = trained("few", &["data.limit_test=1", "--processes", "2", "batch_size=2"]);
+    assert_eq!(result(&dir.path().join("few"))["status"], "done");
+    let moved = (&one["class_embed.weight"] - &other["class_embed.weight"]).abs().max().double_value(&[]);
+    assert!(moved > 1e-3, "the test cannot tell: {moved}");
 }
 
 #[test]

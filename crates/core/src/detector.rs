@@ -81,10 +81,9 @@ pub fn measure(
     find: impl Fn(&SceneBatch) -> Result<Vec<Vec<Found>>>,
     out: &mut Eval,
 ) -> Result<()> {
-    let part = data.part(split, at.setup);
-    let shared = at.setup.world > 1 && part.as_ref().is_none_or(|part| part.shared);
+    let Some(part) = data.part(split, at.setup) else { return Ok(()) };
     let mut scenes = Vec::new();
-    for seen in part.into_iter().flat_map(|part| data.in_order(split, part.range, batch)) {
+    for seen in data.in_order(split, part.range, batch) {
         let seen = seen?;
         let found = no_grad(|| find(&seen))?;
         for (placed, found) in seen.photos.iter().zip(found) {
@@ -94,7 +93,7 @@ pub fn measure(
             scenes.push((placed.index, Scene { truths, detections: found.into_iter().map(detection).collect() }));
         }
     }
-    if shared {
+    if part.shared {
         scenes = together(at.setup, &scenes)?;
     }
     // What the others would draw nobody sees.
