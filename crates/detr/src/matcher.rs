@@ -3,7 +3,7 @@
 //! Rows are added one at a time, each by the shortest path that alternates between pairs to be made and pairs to be undone (Jonker and Volgenant,
 //! 1987), in reduced costs that potentials keep from being negative: O(rows² · columns) at worst, in float64.
 
-use repro::{Result, user};
+use repro::{Error, Result};
 
 /// Of `rows` × `columns` costs, row after row, the pairs (row, column) of least total, rows ascending: each row of a flat or square table has
 /// one, each column of a tall one.
@@ -16,13 +16,13 @@ use repro::{Result, user};
 pub fn assign(costs: &[f64], rows: usize, columns: usize) -> Result<Vec<(usize, usize)>> {
     assert_eq!(costs.len(), rows * columns, "a table of {rows} × {columns} costs");
     if let Some(place) = costs.iter().position(|cost| !cost.is_finite()) {
-        return Err(user!(
+        return Err(Error::Failed(format!(
             "the matching has a cost of {} (row {}, column {} of {rows} × {columns}): the network's answers or the boxes are no numbers any \
              more; lower the learning rate, or look at the labels",
             costs[place],
             place / columns,
             place % columns
-        ));
+        )));
     }
     if rows <= columns {
         return Ok(pair(costs, rows, columns));
