@@ -2,6 +2,8 @@
 //!
 //! Both sides fill weights and inputs from names ([`golden`]); the fixtures hold what the twins made of them.
 
+mod truths;
+
 use std::path::{Path, PathBuf};
 
 use repro::detection::Targets;
@@ -15,6 +17,8 @@ use yolo::model::Network;
 use yolo::nms::{Corners, nms, nms_by_class};
 use yolo::sections::{Plan, Section, Variant};
 
+use truths::truths;
+
 const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
 /// Height and width of the small pictures.
 const EDGES: (i64, i64) = (24, 32);
@@ -25,22 +29,6 @@ fn folder() -> PathBuf {
 
 fn fixture() -> Named {
     weights::read(&folder().join("yolo.safetensors")).unwrap().0
-}
-
-/// The truths of `scripts/fixtures/yolo.py`.
-fn truths() -> Targets {
-    let boxes: [[f64; 4]; 8] = [
-        [0.40, 0.30, 0.20, 0.30],
-        [0.41, 0.31, 0.19, 0.32],
-        [0.80, 0.80, 0.50, 0.45],
-        [0.81, 0.79, 0.52, 0.44],
-        [1.00, 0.50, 0.12, 0.10],
-        [0.60, 0.60, 0.00, 0.20],
-        [0.05, 0.95, 0.10, 0.08],
-        [0.5, 0.5, 0.9, 0.8],
-    ];
-    let labels = Tensor::from_slice(&[1i64, 0, 2, 2, 1, 0, 2, 0]);
-    Targets { boxes: Tensor::from_slice2(&boxes), labels, counts: vec![6, 0, 2] }
 }
 
 fn conv(filters: i64, size: i64, stride: i64) -> Section {

@@ -1,8 +1,9 @@
 //! torchvision's RetinaNet, held against the pyramid, the heads, the anchors and the loss of this crate.
 
+mod truths;
+
 use std::path::Path;
 
-use repro::detection::Targets;
 use repro::detection::boxes::corners;
 use repro::golden::{self, DOUBLE, Tolerance, assert_close};
 use repro::nn::{BatchNormConfig, Mode, record};
@@ -10,6 +11,8 @@ use repro::weights::{self, Named};
 use resnet::model::{Trunk, Variant};
 use tch::{Device, Kind, Tensor, nn};
 use yolo::retina::{Heads, Output, Pyramid, Retina, anchors, decoded, initialise, losses, matched};
+
+use truths::truths;
 
 fn fixture() -> Named {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/retina.safetensors");
@@ -63,22 +66,6 @@ fn over_resnet50_it_has_torchvisions_golden_values() {
     assert_eq!((row(0), row(1)), (vec![-23.0, -11.0, 23.0, 11.0], vec![-28.0, -14.0, 28.0, 14.0]));
     assert_eq!((row(2), row(3)), (vec![-35.0, -18.0, 35.0, 18.0], vec![-16.0, -16.0, 16.0, 16.0]));
     assert_eq!(row(3068), [-287.0, -574.0, 287.0, 574.0]);
-}
-
-/// As `scripts/fixtures/yolo.py` has them, with one without area, which learns nothing.
-fn truths() -> Targets {
-    let boxes: [[f64; 4]; 8] = [
-        [0.40, 0.30, 0.20, 0.30],
-        [0.41, 0.31, 0.19, 0.32],
-        [0.80, 0.80, 0.50, 0.45],
-        [0.81, 0.79, 0.52, 0.44],
-        [1.00, 0.50, 0.12, 0.10],
-        [0.60, 0.60, 0.00, 0.20],
-        [0.05, 0.95, 0.10, 0.08],
-        [0.5, 0.5, 0.9, 0.8],
-    ];
-    let labels = Tensor::from_slice(&[1i64, 0, 2, 2, 1, 0, 2, 0]);
-    Targets { boxes: Tensor::from_slice2(&boxes), labels, counts: vec![6, 0, 2] }
 }
 
 #[test]
