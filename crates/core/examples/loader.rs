@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use repro::config::{CheckpointConfig, Compute, DataConfig, EvalConfig, Every, Length, Log, Precision, Settings};
+use repro::config::{DataConfig, Settings};
 use repro::data::{
     Augment, Cursor, Filter, Flip, Form, JPEG_DECODER, Normalise, Pass, Pictures, Source, TestView, TrainView, View,
 };
@@ -39,34 +39,9 @@ struct Args {
 }
 
 fn settings(args: &Args) -> Settings {
-    let every = Every::Each(Length::Epochs(1.0));
-    let data = DataConfig {
-        name: args.name.clone(),
-        root: Some(args.root.display().to_string()),
-        workers: args.workers,
-        validation: None,
-        limit_train: None,
-        balanced: None,
-        limit_test: None,
-        repeats: None,
-        max_bad: None,
-        files: None,
-        canvases: None,
-    };
-    Settings {
-        seed: 1,
-        length: Length::Epochs(1.0),
-        batch_size: args.batch,
-        limit: None,
-        data,
-        compute: Compute { device: "cpu".into(), precision: Precision::F32, threads: None, micro_batch: None },
-        log: Log { every: Length::Epochs(1.0) },
-        eval: EvalConfig { every, full_every: None },
-        checkpoint: CheckpointConfig { every, keep: 1 },
-        init: None,
-        freeze: None,
-        paper: None,
-    }
+    let root = Some(args.root.display().to_string());
+    let data = DataConfig { root, workers: args.workers, ..DataConfig::named(&args.name) };
+    Settings::plain(data, args.batch)
 }
 
 /// Resident bytes of this process, and the seconds of processor time that it has used.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use repro::config::{CheckpointConfig, Compute, EvalConfig, Every, Length, Log, Precision, Settings};
+use repro::config::Settings;
 use repro::data::{
     AnnotatedFiles, Cursor, DataConfig, Filter, Flip, Hsv, Ids, JPEG_DECODER, Normalise, Pass, ResizeCrop,
     SceneAugment, SceneFit, SceneForm, SceneView, Scenes, Source, SplitFiles,
@@ -57,36 +57,15 @@ struct Args {
 }
 
 fn settings(args: &Args) -> Settings {
-    let every = Every::Each(Length::Epochs(1.0));
     let files = args.annotations.clone().zip(args.photos.clone());
     let files = files.map(|(annotations, photos)| AnnotatedFiles { annotations, photos });
     let data = DataConfig {
-        name: args.name.clone(),
         root: args.root.as_ref().map(|root| root.display().to_string()),
         workers: args.workers,
-        validation: None,
-        limit_train: None,
-        balanced: None,
-        limit_test: None,
-        repeats: None,
-        max_bad: None,
         files: files.map(|files| SplitFiles { train: Some(files.clone()), validation: None, test: files }),
-        canvases: None,
+        ..DataConfig::named(&args.name)
     };
-    Settings {
-        seed: 1,
-        length: Length::Epochs(1.0),
-        batch_size: args.batch,
-        limit: None,
-        data,
-        compute: Compute { device: "cpu".into(), precision: Precision::F32, threads: None, micro_batch: None },
-        log: Log { every: Length::Epochs(1.0) },
-        eval: EvalConfig { every, full_every: None },
-        checkpoint: CheckpointConfig { every, keep: 1 },
-        init: None,
-        freeze: None,
-        paper: None,
-    }
+    Settings::plain(data, args.batch)
 }
 
 /// Those of the papers.

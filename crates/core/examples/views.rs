@@ -31,19 +31,7 @@ struct Args {
 
 fn run(args: &Args) -> Result<serde_json::Value> {
     torch_ext::keep_freed_memory(1 << 30);
-    let config = DataConfig {
-        name: "cifar10".into(),
-        root: Some(args.root.display().to_string()),
-        workers: None,
-        validation: None,
-        limit_train: None,
-        balanced: None,
-        limit_test: None,
-        repeats: None,
-        max_bad: None,
-        files: None,
-        canvases: None,
-    };
+    let config = DataConfig { root: Some(args.root.display().to_string()), ..DataConfig::named("cifar10") };
     // Those of experiments/simclr/cifar10_10k_rn20_e20.yaml.
     let normalise = Normalise::Channels { mean: vec![0.0; 3], std: vec![1.0; 3] };
     let list = [

@@ -174,7 +174,45 @@ pub struct Claim {
     pub value: Option<f64>,
 }
 
+impl DataConfig {
+    /// The set of this name, whole, as it comes without other keys.
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            root: None,
+            workers: None,
+            validation: None,
+            limit_train: None,
+            balanced: None,
+            limit_test: None,
+            repeats: None,
+            max_bad: None,
+            files: None,
+            canvases: None,
+        }
+    }
+}
+
 impl Settings {
+    /// For what looks at data without a configuration: an epoch on the CPU, seed 1.
+    pub fn plain(data: DataConfig, batch_size: u64) -> Self {
+        let every = Every::Each(Length::Epochs(1.0));
+        Self {
+            seed: 1,
+            length: Length::Epochs(1.0),
+            batch_size,
+            limit: None,
+            data,
+            compute: Compute { device: "cpu".into(), precision: Precision::F32, threads: None, micro_batch: None },
+            log: Log { every: Length::Epochs(1.0) },
+            eval: EvalConfig { every, full_every: None },
+            checkpoint: CheckpointConfig { every, keep: 1 },
+            init: None,
+            freeze: None,
+            paper: None,
+        }
+    }
+
     /// What the types cannot say: ranges and relations, as (dotted key, what is wrong). Empty if all is well.
     pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
         let mut found = Vec::new();

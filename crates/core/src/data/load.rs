@@ -94,19 +94,7 @@ mod tests {
     use crate::data::{CanvasConfig, overlap};
 
     fn config(name: &str) -> DataConfig {
-        DataConfig {
-            name: name.into(),
-            root: None,
-            workers: None,
-            validation: None,
-            limit_train: None,
-            balanced: None,
-            limit_test: None,
-            repeats: None,
-            max_bad: None,
-            files: None,
-            canvases: None,
-        }
+        DataConfig::named(name)
     }
 
     fn assert_refused(config: &DataConfig, words: &[&str]) {

@@ -47,19 +47,7 @@ mod tests {
     use super::*;
 
     fn named(name: &str) -> DataConfig {
-        DataConfig {
-            name: name.into(),
-            root: None,
-            workers: None,
-            validation: None,
-            limit_train: None,
-            balanced: None,
-            limit_test: None,
-            repeats: None,
-            max_bad: None,
-            files: None,
-            canvases: None,
-        }
+        DataConfig::named(name)
     }
 
     #[test]

@@ -15,45 +15,18 @@ use tempfile::TempDir;
 
 use super::loader::{Drawn, Seen};
 use super::*;
-use crate::config::{CheckpointConfig, Compute, DataConfig, EvalConfig, Every, Length, Log, Precision, Settings};
+use crate::config::{DataConfig, Length, Settings};
 use crate::data::{Filter, Flip, Normalise, Pass, Pictures};
 
 /// Edge of the squares.
 const EDGE: i64 = 16;
 
 pub(super) fn data(name: &str, root: &Path) -> DataConfig {
-    DataConfig {
-        name: name.into(),
-        root: Some(root.display().to_string()),
-        workers: Some(2),
-        validation: None,
-        limit_train: None,
-        balanced: None,
-        limit_test: None,
-        repeats: None,
-        max_bad: None,
-        files: None,
-        canvases: None,
-    }
+    DataConfig { root: Some(root.display().to_string()), workers: Some(2), ..DataConfig::named(name) }
 }
 
 pub(super) fn setup(data: DataConfig) -> Setup {
-    let every = Every::Each(Length::Epochs(1.0));
-    let settings = Settings {
-        seed: 1,
-        length: Length::Steps(1),
-        batch_size: 4,
-        limit: None,
-        data,
-        compute: Compute { device: "cpu".into(), precision: Precision::F32, threads: None, micro_batch: None },
-        log: Log { every: Length::Steps(1) },
-        eval: EvalConfig { every, full_every: None },
-        checkpoint: CheckpointConfig { every, keep: 1 },
-        init: None,
-        freeze: None,
-        paper: None,
-    };
-    Setup::new(settings, Device::Cpu).unwrap()
+    Setup::new(Settings { length: Length::Steps(1), ..Settings::plain(data, 4) }, Device::Cpu).unwrap()
 }
 
 pub(super) fn view() -> View {
