@@ -1,0 +1,3 @@
+//! `ddpm`: see the crate's README.
+
+fn main() {}
