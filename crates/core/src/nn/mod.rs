@@ -5,6 +5,7 @@
 
 mod activation;
 mod conv;
+mod group_norm;
 mod linear;
 mod norm;
 mod pool;
@@ -17,6 +18,7 @@ use tch::nn::{Init, VarStore};
 
 pub use activation::leaky_relu;
 pub use conv::{Conv2d, Conv2dConfig};
+pub use group_norm::GroupNorm;
 pub use linear::Linear;
 pub use norm::{BatchNorm2d, BatchNormConfig, Gather, LayerNorm, Normed};
 pub use pool::avg_pool_2x2;
