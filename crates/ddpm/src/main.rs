@@ -1,3 +1,7 @@
 //! `ddpm`: see the crate's README.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    repro::cli::main(ddpm::app::app())
+}

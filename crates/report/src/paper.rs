@@ -52,8 +52,30 @@ pub(crate) struct Table {
     pub(crate) points: Option<Points>,
     /// Numbers as colours, by two names each.
     pub(crate) matrix: Option<Matrix>,
+    /// Several numbers of each run, beside each other.
+    pub(crate) numbers: Option<Numbers>,
     /// A column that tells when a curve came so low.
     pub(crate) reach: Option<Reach>,
+}
+
+/// A small table of its own: metrics of runs whose rows stand in this table or in another.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Numbers {
+    /// Over the labels: what the rows are.
+    pub(crate) corner: String,
+    pub(crate) columns: Vec<String>,
+    pub(crate) rows: Vec<NumberRow>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NumberRow {
+    pub(crate) label: String,
+    /// Whose runs these are.
+    pub(crate) config: String,
+    /// One for each column, as result.json names them; `null` where there is none.
+    pub(crate) metrics: Vec<Option<String>>,
 }
 
 /// The epoch at which a curve first comes to a value or below.
@@ -354,6 +376,23 @@ impl Paper {
             for row in &table.rows {
                 row.recipes.keys().for_each(|config| unknown(config, Some(&row.row), "a recipe for"));
                 row.why.keys().for_each(|config| unknown(config, Some(&row.row), "a reason why for"));
+            }
+            for row in table.numbers.iter().flat_map(|numbers| &numbers.rows) {
+                let columns = table.numbers.as_ref().map_or(0, |numbers| numbers.columns.len());
+                if row.metrics.len() != columns {
+                    found.push(format!(
+                        "{layout}: {}: {} has {} metrics for {columns} columns; write null where there is none",
+                        table.name,
+                        row.label,
+                        row.metrics.len()
+                    ));
+                }
+                if !self.experiments.iter().any(|e| e.name == row.config) {
+                    found.push(format!(
+                        "{layout}: {}: {} is of {}, but there is no such experiment; take it out",
+                        table.name, row.label, row.config
+                    ));
+                }
             }
             if let Some(matrix) = &table.matrix {
                 matrix.named().for_each(|(_, config)| unknown(config, None, "a cell for"));

@@ -5,7 +5,7 @@ use repro::trainer::run::{RunResult, StageResult};
 
 use crate::evidence::Evidence;
 use crate::experiment::is_fraction;
-use crate::paper::{Line, Paper, Reach, Table};
+use crate::paper::{Line, Numbers, Paper, Reach, Table};
 use crate::plots;
 use crate::status::{RULE, SEEDS, Spread, Status};
 use crate::words::{count, seeds, thousands};
@@ -66,9 +66,27 @@ pub(crate) fn section(paper: &Paper, table: &Table) -> Result<String> {
         let rows = shown.iter().map(|line| row(paper, table, line)).collect::<Result<Vec<_>>>()?;
         parts.push(format!("| {} |\n|{rule}\n{}", header.join(" | "), rows.join("\n")));
     }
+    parts.extend(table.numbers.as_ref().map(|numbers| beside(paper, numbers)));
     parts.extend(misses(table, &lines)?);
     parts.push(cost(paper, table, &lines));
     Ok(parts.join("\n\n") + "\n")
+}
+
+/// Several numbers of each run, each the mean over its seeds.
+fn beside(paper: &Paper, numbers: &Numbers) -> String {
+    let header = [&[numbers.corner.clone()], &numbers.columns[..], &["seeds".into()]].concat();
+    let rows = numbers.rows.iter().map(|row| {
+        let evidence = paper.evidence(&row.config);
+        let cell = |metric: &Option<String>| {
+            let Some(metric) = metric else { return "–".into() };
+            let values: Vec<_> = evidence.iter().filter_map(|e| e.value(metric)).collect();
+            Spread::of(&values).map_or("not run".into(), |spread| mean(metric, spread))
+        };
+        let cells: Vec<String> = row.metrics.iter().map(cell).collect();
+        format!("| {} | {} | {} |", row.label, cells.join(" | "), evidence.len())
+    });
+    let rows: Vec<String> = rows.collect();
+    format!("| {} |\n|{}\n{}", header.join(" | "), "---|".repeat(header.len()), rows.join("\n"))
 }
 
 /// Why rows miss the paper's values.

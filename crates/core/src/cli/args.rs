@@ -163,6 +163,9 @@ pub(super) struct EvalArgs {
     /// Write what is found in the photos here, in COCO's results format; of papers that find objects
     #[arg(long, value_name = "FILE")]
     pub(super) detections: Option<PathBuf>,
+    /// Of papers that make pictures: take a run's weights of the last step, and not their averages
+    #[arg(long)]
+    pub(super) raw: bool,
 }
 
 #[derive(Debug, Args)]

@@ -22,7 +22,7 @@ pub(super) struct Given<C> {
     pub(super) card: Option<String>,
 }
 
-/// The weights at `path`, of a run those of `stage`, and the experiment of `--config`, or else of the run that they are of. In what the two
+/// The weights at `path`, of a run those of `stage` or, where it is asked for and there are some, their averages, and the experiment of `--config`, or else of the run that they are of. In what the two
 /// differ is noted. `None` if `--print-config` has answered already.
 ///
 /// # Errors
@@ -33,6 +33,7 @@ pub(super) fn given<C: DeserializeOwned>(
     overrides: &[String],
     path: &Path,
     stage: Option<&str>,
+    averaged: bool,
 ) -> Result<Option<Given<C>>> {
     let own = own_config(path);
     let file = common.config.as_deref().or(own.as_deref()).ok_or_else(|| without(app, path))?;
@@ -41,7 +42,15 @@ pub(super) fn given<C: DeserializeOwned>(
     }
     let asked: Experiment<C> = config::load(file, overrides)?;
     let (stage, _) = named_stage(app, &asked, stage)?;
-    let (weights, card) = weights::load_stage(path, later(app, &asked, &stage.name))?;
+    let later = later(app, &asked, &stage.name);
+    let averages = Some(path.join(weights::file_name(later, true))).filter(|file| averaged && file.is_file());
+    let (weights, card) = match averages {
+        Some(averages) => {
+            note("these are the averages of the run's weights; --raw takes those of the last step");
+            weights::load(&averages)?
+        }
+        None => weights::load_stage(path, later)?,
+    };
     let weights = (app.renamed)(&asked.paper, weights)?;
     let experiment = checked(app, counted(app, asked, overrides, card.as_deref())?)?;
     if let Some(own) = own {

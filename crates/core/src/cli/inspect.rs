@@ -15,20 +15,28 @@ use super::{
 };
 use crate::answer::Answer;
 use crate::nn::{Row, record, summary as summarise};
-use crate::trainer::Bench;
+use crate::trainer::{Bench, Evaluated};
 use crate::weights::{Load, Named};
 use crate::{Result, data, figures, files, user, weights};
 
 pub(super) fn eval<C: DeserializeOwned>(app: &App<C>, args: &EvalArgs) -> Result<()> {
     args.common.only_overrides()?;
     let overrides = args.common.overrides();
-    let asked = given::given(app, &args.common, &overrides, &args.weights, args.stage.as_deref())?;
+    if args.raw && !app.makes_pictures() {
+        return Err(user!(
+            "--raw cannot act: {} makes no pictures, and its weights are tested as they are",
+            app.paper.name
+        ));
+    }
+    let averaged = app.makes_pictures() && !args.raw;
+    let asked = given::given(app, &args.common, &overrides, &args.weights, args.stage.as_deref(), averaged)?;
     let Some(Given { experiment, weights: given, card }) = asked else { return Ok(()) };
     let (stage, plan, setup) = stage_of(app, &experiment, args.stage.as_deref())?;
     let setup = setup.with_given(card).with_detections(args.detections.clone());
     args.detections.iter().try_for_each(|file| output_folder(file))?;
     let later = later(app, &experiment, &stage.name);
-    let (metrics, data_sha256) = (stage.evaluate)(&experiment.paper, &setup, &plan, &given)?;
+    let Evaluated { metrics, data_sha256, feature_network } =
+        (stage.evaluate)(&experiment.paper, &setup, &plan, &given, false)?;
     setup.take_notes().into_iter().for_each(note);
     if setup.take_detections().is_some() {
         return Err(user!("--detections cannot act: {} finds no objects", app.paper.name));
@@ -40,10 +48,17 @@ pub(super) fn eval<C: DeserializeOwned>(app: &App<C>, args: &EvalArgs) -> Result
         ));
     }
     if args.common.json {
-        return say_json(&serde_json::json!({
+        let mut found = serde_json::json!({
             "paper": app.paper.name, "config": config_name(&experiment.file), "metrics": metrics,
             "weights_sha256": weights::hash(&given)?, "data_sha256": data_sha256,
-        }));
+        });
+        if let Some(network) = feature_network {
+            found["feature_network"] = serde_json::json!(network);
+        }
+        return say_json(&found);
+    }
+    if let Some(network) = feature_network {
+        note(format!("pictures are judged by the features of {} ({})", network.name, &network.sha256[..12]));
     }
     for (name, value) in &metrics {
         say(format!("{name:24} {value:.4}"));
@@ -54,7 +69,7 @@ pub(super) fn eval<C: DeserializeOwned>(app: &App<C>, args: &EvalArgs) -> Result
 pub(super) fn forward<C: DeserializeOwned>(app: &App<C>, args: &ForwardArgs) -> Result<()> {
     args.common.only_overrides()?;
     let overrides = args.common.overrides();
-    let asked = given::given(app, &args.common, &overrides, &args.weights, args.stage.as_deref())?;
+    let asked = given::given(app, &args.common, &overrides, &args.weights, args.stage.as_deref(), false)?;
     let Some(Given { experiment, weights: given, .. }) = asked else { return Ok(()) };
     let (stage, _, setup) = stage_of(app, &experiment, args.stage.as_deref())?;
     let (input, _) = weights::read(&args.input)?;
@@ -128,7 +143,7 @@ fn output_folder(file: &Path) -> Result<()> {
 
 pub(super) fn predict<C: DeserializeOwned>(app: &App<C>, args: &PredictArgs) -> Result<()> {
     let (overrides, paths) = args.common.overrides_and_paths(&args.paths);
-    let asked = given::given(app, &args.common, &overrides, &args.weights, None)?;
+    let asked = given::given(app, &args.common, &overrides, &args.weights, None, false)?;
     let Some(Given { experiment, weights: given, card }) = asked else { return Ok(()) };
     let images = photos_of(&paths)?;
     let setup = setup(&experiment.settings)?.with_given(card);

@@ -32,6 +32,9 @@ const PREDICT: &str = "predict";
 /// Bytes of freed memory that the process keeps for its next tensors.
 const KEPT: i32 = 1 << 30;
 
+/// The command of papers whose model makes pictures.
+pub const SAMPLE: &str = "sample";
+
 /// What identifies a paper.
 #[derive(Debug, Clone, Copy)]
 pub struct Paper {
@@ -71,6 +74,13 @@ pub struct App<C> {
     pub look: fn(&C, &Setup) -> Result<Look>,
     /// What this paper alone can be asked.
     pub extras: Vec<Extra<C>>,
+}
+
+impl<C> App<C> {
+    /// Whether the paper's model makes pictures, which are drawn with averages of the weights where there are some.
+    pub(crate) fn makes_pictures(&self) -> bool {
+        self.extras.iter().any(|extra| extra.name == SAMPLE)
+    }
 }
 
 /// What a paper alone can be asked, with the flags that all commands share.
@@ -286,7 +296,10 @@ fn counted<C: DeserializeOwned>(
 }
 
 fn checked<C>(app: &App<C>, experiment: Experiment<C>) -> Result<Experiment<C>> {
-    experiment.check((app.validate)(&experiment.paper, &experiment.settings).list())?;
+    let mut found = (app.validate)(&experiment.paper, &experiment.settings);
+    let acts = app.makes_pictures() || experiment.settings.eval.samples.is_none();
+    found.must(acts, "eval.samples", format!("cannot act: {} makes no pictures; leave the key away", app.paper.name));
+    experiment.check(found.list())?;
     Ok(experiment)
 }
 

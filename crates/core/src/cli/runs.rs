@@ -6,7 +6,9 @@ use serde::de::DeserializeOwned;
 
 use super::args::{RunsArgs, VerifyArgs};
 use super::{App, later, load, say, say_json, stage_of};
+use crate::trainer::Evaluated;
 use crate::trainer::run::{self, StageResult, Status};
+use crate::weights::Named;
 use crate::{Error, Result, user, weights};
 
 /// Metrics that stand in the table, by their last part, beside the one that a run is for.
@@ -60,11 +62,14 @@ pub(super) fn verify<C: DeserializeOwned>(app: &App<C>, args: &VerifyArgs) -> Re
         };
         let (given, _) = weights::load_stage(&folder, later)?;
         let (stage, plan, setup) = stage_of(app, &experiment, Some(&name))?;
-        let (found, data_sha256) = (stage.evaluate)(&experiment.paper, &setup, &plan, &given)?;
+        let averaged = Some(folder.join(weights::file_name(later, true))).filter(|file| file.is_file());
+        let evaluate = |weights: &Named, averages_follow: bool| {
+            (stage.evaluate)(&experiment.paper, &setup, &plan, weights, averages_follow)
+        };
+        let Evaluated { metrics: found, data_sha256, .. } = evaluate(&given, averaged.is_some())?;
         metrics.extend(super::prefixed(found, later));
-        let averaged = folder.join(weights::file_name(later, true));
-        if averaged.is_file() {
-            let (found, _) = (stage.evaluate)(&experiment.paper, &setup, &plan, &weights::load(&averaged)?.0)?;
+        if let Some(averaged) = averaged {
+            let found = evaluate(&weights::load(&averaged)?.0, false)?.metrics;
             let of_averages = found.into_iter().map(|(name, value)| (name.replacen("test/", "test-ema/", 1), value));
             metrics.extend(super::prefixed(of_averages.collect(), later));
         }

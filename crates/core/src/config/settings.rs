@@ -133,6 +133,8 @@ pub struct EvalConfig {
     pub every: Every,
     /// How often what takes long is measured as well, such as FID; where it meets `every`. `None`: at the end only.
     pub full_every: Option<Every>,
+    /// Of papers that make pictures: how many are made to be judged. `None`: the paper's configuration says whether that is wanted.
+    pub samples: Option<u64>,
 }
 
 /// Checkpoints, from which a run resumes.
@@ -205,7 +207,7 @@ impl Settings {
             data,
             compute: Compute { device: "cpu".into(), precision: Precision::F32, threads: None, micro_batch: None },
             log: Log { every: Length::Epochs(1.0) },
-            eval: EvalConfig { every, full_every: None },
+            eval: EvalConfig { every, full_every: None, samples: None },
             checkpoint: CheckpointConfig { every, keep: 1 },
             init: None,
             freeze: None,

@@ -129,6 +129,15 @@ pub(super) fn paste(picture: &mut RgbImage, tile: &RgbImage, left: u32, top: u32
 }
 
 /// Splits `[N, C, H, W]` into images.
+/// One picture, `[C, H, W]` as in [`grid`].
+///
+/// # Errors
+/// Tensors of another shape.
+pub fn tile(image: &Tensor) -> Result<RgbImage> {
+    let mut tiles = tiles(&image.f_unsqueeze(0)?)?;
+    tiles.pop().ok_or_else(|| Error::Failed("a picture is empty".into()))
+}
+
 fn tiles(images: &Tensor) -> Result<Vec<RgbImage>> {
     let [n, channels @ (1 | 3), height, width] = images.size()[..] else {
         return Err(Error::Failed(format!("a grid takes [N, 1 or 3, H, W], not {:?}", images.size())));

@@ -1,8 +1,10 @@
 //! Pictures: grids, boxes, activations, confusion and other matrices, dots, plots. Each is an [`image::RgbImage`]; [`save`] writes it as PNG.
 
 mod activations;
+mod animation;
 mod boxes;
 mod confusion;
+mod field;
 mod grid;
 mod heat;
 mod matrix;
@@ -20,10 +22,12 @@ use crate::files::write_atomic;
 use crate::{Error, Result};
 
 pub use activations::feature_maps;
+pub use animation::animation;
 pub use boxes::{Boxed, Line, boxes};
 pub(crate) use confusion::MOST_CLASSES;
 pub use confusion::{confusion, detections};
-pub use grid::{Frame, framed, grid, wall};
+pub use field::field;
+pub use grid::{Frame, framed, grid, tile, wall};
 pub use heat::{heat, heats};
 pub use matrix::{Matrix, matrix};
 pub use mistakes::{close_up, mistakes, precision_recall};

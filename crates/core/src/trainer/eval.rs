@@ -9,6 +9,7 @@ use tch::{Device, Tensor};
 
 use crate::metrics::{Classification, Mistake};
 use crate::optim::Ema;
+use crate::trainer::run::FeatureNetwork;
 use crate::{Result, figures};
 
 /// Most classes that are told one by one: of more nobody reads a number or a field each.
@@ -23,12 +24,15 @@ pub struct Eval {
     raw_only: bool,
     numbers_only: bool,
     brief: bool,
+    /// Whether averages are measured after what is measured now.
+    averages_follow: bool,
+    pub(super) feature_network: Option<FeatureNetwork>,
 }
 
 impl Eval {
-    /// Of given weights, which come without averages: whole, but pictures are not drawn.
-    pub(super) fn of_weights() -> Self {
-        Self { raw_only: true, numbers_only: true, ..Self::default() }
+    /// Of given weights, which come without averages, but those may be measured after them: whole, but pictures are not drawn.
+    pub(super) fn of_weights(averages_follow: bool) -> Self {
+        Self { raw_only: true, numbers_only: true, averages_follow, ..Self::default() }
     }
 
     /// On the way: pictures would take longer to draw than to do, and what takes long is done where it is `full` only.
@@ -40,6 +44,17 @@ impl Eval {
     /// What takes long (FID of 50,000 samples, AP over all images) is left out otherwise.
     pub fn full(&self) -> bool {
         !self.brief
+    }
+
+    /// Whether these are the weights that pictures are drawn with: the averages, or those themselves that have none. What takes long and is told
+    /// of one of the two alone is told of these.
+    pub fn is_final(&self) -> bool {
+        !self.averages_follow
+    }
+
+    /// Says by which network's features pictures are judged.
+    pub fn judged_by(&mut self, network: FeatureNetwork) {
+        self.feature_network = Some(network);
     }
 
     /// Adds a number: fractions for `accuracy` and `error`.
@@ -107,8 +122,10 @@ impl Eval {
     /// # Errors
     /// Those of `evaluate`.
     pub fn with_average(&mut self, ema: Option<&Ema>, evaluate: impl Fn(&mut Eval) -> Result<()>) -> Result<()> {
+        let Some(ema) = ema.filter(|_| !self.raw_only) else { return evaluate(self) };
+        self.averages_follow = true;
         evaluate(self)?;
-        let Some(ema) = ema.filter(|_| !self.raw_only) else { return Ok(()) };
+        self.averages_follow = false;
         self.suffix = "-ema";
         let done = ema.applied(|| evaluate(self));
         self.suffix = "";

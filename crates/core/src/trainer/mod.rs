@@ -22,6 +22,7 @@ pub use self::eval::Eval;
 pub use self::log::read_metrics;
 pub use self::plan::Plan;
 pub use self::signals::Signals;
+pub(crate) use self::stage::Evaluated;
 pub use self::stage::{Bench, Stage};
 pub use self::step::{Means, Step};
 use crate::Result;

@@ -60,6 +60,9 @@ pub struct RunResult {
     pub trunk_sha256_before: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trunk_sha256_after: Option<String>,
+    /// By whose features pictures of the model were judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feature_network: Option<FeatureNetwork>,
     /// The weights that the run began with, where it was given some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<Init>,
@@ -85,6 +88,15 @@ pub struct StageResult {
     /// Hash of what `freeze` names, the same before and after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen_sha256: Option<String>,
+}
+
+/// The network whose features stand for pictures in FID and its like. Numbers of different networks are not comparable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeatureNetwork {
+    /// What it is: `inception_v3`, or a classifier's `model.name`.
+    pub name: String,
+    /// Hash of its weights.
+    pub sha256: String,
 }
 
 /// Weights that were given to a run.

@@ -17,7 +17,7 @@ use crate::{Error, Result, user, weights};
 
 pub use super::folders::real_folder;
 pub(crate) use super::folders::{all, check_free, holds_run, newest_unfinished};
-pub use super::result::{Init, RunResult, StageResult, Status, read_result};
+pub use super::result::{FeatureNetwork, Init, RunResult, StageResult, Status, read_result};
 pub(crate) use super::start::{Start, Undone};
 
 /// The stage that a metric is of: the one whose name stands in front, else the first.
@@ -138,6 +138,7 @@ impl Run {
             parameters: start.parameters,
             trunk_sha256_before: before.as_ref().and_then(|before| before.trunk_sha256_before.clone()),
             trunk_sha256_after: before.as_ref().and_then(|before| before.trunk_sha256_after.clone()),
+            feature_network: before.as_ref().and_then(|before| before.feature_network.clone()),
             notes: before.map(|before| before.notes).unwrap_or_default(),
             init,
             stages: done,
@@ -403,6 +404,9 @@ impl Run {
         self.log.line(&format!("epoch {epoch:.2}  {}", shown.join("  ")))?;
         if last {
             self.result.metrics.extend(values);
+            if found.feature_network.is_some() {
+                self.result.feature_network.clone_from(&found.feature_network);
+            }
         }
         Ok(())
     }

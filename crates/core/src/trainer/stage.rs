@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::checkpoint::Sums;
 use super::fit::{Pending, evaluate_into, fit};
 use super::plan::Plan;
-use super::run::{Progressed, Run, StageResult};
+use super::run::{FeatureNetwork, Progressed, Run, StageResult};
 use super::{Eval, Recipe, Step, checkpoint};
 use crate::config::{Every, Settings};
 use crate::data::{Cursor, Source, Split};
@@ -35,11 +35,21 @@ pub struct Bench {
     pub scalars: BTreeMap<String, f64>,
 }
 
+/// What [`Stage::evaluate`] finds.
+pub(crate) struct Evaluated {
+    /// `test/accuracy` → value.
+    pub(crate) metrics: BTreeMap<String, f64>,
+    /// Hash of the data they were measured on.
+    pub(crate) data_sha256: String,
+    /// By whose features pictures of the model were judged.
+    pub(crate) feature_network: Option<FeatureNetwork>,
+}
+
 /// What [`Stage::measure`] finds: seconds of each step, and the means of the scalars.
 pub(crate) type Measured = (Vec<f64>, BTreeMap<String, f64>);
 
 type Train<C> = fn(&C, &Setup, &Plan, Option<&Named>, &mut Run) -> Result<Named>;
-type Evaluate<C> = fn(&C, &Setup, &Plan, &Named) -> Result<(BTreeMap<String, f64>, String)>;
+type Evaluate<C> = fn(&C, &Setup, &Plan, &Named, bool) -> Result<Evaluated>;
 /// The hash of the data that the stage would learn from.
 type Check<C> = fn(&C, &Setup, &Plan, Option<&Named>) -> Result<String>;
 type Measure<C> = fn(&C, &Setup, &Plan, u64) -> Result<Measured>;
@@ -276,13 +286,14 @@ fn draw_curves(run: &mut Run, step: u64) -> Result<()> {
     Ok(())
 }
 
-/// Test metrics of given weights, and the hash of the data they were measured on.
+/// Test metrics of given weights; of their averages, if they are measured next, what takes long is left to them.
 fn evaluate<R: Recipe>(
     config: &R::Config,
     setup: &Setup,
     plan: &Plan,
     weights: &Named,
-) -> Result<(BTreeMap<String, f64>, String)> {
+    averages_follow: bool,
+) -> Result<Evaluated> {
     let data = R::data(config, setup)?;
     let mut recipe = R::build(config, setup, None)?;
     let model = weights::below(&recipe.state(), "model.");
@@ -290,8 +301,9 @@ fn evaluate<R: Recipe>(
     let steps_per_epoch = Cursor::of(setup, 0).steps_per_epoch(data.len());
     let total = plan.steps(steps_per_epoch);
     let last = Step { index: total.saturating_sub(1), total, steps_per_epoch, setup };
-    let found = evaluate_into(Eval::of_weights(), &mut recipe, &data, Split::Test, &last)?;
-    Ok((found.named("test"), data.sha256()))
+    let found = evaluate_into(Eval::of_weights(averages_follow), &mut recipe, &data, Split::Test, &last)?;
+    let (metrics, data_sha256) = (found.named("test"), data.sha256());
+    Ok(Evaluated { metrics, data_sha256, feature_network: found.feature_network })
 }
 
 /// Times each of `steps` training steps on the configuration's own data and device, the first being the warm-up. Scalars are read

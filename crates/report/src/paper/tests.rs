@@ -113,6 +113,29 @@ fn training_stands_beside_and_the_value_of_a_column_is_a_line() {
     assert_eq!(levels, ["5.00 %", "paper, One: 2.00 %"]);
 }
 
+#[test]
+fn numbers_of_a_run_stand_beside_each_other() {
+    let checkout = Checkout::new();
+    let to = "test_examples: 10000\n    numbers: {corner: sampler, columns: [a, b], rows: [{label: ten steps, config: one, metrics: [test/error, ~]}]}";
+    checkout.replace("results/toy.yaml", "test_examples: 10000", to);
+    evidence::add(checkout.root(), &checkout.run(2, 0.025)).unwrap();
+    let paper = || Paper::read(checkout.root(), "toy").unwrap();
+    assert_eq!(paper().problems(), Vec::<String>::new());
+    let page = render::section(&paper(), paper().table("t1").unwrap()).unwrap();
+    assert!(
+        page.contains("| sampler | a | b | seeds |\n|---|---|---|---|\n| ten steps | 2.30 ± 0.28 % | – | 2 |"),
+        "{page}"
+    );
+    checkout.replace(
+        "results/toy.yaml",
+        "config: one, metrics: [test/error, ~]",
+        "config: gone, metrics: [test/error]",
+    );
+    let problems = paper().problems();
+    assert!(problems.len() == 2 && problems[0].contains("1 metrics for 2 columns"), "{problems:?}");
+    assert!(problems[1].contains("there is no such experiment"), "{problems:?}");
+}
+
 /// Two rows and columns; the cells are `a`, `b`, `c`, and none.
 const MATRIX: &str = "
   - name: f4

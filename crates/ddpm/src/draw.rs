@@ -1,0 +1,106 @@
+//! Pictures out of noise, by the configured sampler.
+
+use std::ops::Range;
+
+use repro::Result;
+use repro::nn::Mode;
+use repro::random::{normal, rng};
+use tch::{Device, Kind, Tensor};
+
+use crate::model::Model;
+use crate::process::Process;
+use crate::sampler::{self, Each, Noise, SamplerConfig};
+
+/// What pictures are drawn with.
+#[derive(Debug, Clone, Copy)]
+pub struct Draw<'a> {
+    /// The schedule that the network learned.
+    pub process: &'a Process,
+    /// The network.
+    pub model: &'a Model,
+    /// Which steps are taken.
+    pub sampler: &'a SamplerConfig,
+    /// Of one picture, `[C, H, W]`, or `[2]` of a point.
+    pub shape: &'a [i64],
+    /// Where the network is.
+    pub device: Device,
+    /// With a picture's place all that its noise depends on.
+    pub seed: u64,
+    /// The null class, of a network that knows classes.
+    pub null: Option<i64>,
+    /// Weight of the class against the null class; 1 is plain (arXiv:2207.12598, Eq. 6, whose w is this less 1).
+    pub guidance: f64,
+}
+
+impl Draw<'_> {
+    /// Standard normal numbers for the pictures at these places: functions of (seed, step, place), whatever the batch.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn noise(&self, step: usize, places: Range<u64>) -> Result<Tensor> {
+        let each: usize = self.shape.iter().product::<i64>() as usize;
+        let n = places.end - places.start;
+        let mut numbers: Vec<f32> = Vec::with_capacity(each * n as usize);
+        for place in places {
+            let mut rng = rng(self.seed, step as u64, place, "sample");
+            numbers.extend((0..each).map(|_| normal(&mut rng) as f32));
+        }
+        let shape = [&[n as i64], self.shape].concat();
+        Ok(Tensor::f_from_slice(&numbers)?.f_view(&shape[..])?.f_to_device(self.device)?)
+    }
+
+    /// The pictures at these places, `[N, …]`, not clamped: x_T is noise number 0, and step k draws number k. A network that knows classes is told
+    /// `classes`, or else one class after the other.
+    ///
+    /// # Errors
+    /// Those of [`sampler::run`] and of `each`.
+    pub fn pictures(&self, places: Range<u64>, classes: Option<&[i64]>, each: Each) -> Result<Tensor> {
+        let x = self.noise(0, places.clone())?;
+        let classes = match (classes, self.null) {
+            (Some(classes), _) => Some(classes.to_vec()),
+            (None, Some(k)) => Some(places.clone().map(|place| place as i64 % k).collect()),
+            (None, None) => None,
+        };
+        self.from(&x, classes.as_deref(), &mut |step| self.noise(step, places.clone()), each)
+    }
+
+    /// The same from given noise: x_T, and `noise` for each step that draws, counted from 1.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn from(&self, x: &Tensor, classes: Option<&[i64]>, noise: Noise, each: Each) -> Result<Tensor> {
+        let _quiet = tch::no_grad_guard();
+        let classes = classes.map(|classes| Tensor::f_from_slice(classes)?.f_to_device(self.device)).transpose()?;
+        let guided = self.guidance != 1.0 && self.null.is_some();
+        let mut net = |x: &Tensor, t: &Tensor| -> Result<Tensor> {
+            let (Some(class), Some(null), true) = (&classes, self.null, guided) else {
+                return Ok(self.model.forward(x, t, classes.as_ref(), Mode::Eval)?.to_kind(x.kind()));
+            };
+            // Both in one pass.
+            let (x, t) = (Tensor::f_cat(&[x, x], 0)?, Tensor::f_cat(&[t, t], 0)?);
+            let class = Tensor::f_cat(&[class, &class.f_full_like(null)?], 0)?;
+            let both = self.model.forward(&x, &t, Some(&class), Mode::Eval)?.to_kind(x.kind());
+            let halves = both.f_chunk(2, 0)?;
+            Ok(&halves[1] + (&halves[0] - &halves[1]) * self.guidance)
+        };
+        sampler::run(self.process, self.sampler, &mut net, x, noise, each)
+    }
+}
+
+/// Nothing is done after a step.
+pub fn nothing(_: usize, _: &Tensor, _: &Tensor) -> Result<()> {
+    Ok(())
+}
+
+/// In the middle of a run of `n` things the places of `count` of them, evenly, with the last.
+pub fn evenly(n: usize, count: usize) -> Vec<usize> {
+    (1..=count.min(n)).map(|k| k * n / count.min(n)).collect()
+}
+
+/// Numbers in [−1, 1] as pixels in [0, 1], on the CPU in float32.
+///
+/// # Errors
+/// libtorch's.
+pub fn pixels(x: &Tensor) -> Result<Tensor> {
+    Ok(x.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_add_scalar(1.0)?.f_div_scalar(2.0)?.f_clamp(0.0, 1.0)?)
+}
