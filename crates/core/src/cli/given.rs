@@ -59,8 +59,8 @@ pub(super) fn given<C: DeserializeOwned>(
     Ok(Some(Given { experiment, weights, card }))
 }
 
-/// The configuration of the run whose folder `path` is or lies in.
-pub(super) fn own_config(path: &Path) -> Option<PathBuf> {
+/// The configuration of the run whose folder `path` is or lies in; see [`config::kept`].
+pub fn own_config(path: &Path) -> Option<PathBuf> {
     let folder = if path.is_dir() { path } else { path.parent()? };
     let config = folder.join("config.yaml");
     (config.is_file() && folder.join("result.json").is_file()).then_some(config)

@@ -184,8 +184,11 @@ fn photos_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(images)
 }
 
-/// Prints the answers; then, if there are inputs without one, says so.
+/// Prints the answers, if there are any; then, if there are inputs without one, says so.
 fn tell(answers: &[Answer], json: bool) -> Result<()> {
+    if answers.is_empty() {
+        return Ok(());
+    }
     if json {
         say_json(&answers.iter().map(Answer::json).collect::<Vec<_>>())?;
     } else {

@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use tch::{Device, nn};
 
 use self::args::{Cli, Command, Common, ExtraArgs};
+pub use self::given::own_config;
 use crate::answer::{Answer, Look};
 use crate::config::{self, Experiment, Findings, Settings};
 use crate::setup::Setup;
@@ -93,7 +94,7 @@ pub struct Extra<C> {
     pub about: &'static str,
     /// Adds the flags that it has beside the shared ones.
     pub flags: fn(clap::Command) -> clap::Command,
-    /// Does it.
+    /// Does it. It gives no answers where it has said all that there is ([`say_json`]).
     pub run: fn(&Asked<C>) -> Result<Vec<Answer>>,
 }
 
@@ -184,11 +185,15 @@ fn say(text: impl std::fmt::Display) {
 }
 
 /// Says on stderr what the reader of the answer must know: the answer may be JSON.
-fn note(text: impl std::fmt::Display) {
+pub fn note(text: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "note: {text}");
 }
 
-fn say_json(value: &impl Serialize) -> Result<()> {
+/// Prints a value to stdout, a line of JSON: for a command of a paper's own whose answer is of no file, and which then returns none.
+///
+/// # Errors
+/// What JSON has no form for.
+pub fn say_json(value: &impl Serialize) -> Result<()> {
     say(serde_json::to_string(value).map_err(|e| Error::Failed(format!("cannot print JSON: {e}")))?);
     Ok(())
 }

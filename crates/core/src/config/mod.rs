@@ -72,6 +72,15 @@ pub fn load<C: DeserializeOwned>(file: &Path, overrides: &[String]) -> Result<Ex
     load_with(file, overrides, variables)
 }
 
+/// Reads the configuration that a run has kept, such as that of a network which another run uses: overrides and the environment's variables are
+/// meant for the other run and do not act on it.
+///
+/// # Errors
+/// As [`load`].
+pub fn kept<C: DeserializeOwned>(file: &Path) -> Result<Experiment<C>> {
+    load_with(file, &[], [])
+}
+
 fn load_with<C: DeserializeOwned>(
     file: &Path,
     overrides: &[String],
