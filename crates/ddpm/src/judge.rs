@@ -7,6 +7,7 @@ use repro::data::Split;
 use repro::metrics::generative;
 use repro::nn::Mode;
 use repro::setup::Setup;
+use repro::trainer::run::FeatureNetwork;
 use repro::trainer::{Eval, Step};
 use repro::{Result, figures, user};
 use tch::{Device, Kind, Tensor};
@@ -14,7 +15,7 @@ use tch::{Device, Kind, Tensor};
 use crate::config::{Config, ScoreConfig};
 use crate::data::Examples;
 use crate::draw::{Draw, nothing, pixels};
-use crate::features::FeatureNet;
+use crate::features::{FeatureNet, Features};
 use crate::loss::Bound;
 use crate::model::Model;
 use crate::pictures;
@@ -63,6 +64,7 @@ impl Judge {
     pub fn open(config: &Config, setup: &Setup) -> Result<Self> {
         let open = |score: &ScoreConfig| FeatureNet::open(score.features.as_ref(), setup.device);
         let features = config.score.as_ref().map(open).transpose()?;
+        features.iter().flat_map(|features| &features.notes).for_each(|note| setup.note(note.clone()));
         Ok(Judge { features, real: RefCell::default(), through: RefCell::default() })
     }
 
@@ -86,7 +88,7 @@ impl Judge {
             self.draw(asked, &draw, out)?;
         }
         let (Some(score), Some(features)) = (&asked.config.score, &self.features) else { return Ok(()) };
-        out.judged_by(features.told());
+        out.judged_by(FeatureNetwork { name: features.name.clone(), sha256: features.sha256.clone() });
         self.score(asked, features, &draw, "", out)?;
         if !out.is_final() {
             return Ok(());
@@ -119,20 +121,20 @@ impl Judge {
             Some(real) => real,
             None => {
                 let images = asked.data.first(Split::Train, REAL)?.image;
-                real.insert(features.of(&pixels(&images)?)?.0)
+                real.insert(features.features(&pixels(&images)?)?.features)
             }
         };
         let (mut found, mut told) = (Vec::new(), Vec::new());
         for first in (0..samples).step_by(AT_ONCE as usize) {
             let x = draw.pictures(first..(first + AT_ONCE).min(samples), None, &mut nothing)?;
-            let (of, probabilities) = features.of(&pixels(&x)?)?;
-            found.push(of);
+            let Features { features, probabilities } = features.features(&pixels(&x)?)?;
+            found.push(features);
             told.push(probabilities);
         }
         let (fake, probabilities) = (Tensor::f_cat(&found, 0)?, Tensor::f_cat(&told, 0)?);
         // Coverage is compared between sets of one size.
         let some = real.narrow(0, 0, real.size()[0].min(fake.size()[0]));
-        let coverage = generative::precision_recall(&some, &fake, 3)?;
+        let coverage = generative::precision_recall(&some, &fake, generative::NEIGHBOURS)?;
         let scores = [
             ("fid", generative::fid(real, &fake)?),
             ("kid", generative::kid(real, &fake)?),
@@ -140,6 +142,7 @@ impl Judge {
             ("precision", coverage.precision),
             ("recall", coverage.recall),
         ];
+        generative::few(real, &fake).into_iter().for_each(|warning| asked.at.setup.note(warning));
         scores.into_iter().for_each(|(name, value)| out.scalar(format!("{name}{suffix}"), value));
         Ok(())
     }
