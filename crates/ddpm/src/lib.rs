@@ -5,5 +5,7 @@ pub mod improved;
 pub mod names;
 pub mod net;
 pub mod process;
+pub mod sampler;
 pub mod schedule;
+pub mod solver;
 pub mod unet;
