@@ -1,11 +1,11 @@
-//! From noise to pictures: Algorithm 2, DDIM (arXiv:2010.02502), DPM-Solver++ (arXiv:2211.01095).
+//! From noise to pictures: the loop around the steps of [`solver`], and how it is configured.
 
 use repro::{Error, Result};
 use serde::Deserialize;
 use tch::{Kind as Number, Tensor};
 
-use crate::process::{Process, Told, Variance};
-use crate::solver::Solver;
+use crate::process::{Process, Variance};
+use crate::solver::{self, Memory, Step};
 
 /// Steps between two looks at whether all numbers are finite: a look waits for the device.
 const LOOK: usize = 25;
@@ -19,11 +19,12 @@ pub struct SamplerConfig {
     pub steps: Option<usize>,
     /// Of `ddim`: η in [0, 1]; with 0 nothing is drawn on the way, with 1 as much as by `ddpm` with small variances. `None`: 0.
     pub eta: Option<f64>,
-    /// Which steps of T are taken. `None`: `uniform`.
+    /// Which steps of T are taken by `ddpm` and `ddim`. `None`: `uniform`.
     pub spacing: Option<Spacing>,
     /// Whether x̂_0 is kept in [−1, 1] at each step. `None`: yes for `ddpm`, no for the others, as in the papers' codes.
     pub clip: Option<bool>,
-    /// Of `ddpm`: another variance than the model's (`large`, `small`). `None`: the model's.
+    /// Of `ddpm`: another variance than the model's, `large` or `small`. With fewer than T steps `large` is the σ̂ of DDIM's Table 1. `None`: the
+    /// model's.
     pub variance: Option<Variance>,
 }
 
@@ -129,18 +130,27 @@ impl SamplerConfig {
         format!("{kind}{steps}{eta}{spacing}{clip}{variance}")
     }
 
-    /// τ: S steps of T from 0 on, ascending (DDIM, Appendix D.2).
+    /// τ: S steps of T, ascending. Those of `ddpm` and `ddim` begin with 0 (DDIM, Appendix D.2); those of `dpm++` end with T − 1, being all but the
+    /// first of S + 1 even ones from 0 on, rounded, a half to the even neighbour: diffusers' `linspace`.
     pub fn times(&self, whole: usize) -> Vec<usize> {
         let steps = self.length(whole);
-        match self.spacing.unwrap_or(Spacing::Uniform) {
-            Spacing::Uniform => (0..steps).map(|i| i * (whole / steps)).collect(),
-            Spacing::Quadratic => {
-                let step = (0.8 * whole as f64).sqrt() / (steps.max(2) - 1) as f64;
-                // The last is 0.8 T, whatever the rounding of its root says.
-                (0..steps).map(|i| ((step * i as f64).powi(2) + 1e-9) as usize).collect()
+        match (self.kind, self.spacing.unwrap_or(Spacing::Uniform)) {
+            (Kind::DpmPp, _) => {
+                let last = (whole - 1) as f64;
+                even(last, steps + 1).skip(1).map(|t| t.round_ties_even() as usize).collect()
+            }
+            (_, Spacing::Uniform) => (0..steps).map(|i| i * (whole / steps)).collect(),
+            (_, Spacing::Quadratic) => {
+                even((0.8 * whole as f64).sqrt(), steps).map(|root| (root * root) as usize).collect()
             }
         }
     }
+}
+
+/// Even steps from 0 to `last`, by the very roundings of NumPy's `linspace`: what is rounded to whole numbers later hangs on them.
+fn even(last: f64, count: usize) -> impl Iterator<Item = f64> {
+    let step = last / (count.max(2) - 1) as f64;
+    (0..count).map(move |i| if i > 0 && i + 1 == count { last } else { i as f64 * step })
 }
 
 /// `(x_t, t)` → the network's raw answer; t is `[N]` int64, of the whole schedule.
@@ -149,11 +159,13 @@ pub type Network<'a> = &'a mut dyn FnMut(&Tensor, &Tensor) -> Result<Tensor>;
 pub type Noise<'a> = &'a mut dyn FnMut(usize) -> Result<Tensor>;
 /// Called after each step, counted from 1, with x and x̂_0.
 pub type Each<'a> = &'a mut dyn FnMut(usize, &Tensor, &Tensor) -> Result<()>;
+/// What becomes of x after a step, counted from 1, that leads to s, or to the clean picture.
+pub(crate) type Change<'a> = &'a mut dyn FnMut(usize, Option<usize>, Tensor) -> Result<Tensor>;
 
-/// x_0 of x_T, not clamped. Noise is asked for where a step draws some.
+/// x_0 of x_T, `[N, C, H, W]` each, not clamped; `config` has no [`SamplerConfig::problems`]. Noise is asked for where a step draws some.
 ///
 /// # Errors
-/// Those of the network, of `noise` and of `each`; numbers that are not finite, with the step.
+/// Those of the network, of `noise` and of `each`; numbers that are not finite, with the step, looked for every 25 steps and at the end.
 pub fn run(
     process: &Process,
     config: &SamplerConfig,
@@ -162,16 +174,47 @@ pub fn run(
     noise: Noise,
     each: Each,
 ) -> Result<Tensor> {
-    match config.kind {
-        Kind::Ddpm => ancestral(process, config, net, x, noise, each),
-        Kind::Ddim => ddim(process, config, net, x, noise, each),
-        Kind::DpmPp => solve(process, config, net, x, each),
-    }
+    walk(process, config, net, x, noise, &mut |_, _, x| Ok(x), each)
 }
 
-/// `[N]` times t.
-fn all(x: &Tensor, t: usize) -> Result<Tensor> {
-    Ok(Tensor::f_full([x.size()[0]], t as i64, (Number::Int64, x.device()))?)
+/// [`run`], with something done to x after each step.
+pub(crate) fn walk(
+    process: &Process,
+    config: &SamplerConfig,
+    net: Network,
+    x: &Tensor,
+    noise: Noise,
+    change: Change,
+    each: Each,
+) -> Result<Tensor> {
+    let (times, clip, eta) = (config.times(process.schedule.len()), config.clips(), config.eta.unwrap_or(0.0));
+    let strided = Process {
+        schedule: process.schedule.strided(&times),
+        objective: process.objective,
+        variance: config.variance.unwrap_or(process.variance),
+    };
+    let (steps, mut x, mut before) = (times.len(), x.shallow_clone(), None);
+    for (step, place) in (1..=steps).zip((0..steps).rev()) {
+        let (t, s) = (times[place], place.checked_sub(1).map(|place| times[place]));
+        let asked = Tensor::f_full([x.size()[0]], process.schedule.times[t] as i64, (Number::Int64, x.device()))?;
+        let output = net(&x, &asked)?;
+        let Step { mean, sigma, x0 } = match config.kind {
+            Kind::Ddpm => solver::ancestral(&strided, &output, &x, place, clip)?,
+            Kind::Ddim => solver::ddim(process, &output, &x, t, s, eta, clip)?,
+            Kind::DpmPp => solver::dpm(process, &output, &x, t, s, before.as_ref(), clip)?,
+        };
+        if s != Some(t) {
+            before = Some(Memory { x0: x0.shallow_clone(), t });
+        }
+        x = match sigma {
+            Some(sigma) => mean + sigma * noise(step)?,
+            None => mean,
+        };
+        x = change(step, s, x)?;
+        look(&x, step, steps)?;
+        each(step, &x, &x0)?;
+    }
+    Ok(x)
 }
 
 /// Now and then, and at the end, that all numbers are finite.
@@ -182,81 +225,4 @@ fn look(x: &Tensor, step: usize, steps: usize) -> Result<()> {
     Err(Error::Failed(format!(
         "step {step} of {steps}: the pictures hold numbers that are not finite, so the network's answers are none; other weights, or x_0 clipped (sampler.clip=true), may help"
     )))
-}
-
-/// Algorithm 2: x_{t−1} = μ_θ(x_t, t) + σ_t z, and no noise at the last step.
-fn ancestral(
-    process: &Process,
-    config: &SamplerConfig,
-    net: Network,
-    x: &Tensor,
-    noise: Noise,
-    each: Each,
-) -> Result<Tensor> {
-    let times = config.times(process.schedule.len());
-    let mut taken = times.clone();
-    taken.dedup();
-    let variance = config.variance.unwrap_or(process.variance);
-    let strided = Process { schedule: process.schedule.strided(&taken), objective: process.objective, variance };
-    let (steps, mut x) = (times.len(), x.shallow_clone());
-    for (step, place) in (1..=steps).zip((0..steps).rev()) {
-        if place > 0 && times[place] == times[place - 1] {
-            continue;
-        }
-        let at = taken.partition_point(|t| *t < times[place]);
-        let output = net(&x, &all(&x, process.schedule.times[times[place]])?)?;
-        let reverse = strided.reverse(&output, &x, &all(&x, at)?, config.clips())?;
-        x = match at {
-            0 => reverse.mean,
-            _ => reverse.mean + (reverse.log_variance * 0.5).exp() * noise(step)?,
-        };
-        look(&x, step, steps)?;
-        each(step, &x, &reverse.x0)?;
-    }
-    Ok(x)
-}
-
-/// DDIM, Eq. 12, from ᾱ_t to ᾱ_s: σ of Eq. 16. After the last step ᾱ is 1.
-fn ddim(
-    process: &Process,
-    config: &SamplerConfig,
-    net: Network,
-    x: &Tensor,
-    noise: Noise,
-    each: Each,
-) -> Result<Tensor> {
-    let (bars, eta) = (&process.schedule.alpha_bar, config.eta.unwrap_or(0.0));
-    let times = config.times(bars.len());
-    let (steps, mut x) = (times.len(), x.shallow_clone());
-    for (step, place) in (1..=steps).zip((0..steps).rev()) {
-        let t = times[place];
-        let (bar_t, bar_s) = (bars[t], place.checked_sub(1).map_or(1.0, |before| bars[times[before]]));
-        let output = net(&x, &all(&x, process.schedule.times[t])?)?;
-        let (predicted, _) = process.halves(&output, x.size()[1])?;
-        let Told { x0, eps } = process.told(&predicted, &x, &all(&x, t)?, config.clips())?;
-        let sigma = eta * ((1.0 - bar_s) / (1.0 - bar_t)).sqrt() * (1.0 - bar_t / bar_s).max(0.0).sqrt();
-        x = &x0 * bar_s.sqrt() + eps * (1.0 - bar_s - sigma * sigma).max(0.0).sqrt();
-        if sigma > 0.0 {
-            x += noise(step)? * sigma;
-        }
-        look(&x, step, steps)?;
-        each(step, &x, &x0)?;
-    }
-    Ok(x)
-}
-
-/// DPM-Solver++ (2M).
-fn solve(process: &Process, config: &SamplerConfig, net: Network, x: &Tensor, each: Each) -> Result<Tensor> {
-    let steps = config.length(process.schedule.len());
-    let (mut solver, mut x) = (Solver::new(&process.schedule, steps), x.shallow_clone());
-    for step in 1..=steps {
-        let t = solver.time(step);
-        let output = net(&x, &all(&x, process.schedule.times[t])?)?;
-        let (predicted, _) = process.halves(&output, x.size()[1])?;
-        let x0 = process.told(&predicted, &x, &all(&x, t)?, config.clips())?.x0;
-        x = solver.step(step, &x, &x0);
-        look(&x, step, steps)?;
-        each(step, &x, &x0)?;
-    }
-    Ok(x)
 }

@@ -71,7 +71,7 @@ impl Schedule {
         self.beta.len()
     }
 
-    /// The schedule of these steps alone, ascending and each once: β such that ᾱ stays what it was (Improved DDPM, §4).
+    /// The schedule of these steps alone, ascending: β such that ᾱ stays what it was (Improved DDPM, §4). A step that comes twice has β = 0.
     pub fn strided(&self, times: &[usize]) -> Self {
         let mut before = 1.0;
         let beta = times.iter().map(|&t| 1.0 - self.alpha_bar[t] / std::mem::replace(&mut before, self.alpha_bar[t]));
