@@ -7,9 +7,10 @@ use repro::nn::Mode;
 use repro::random::{normal, rng};
 use tch::{Device, Kind, Tensor};
 
+use crate::guidance::classifier_free;
 use crate::model::Model;
 use crate::process::Process;
-use crate::sampler::{self, Each, Noise, SamplerConfig};
+use crate::sampler::{self, Each, Network, Noise, SamplerConfig};
 
 /// What pictures are drawn with.
 #[derive(Debug, Clone, Copy)]
@@ -69,21 +70,31 @@ impl Draw<'_> {
     /// # Errors
     /// Likewise.
     pub fn from(&self, x: &Tensor, classes: Option<&[i64]>, noise: Noise, each: Each) -> Result<Tensor> {
+        self.with_network(classes, |net| sampler::run(self.process, self.sampler, net, x, noise, each))
+    }
+
+    /// Whether the picture is a function of x_T alone.
+    pub fn is_deterministic(&self) -> bool {
+        match self.sampler.kind {
+            sampler::Kind::Ddpm => false,
+            sampler::Kind::Ddim => self.sampler.eta.unwrap_or(0.0) == 0.0,
+            sampler::Kind::DpmPp => true,
+        }
+    }
+
+    /// Does something with the network as samplers ask it, told these classes and guided.
+    ///
+    /// # Errors
+    /// Those of `work`; libtorch's.
+    pub fn with_network<T>(&self, classes: Option<&[i64]>, work: impl FnOnce(Network) -> Result<T>) -> Result<T> {
         let _quiet = tch::no_grad_guard();
-        let classes = classes.map(|classes| Tensor::f_from_slice(classes)?.f_to_device(self.device)).transpose()?;
-        let guided = self.guidance != 1.0 && self.null.is_some();
-        let mut net = |x: &Tensor, t: &Tensor| -> Result<Tensor> {
-            let (Some(class), Some(null), true) = (&classes, self.null, guided) else {
-                return Ok(self.model.forward(x, t, classes.as_ref(), Mode::Eval)?.to_kind(x.kind()));
-            };
-            // Both in one pass.
-            let (x, t) = (Tensor::f_cat(&[x, x], 0)?, Tensor::f_cat(&[t, t], 0)?);
-            let class = Tensor::f_cat(&[class, &class.f_full_like(null)?], 0)?;
-            let both = self.model.forward(&x, &t, Some(&class), Mode::Eval)?.to_kind(x.kind());
-            let halves = both.f_chunk(2, 0)?;
-            Ok(&halves[1] + (&halves[0] - &halves[1]) * self.guidance)
+        let ask = |x: &Tensor, t: &Tensor, class: Option<&Tensor>| -> Result<Tensor> {
+            Ok(self.model.forward(x, t, class, Mode::Eval)?.to_kind(x.kind()))
         };
-        sampler::run(self.process, self.sampler, &mut net, x, noise, each)
+        let (Some(classes), Some(null)) = (classes, self.null) else { return work(&mut |x, t| ask(x, t, None)) };
+        let class = Tensor::f_from_slice(classes)?.f_to_device(self.device)?;
+        let told = |x: &Tensor, t: &Tensor, class: &Tensor| ask(x, t, Some(class));
+        work(&mut classifier_free(told, &class, null, self.guidance))
     }
 }
 
@@ -92,7 +103,7 @@ pub fn nothing(_: usize, _: &Tensor, _: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// In the middle of a run of `n` things the places of `count` of them, evenly, with the last.
+/// Of n things counted from 1 the places of `count`, evenly spread, with the last.
 pub fn evenly(n: usize, count: usize) -> Vec<usize> {
     (1..=count.min(n)).map(|k| k * n / count.min(n)).collect()
 }

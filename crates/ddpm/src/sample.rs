@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 use repro::answer::{self, Answer};
 use repro::cli::Asked;
-use repro::data::{Normaliser, Stills};
 use repro::nn::Mode;
 use repro::setup::Setup;
 use repro::weights::{self, Load, Named};
@@ -18,6 +17,8 @@ use crate::draw::{Draw, evenly, pixels};
 use crate::judge::scale;
 use crate::model::Model;
 use crate::names::renamed;
+use crate::photos::Photos;
+use crate::retouch;
 use crate::sampler::SamplerConfig;
 
 /// Pictures that are drawn unless another number is asked for, and so many at a time.
@@ -67,6 +68,26 @@ pub fn flags(command: clap::Command) -> clap::Command {
                 .help("With --noise: x.1, x.2, … after each step, too"),
         )
         .arg(
+            Arg::new("interpolate")
+                .long("interpolate")
+                .action(ArgAction::SetTrue)
+                .conflicts_with("noise")
+                .help("Pictures between two given ones"),
+        )
+        .arg(
+            Arg::new("inpaint")
+                .long("inpaint")
+                .action(ArgAction::SetTrue)
+                .conflicts_with_all(["noise", "interpolate"])
+                .requires("mask")
+                .help("Paint given pictures anew where --mask is white"),
+        )
+        .arg(
+            value("mask", "M.png", "Of --inpaint: white where something is to be painted")
+                .value_parser(value_parser!(PathBuf))
+                .requires("inpaint"),
+        )
+        .arg(
             Arg::new("raw")
                 .long("raw")
                 .action(ArgAction::SetTrue)
@@ -80,7 +101,8 @@ pub fn flags(command: clap::Command) -> clap::Command {
 /// # Errors
 /// Settings that do not fit the model; weights that cannot be read; numbers that become infinite; a folder that cannot be written.
 pub fn sample(asked: &Asked<Config>) -> Result<Vec<Answer>> {
-    if let Some(word) = asked.words.first() {
+    let retouches = ["interpolate", "inpaint"].iter().any(|flag| asked.flags.get_flag(flag));
+    if let Some(word) = asked.words.first().filter(|_| !retouches) {
         return Err(user!("{} is not understood here: sample --config C --weights W --out DIR", word.display()));
     }
     let (Some(config), Some(setup)) = (asked.config, asked.setup) else {
@@ -113,8 +135,11 @@ pub fn sample(asked: &Asked<Config>) -> Result<Vec<Answer>> {
             config.model.name
         ));
     }
-    let n = asked.flags.get_one::<u64>("n").copied().unwrap_or(PICTURES);
     let out = asked.out.clone().ok_or_else(|| user!("--out DIR is missing: where the pictures go"))?;
+    if retouches {
+        return retouched(asked, &draw, &mut Photos::new(config)?, &out);
+    }
+    let n = asked.flags.get_one::<u64>("n").copied().unwrap_or(PICTURES);
     let said = json!({
         "weights_sha256": weights::hash(&given)?, "averaged": averaged, "sampler": sampler.name(), "seed": setup.settings.seed,
         "guidance": guidance, "class": class,
@@ -130,6 +155,17 @@ pub fn sample(asked: &Asked<Config>) -> Result<Vec<Answer>> {
         pictures,
         error: None,
     }])
+}
+
+/// `--interpolate A B`, `--inpaint --mask M PHOTO…`.
+fn retouched(asked: &Asked<Config>, draw: &Draw, photos: &mut Photos, out: &Path) -> Result<Vec<Answer>> {
+    files::create_folder(out)?;
+    let picture = match asked.flags.get_one::<PathBuf>("mask") {
+        Some(mask) => retouch::inpaint(draw, photos, &asked.words, mask, out)?,
+        None => retouch::interpolate(draw, photos, &asked.words, out)?,
+    };
+    let input = asked.words.first().cloned().unwrap_or_default();
+    Ok(vec![Answer { input, lines: Vec::new(), json: json!({}), pictures: vec![picture], error: None }])
 }
 
 /// The weights, of a run their averages where it has some and `raw` does not say otherwise; and whether it is these.
@@ -361,23 +397,11 @@ pub fn predict(
     images: &[PathBuf],
     folder: &Path,
 ) -> Result<Vec<Answer>> {
-    if config.is_toy() {
-        return Err(user!("{} knows points, no pictures", config.model.name));
-    }
+    let mut photos = Photos::new(config)?;
     let loaded = Loaded::of(config, given, setup)?;
-    let (process, shape) = (config.process(), config.shape()?);
-    let (channels, edge) = (shape[0], shape[1]);
-    let normaliser: Normaliser = config.normalise()?.of(None, channels, Device::Cpu)?;
-    let mut stills = Stills::new(config.view.as_ref(), edge)?;
+    let (process, channels) = (config.process(), config.shape()?[0]);
     answer::each(images, |path, stem| {
-        let square = stills.read(path)?;
-        let size = [1, i64::from(square.height()), i64::from(square.width()), 3];
-        let pixel = Tensor::f_from_data_size(square.as_raw(), &size, Kind::Uint8)?.f_permute([0, 3, 1, 2])?;
-        let pixel = pixel.f_to_kind(loaded.kind)?.f_div_scalar(255.0)?;
-        let pixel = if channels == 1 { pixel.f_mean_dim([1_i64].as_slice(), true, loaded.kind)? } else { pixel };
-        let (down, right) = ((size[1] - edge) / 2, (size[2] - edge) / 2);
-        let x0 =
-            normaliser.apply(&pixel.f_narrow(2, down, edge)?.f_narrow(3, right, edge)?)?.f_to_device(setup.device)?;
+        let x0 = photos.read(path)?.f_to_kind(loaded.kind)?.f_to_device(setup.device)?;
         let steps = process.schedule.len();
         let times: Vec<usize> = [20, 10, 5, 3, 2].iter().map(|part| steps / part).collect();
         let at = Tensor::f_from_slice(&times.iter().map(|&t| t as i64).collect::<Vec<_>>())?;

@@ -237,6 +237,7 @@ fn train<R: Recipe>(
     }
     let found = evaluate_into(Eval::default(), &mut recipe, &data, Split::Test, &last)?;
     run.notes(data.notes())?;
+    run.notes(setup.take_notes())?;
     run.evaluated("test", &last, &found, true)?;
     draw_curves(run, total)?;
     run.stage().done = true;
