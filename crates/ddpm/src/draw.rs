@@ -7,6 +7,7 @@ use repro::nn::Mode;
 use repro::random::{normal, rng};
 use tch::{Device, Kind, Tensor};
 
+use crate::guidance::classifier_free;
 use crate::model::Model;
 use crate::process::Process;
 use crate::sampler::{self, Each, Noise, SamplerConfig};
@@ -71,19 +72,16 @@ impl Draw<'_> {
     pub fn from(&self, x: &Tensor, classes: Option<&[i64]>, noise: Noise, each: Each) -> Result<Tensor> {
         let _quiet = tch::no_grad_guard();
         let classes = classes.map(|classes| Tensor::f_from_slice(classes)?.f_to_device(self.device)).transpose()?;
-        let guided = self.guidance != 1.0 && self.null.is_some();
-        let mut net = |x: &Tensor, t: &Tensor| -> Result<Tensor> {
-            let (Some(class), Some(null), true) = (&classes, self.null, guided) else {
-                return Ok(self.model.forward(x, t, classes.as_ref(), Mode::Eval)?.to_kind(x.kind()));
-            };
-            // Both in one pass.
-            let (x, t) = (Tensor::f_cat(&[x, x], 0)?, Tensor::f_cat(&[t, t], 0)?);
-            let class = Tensor::f_cat(&[class, &class.f_full_like(null)?], 0)?;
-            let both = self.model.forward(&x, &t, Some(&class), Mode::Eval)?.to_kind(x.kind());
-            let halves = both.f_chunk(2, 0)?;
-            Ok(&halves[1] + (&halves[0] - &halves[1]) * self.guidance)
+        let answer = |x: &Tensor, t: &Tensor, class: Option<&Tensor>| {
+            Ok(self.model.forward(x, t, class, Mode::Eval)?.to_kind(x.kind()))
         };
-        sampler::run(self.process, self.sampler, &mut net, x, noise, each)
+        match (&classes, self.null) {
+            (Some(class), Some(null)) => {
+                let mut net = classifier_free(|x, t, class| answer(x, t, Some(class)), class, null, self.guidance);
+                sampler::run(self.process, self.sampler, &mut net, x, noise, each)
+            }
+            _ => sampler::run(self.process, self.sampler, &mut |x, t| answer(x, t, classes.as_ref()), x, noise, each),
+        }
     }
 }
 
