@@ -88,7 +88,7 @@ pub fn between(process: &Process, ends: [&Tensor; 2], noise: [&Tensor; 2], share
 }
 
 /// Between two x_T along the sphere (DDIM, Eq. 67), for each of N: sin((1 − λ)θ)/sin θ a + sin(λθ)/sin θ b, θ being the angle between them. Where they
-/// point the same way it is a straight line.
+/// point the same way, or opposite ways, it is a straight line.
 ///
 /// # Errors
 /// libtorch's: of a and b that have not one shape.
