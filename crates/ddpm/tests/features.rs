@@ -32,10 +32,7 @@ fn the_state_dict_is_that_of_the_public_file() {
     Inception::new(&store.root());
     let references = golden::state_dicts(&fixture("inception.tsv.gz")).unwrap();
     assert_eq!(golden::state_dict(&store), references["inception_v3"]);
-    assert_eq!(
-        store.trainable_variables().iter().map(Tensor::numel).sum::<usize>(),
-        23_834_568 + 8 * 2049
-    );
+    assert_eq!(store.trainable_variables().iter().map(Tensor::numel).sum::<usize>(), 23_834_568 + 8 * 2049);
 }
 
 /// In float64 to 1e-10 of the outputs' scale; opened from a file, in float32, as near as that allows.
