@@ -155,6 +155,16 @@ fn balls_on_a_line() {
     assert_eq!((copies.precision, copies.recall), (1.0, 1.0 / 3.0));
 }
 
+/// Copies of real pictures lie in balls of radius 0 around themselves, in many dimensions and far from the origin; nothing else does.
+#[test]
+fn copies_are_at_no_distance() {
+    let real: Tensor = golden::input("copies", &[20, 300]) + 1e3;
+    let fake = real.narrow(0, 3, 2).repeat([4, 1]);
+    assert_eq!(precision_recall(&real, &fake, 3).unwrap(), PrecisionRecall { precision: 1.0, recall: 0.1 });
+    let near = &fake + 1e-6;
+    assert_eq!(precision_recall(&real, &near, 3).unwrap(), PrecisionRecall { precision: 1.0, recall: 0.0 });
+}
+
 #[test]
 fn pictures_that_are_fewer_than_features_are_told() {
     let of = |n| Tensor::zeros([n, 8], F64);
@@ -181,6 +191,7 @@ fn what_cannot_be_measured_is_refused() {
         (fid(&of(4, 0), &of(4, 0)).err(), "[4, 0]"),
         (fid(&(of(4, 3) * 1e200), &(of(4, 3) * 1e200)).err(), "too large"),
         (precision_recall(&of(4, 3), &of(4, 3), 0).err(), "at least one"),
+        (precision_recall(&(of(4, 3) * 1e200), &of(4, 3), 3).err(), "too large"),
         (inception_score(&of(4, 3)).err(), "are they logits?"),
         (inception_score(&of(0, 3)).err(), "0 pictures"),
         (score(&of(4, 3), &of(4, 3), Some(&Tensor::full([5, 2], 0.5, F64))).err(), "[5, 2]"),
