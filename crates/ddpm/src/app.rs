@@ -83,9 +83,11 @@ fn model(config: &Config, _: &str, path: &nn::Path) -> Result<Forward> {
         let mut tell = |name: &str, tensor: Tensor| drop(told.insert(name.to_string(), tensor));
         if !trains {
             within(t, "t", i64::MAX)?;
-            let (predicted, v) = process.halves(&net.at(x, t, class, mode)?, shape[0])?;
-            tell("eps", predicted);
-            v.into_iter().for_each(|v| tell("v", v));
+            let output = net.at(x, t, class, mode)?;
+            tell("eps", output.f_narrow(1, 0, shape[0])?);
+            if output.size()[1] == 2 * shape[0] {
+                tell("v", output.f_narrow(1, shape[0], shape[0])?);
+            }
             return Ok(told);
         }
         let noise = picture("noise")?;

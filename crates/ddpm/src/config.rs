@@ -114,7 +114,8 @@ impl Config {
             Some(_) => Some(classifier::classes(*num_classes)?),
             None => None,
         };
-        unet.learned_variance = self.diffusion.variance == Variance::Learned;
+        // Improved DDPM's network always has a second half, which nobody reads where variances are not learned.
+        unet.learned_variance |= self.diffusion.variance == Variance::Learned;
         Ok(unet)
     }
 
@@ -138,7 +139,7 @@ impl Config {
     /// Edge of the pictures in pixels.
     pub fn edge(&self) -> i64 {
         self.model.image_size.unwrap_or(match self.model.name.as_str() {
-            "unet_mnist" | "unet_tiny" => 28,
+            "unet_mnist" => 28,
             _ => 32,
         })
     }

@@ -69,7 +69,7 @@ impl UnetConfig {
 }
 
 /// Networks by name: `ddpm_cifar10` (§4, Appendix B; 35.7 million parameters) and `improved_ddpm_cifar10` (arXiv:2102.09672, Appendix A;
-/// 52.5 million), for 32 px in three colours; `unet_mnist` (28 px, grey), `unet_32` (32 px, three colours) and `unet_tiny` (even edges, grey), which
+/// 52.5 million), for 32 px in three colours; `unet_mnist` (28 px, grey), `unet_32` and `unet_tiny` (32 px, three colours), which
 /// are ours, DDPM's at smaller sizes.
 ///
 /// # Errors
@@ -113,7 +113,7 @@ pub fn variant(name: &str) -> Result<UnetConfig> {
         },
         "unet_mnist" => small(1, 16, &[1, 2, 4], &[false, false, true], 8),
         "unet_32" => small(3, 64, &[1, 2, 2, 2], &[false, true, false, false], 16),
-        "unet_tiny" => small(1, 8, &[1, 2], &[false, true], 4),
+        "unet_tiny" => small(3, 8, &[1, 2], &[false, true], 4),
         _ => {
             return Err(user!(
                 "there is no model {name}; there are ddpm_cifar10, improved_ddpm_cifar10, unet_mnist, unet_32 and unet_tiny"

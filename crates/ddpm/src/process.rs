@@ -100,23 +100,20 @@ impl Process {
         Ok(Told { x0, eps })
     }
 
-    /// The network's answer in its two halves: the prediction and, of learned variances, v.
+    /// The network's answer in its two halves: the prediction and v, which is read where variances are learned and passed over elsewhere.
     ///
     /// # Errors
     /// It has other channels than the process needs.
     pub fn halves(&self, output: &Tensor, channels: i64) -> Result<(Tensor, Option<Tensor>)> {
         let (given, learned) = (output.size()[1], self.variance == Variance::Learned);
-        match learned {
-            false if given == channels => Ok((output.shallow_clone(), None)),
-            true if given == 2 * channels => {
-                Ok((output.narrow(1, 0, channels), Some(output.narrow(1, channels, channels))))
-            }
-            _ => Err(user!(
-                "the network answers with {given} channels for pictures of {channels}; a process whose variance is {} takes {}",
-                if learned { "learned" } else { "fixed" },
-                if learned { 2 * channels } else { channels }
-            )),
+        if given != 2 * channels && (learned || given != channels) {
+            return Err(user!(
+                "the network answers with {given} channels for pictures of {channels}, and learned variances take {}",
+                2 * channels
+            ));
         }
+        let v = if learned { Some(output.f_narrow(1, channels, channels)?) } else { None };
+        Ok((output.f_narrow(1, 0, channels)?, v))
     }
 
     /// log σ²_t of the reverse process, `[N, 1, 1, 1]`, or `[N, C, H, W]` where the network gives v in [−1, 1] (Improved DDPM's code: (v + 1)/2).
