@@ -9,6 +9,7 @@
 #   scripts/bench/run.sh boxes  --coco FOLDER [--annotations FILE --photos FOLDER] [--rounds N] [--out FILE]    photos with boxes to batches
 #   scripts/bench/run.sh detections [--rounds N] [--out FILE]              boxes to COCO's numbers, against pycocotools
 #   scripts/bench/run.sh detr   [--rounds N] [--steps N] [--out FILE]      a step of DETR, against transformers; the matching, against SciPy
+#   scripts/bench/run.sh ddpm   [--rounds N] [--steps N] [--bf16] [--out FILE]    a step of DDPM and sampling, against diffusers
 # Let nothing else run meanwhile. It needs a Python with PyTorch and torchvision (10 GB, made by the first run) and takes 10 minutes.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
@@ -23,7 +24,8 @@ loader) data=imagenette run=run_loader.py ;;
 boxes) data="" run=run_boxes.py ;;
 detections) data="" run=run_detections.py ;;
 detr) data="" run=run_detr.py ;;
-*) stop 2 "usage: scripts/bench/run.sh lenet|resnet|simclr|vit|loader|boxes|detections|detr [--rounds N] [--out FILE] […]" ;;
+ddpm) data=mnist run=run_ddpm.py ;;
+*) stop 2 "usage: scripts/bench/run.sh lenet|resnet|simclr|vit|loader|boxes|detections|detr|ddpm [--rounds N] [--out FILE] […]" ;;
 esac
 shift
 
@@ -47,6 +49,10 @@ if { [ "$paper" = detections ] || [ "$paper" = boxes ]; } && ! "$python" -c 'imp
     "$python" -m pip install --disable-pip-version-check --quiet --no-deps pycocotools==2.0.11 ||
         stop 1 "pip could not install pycocotools (see above); run this again when that is mended"
 fi
+if [ "$paper" = ddpm ] && ! "$python" -c 'import diffusers' 2>/dev/null; then
+    "$python" -m pip install --disable-pip-version-check --quiet diffusers==0.42.1 ||
+        stop 1 "pip could not install diffusers (see above); run this again when that is mended"
+fi
 if [ "$paper" = loader ] && command -v cmake >/dev/null && command -v nasm >/dev/null; then
     # The decoder that is no default: built first, under a name of its own.
     built=${CARGO_TARGET_DIR:-target}/release/examples
@@ -54,6 +60,6 @@ if [ "$paper" = loader ] && command -v cmake >/dev/null && command -v nasm >/dev
     cp "$built/loader" "$built/loader-turbojpeg"
     set -- --turbojpeg "$built/loader-turbojpeg" "$@"
 fi
-cargo build --release -p lenet -p resnet -p simclr -p vit -p mae -p detr -p repro-core --bin lenet --bin resnet --bin simclr --bin vit --bin mae --bin detr --example matcher --example idle --example loader \
+cargo build --release -p lenet -p resnet -p simclr -p vit -p mae -p detr -p ddpm -p repro-core --bin lenet --bin resnet --bin simclr --bin vit --bin mae --bin detr --bin ddpm --example matcher --example idle --example loader \
     --example views --example scenes --example detections
 exec "$python" scripts/bench/$run --data "$data_root/$data" "$@"

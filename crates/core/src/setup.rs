@@ -94,6 +94,18 @@ impl Setup {
         self.detections.borrow_mut().take()
     }
 
+    /// Runs a forward pass in the run's precision.
+    ///
+    /// # Errors
+    /// A device without it.
+    pub fn autocast<T>(&self, forward: impl FnOnce() -> T) -> Result<T> {
+        let _guard = match self.settings.compute.precision {
+            Precision::F32 => None,
+            Precision::Bf16 => Some(torch_ext::Autocast::new(self.device, Kind::BFloat16)?),
+        };
+        Ok(forward())
+    }
+
     /// The same for a stage that lasts so long and takes so many examples a step. The run's first stage keeps the seed; a later one has a seed
     /// of (seed, stage), so that no two stages draw the same orders, crops or dropout. The processes are shared, notes are not.
     pub fn for_stage(&self, stage: &str, later: bool, length: Option<Length>, batch_size: u64) -> Self {

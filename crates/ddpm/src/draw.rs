@@ -5,6 +5,7 @@ use std::ops::Range;
 use repro::Result;
 use repro::nn::Mode;
 use repro::random::{normal, rng};
+use repro::setup::Setup;
 use tch::{Device, Kind, Tensor};
 
 use crate::guidance::classifier_free;
@@ -23,10 +24,8 @@ pub struct Draw<'a> {
     pub sampler: &'a SamplerConfig,
     /// Of one picture, `[C, H, W]`, or `[2]` of a point.
     pub shape: &'a [i64],
-    /// Where the network is.
-    pub device: Device,
-    /// With a picture's place all that its noise depends on.
-    pub seed: u64,
+    /// Device, precision, and the seed, on which with a picture's place its noise depends.
+    pub setup: &'a Setup,
     /// The null class, of a network that knows classes.
     pub null: Option<i64>,
     /// Weight of the class against the null class; 1 is plain (arXiv:2207.12598, Eq. 6, whose w is this less 1).
@@ -43,11 +42,11 @@ impl Draw<'_> {
         let n = places.end - places.start;
         let mut numbers: Vec<f32> = Vec::with_capacity(each * n as usize);
         for place in places {
-            let mut rng = rng(self.seed, step as u64, place, "sample");
+            let mut rng = rng(self.setup.settings.seed, step as u64, place, "sample");
             numbers.extend((0..each).map(|_| normal(&mut rng) as f32));
         }
         let shape = [&[n as i64], self.shape].concat();
-        Ok(Tensor::f_from_slice(&numbers)?.f_view(&shape[..])?.f_to_device(self.device)?)
+        Ok(Tensor::f_from_slice(&numbers)?.f_view(&shape[..])?.f_to_device(self.setup.device)?)
     }
 
     /// The pictures at these places, `[N, …]`, not clamped: x_T is noise number 0, and step k draws number k. A network that knows classes is told
@@ -89,10 +88,10 @@ impl Draw<'_> {
     pub fn with_network<T>(&self, classes: Option<&[i64]>, work: impl FnOnce(Network) -> Result<T>) -> Result<T> {
         let _quiet = tch::no_grad_guard();
         let ask = |x: &Tensor, t: &Tensor, class: Option<&Tensor>| -> Result<Tensor> {
-            Ok(self.model.forward(x, t, class, Mode::Eval)?.to_kind(x.kind()))
+            Ok(self.setup.autocast(|| self.model.forward(x, t, class, Mode::Eval))??.to_kind(x.kind()))
         };
         let (Some(classes), Some(null)) = (classes, self.null) else { return work(&mut |x, t| ask(x, t, None)) };
-        let class = Tensor::f_from_slice(classes)?.f_to_device(self.device)?;
+        let class = Tensor::f_from_slice(classes)?.f_to_device(self.setup.device)?;
         let told = |x: &Tensor, t: &Tensor, class: &Tensor| ask(x, t, Some(class));
         work(&mut classifier_free(told, &class, null, self.guidance))
     }

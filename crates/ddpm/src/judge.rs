@@ -220,9 +220,8 @@ impl<'a> Asked<'a> {
     }
 
     fn draw(&self, shape: &'a [i64], sampler: &'a SamplerConfig, guidance: f64) -> Draw<'a> {
-        let Setup { device, settings, .. } = self.at.setup;
         let (process, model, null) = (self.process, self.model, self.config.null_class());
-        Draw { process, model, sampler, shape, device: *device, seed: settings.seed, null, guidance }
+        Draw { process, model, sampler, shape, setup: self.at.setup, null, guidance }
     }
 
     /// ε for the test examples from place `first` on at a step, functions of all three.

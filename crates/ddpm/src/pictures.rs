@@ -140,8 +140,8 @@ pub fn of_points(asked: &Asked, draw: &Draw, out: &mut Eval) -> Result<()> {
         let x = Tensor::f_from_slice(at.as_flattened())?
             .f_view([-1, 2])?
             .f_to_kind(Kind::Float)?
-            .f_to_device(draw.device)?;
-        let steps = Tensor::f_full([x.size()[0]], t as i64, (Kind::Int64, draw.device))?;
+            .f_to_device(draw.setup.device)?;
+        let steps = Tensor::f_full([x.size()[0]], t as i64, (Kind::Int64, draw.setup.device))?;
         let said = model.forward(&x, &steps, None, repro::nn::Mode::Eval)?;
         let told = process.told(&said, &x, &steps, false)?;
         let arrows: Vec<_> = at

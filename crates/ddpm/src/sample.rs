@@ -1,6 +1,7 @@
 //! `ddpm sample`: pictures out of noise (Algorithm 2 and its relatives), and what the network makes of photos.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use repro::answer::{self, Answer};
@@ -121,8 +122,7 @@ pub fn sample(asked: &Asked<Config>) -> Result<Vec<Answer>> {
         model: &loaded.model,
         sampler: &sampler,
         shape: &shape,
-        device: setup.device,
-        seed: setup.settings.seed,
+        setup,
         null: config.null_class(),
         guidance,
     };
@@ -145,13 +145,13 @@ pub fn sample(asked: &Asked<Config>) -> Result<Vec<Answer>> {
         "guidance": guidance, "class": class,
     });
     claim(&out, &said)?;
-    let pictures = write(&draw, n, class, &out)?;
+    let (pictures, seconds) = write(&draw, n, class, &out)?;
     let which = if averaged { ", by the averages of the weights (--raw takes those of the last step)" } else { "" };
     let lines = vec![format!("{n} pictures in {}{which}", out.join("pictures").display())];
     Ok(vec![Answer {
         input: path.to_owned(),
         lines,
-        json: json!({ "n": n, "out": out, "settings": said }),
+        json: json!({ "n": n, "out": out, "seconds": seconds, "settings": said }),
         pictures,
         error: None,
     }])
@@ -272,14 +272,14 @@ fn from_noise(asked: &Asked<Config>, draw: &Draw, input: &Path, class: Option<i6
         .or_else(|| draw.null.map(|k| (0..size[0]).map(|n| n % k).collect()));
     let mut told = Named::new();
     let trajectory = asked.flags.get_flag("trajectory");
-    let x = x.f_to_device(draw.device)?;
+    let x = x.f_to_device(draw.setup.device)?;
     let bar = bar(steps as u64);
     let last = draw.from(
         &x,
         classes.as_deref(),
         &mut |step| {
             let z = z.ok_or_else(|| fail(format!("has no tensor named z, and step {step} draws noise")))?;
-            Ok(z.f_get(step as i64 - 1)?.f_to_device(draw.device)?)
+            Ok(z.f_get(step as i64 - 1)?.f_to_device(draw.setup.device)?)
         },
         &mut |step, x, _| {
             bar.inc(1);
@@ -336,8 +336,8 @@ fn bar(steps: u64) -> ProgressBar {
     ProgressBar::new(steps).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Single pictures, then the grid and the animation of the first of them.
-fn write(draw: &Draw, n: u64, class: Option<i64>, out: &Path) -> Result<Vec<PathBuf>> {
+/// Single pictures, then the grid and the animation of the first of them; and how long drawing took.
+fn write(draw: &Draw, n: u64, class: Option<i64>, out: &Path) -> Result<(Vec<PathBuf>, f64)> {
     let file = |place: u64| out.join("pictures").join(format!("{place:06}.png"));
     let animation = out.join("animation.png");
     let steps = draw.sampler.length(draw.process.schedule.len());
@@ -348,12 +348,13 @@ fn write(draw: &Draw, n: u64, class: Option<i64>, out: &Path) -> Result<Vec<Path
     let bar = bar(missing.len() as u64 * steps as u64);
     let shown = evenly(steps, FRAMES);
     let scale = scale_of(draw.shape);
-    let mut frames = Vec::new();
+    let (mut frames, mut seconds) = (Vec::new(), 0.0);
     let animated = ANIMATED.min(n);
     let frame = |x: &Tensor| figures::grid(&pixels(&x.narrow(0, 0, animated as i64))?, 4, scale, &[]);
     for first in missing {
         let end = (first + AT_ONCE).min(n);
         let classes = class.map(|class| vec![class; (end - first) as usize]);
+        let clock = Instant::now();
         let x = draw.pictures(first..end, classes.as_deref(), &mut |step, x, _| {
             bar.inc(1);
             if first == 0 && shown.contains(&step) {
@@ -362,6 +363,7 @@ fn write(draw: &Draw, n: u64, class: Option<i64>, out: &Path) -> Result<Vec<Path
             Ok(())
         })?;
         let x = pixels(&x)?;
+        seconds += clock.elapsed().as_secs_f64();
         for place in first..end {
             figures::save(&figures::tile(&x.f_get((place - first) as i64)?)?, &file(place))?;
         }
@@ -379,7 +381,7 @@ fn write(draw: &Draw, n: u64, class: Option<i64>, out: &Path) -> Result<Vec<Path
     let grid = out.join("grid.png");
     let columns = if n > 64 { 16 } else { 8 };
     figures::save(&figures::wall(&tiles.collect::<Result<Vec<_>>>()?, columns, scale, &[], &[], "")?, &grid)?;
-    Ok([grid].into_iter().chain(animation.is_file().then_some(animation)).collect())
+    Ok(([grid].into_iter().chain(animation.is_file().then_some(animation)).collect(), seconds))
 }
 
 fn scale_of(shape: &[i64]) -> u32 {

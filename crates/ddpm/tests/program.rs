@@ -8,7 +8,9 @@ use ddpm::config::Config;
 use ddpm::draw::Draw;
 use ddpm::model::Model;
 use ddpm::sampler::{Kind as Sampler, SamplerConfig};
+use repro::config::{DataConfig, Settings};
 use repro::golden;
+use repro::setup::Setup;
 use repro::weights::{self, Named};
 use tch::{Device, Kind, Tensor, nn};
 
@@ -114,6 +116,7 @@ fn noise_that_is_given_is_used_in_its_order() {
     let (process, shape) = (config.process(), config.shape().unwrap());
     let x = golden::input("x", &[2, 3, 32, 32]);
     let yaml = smoke();
+    let setup = Setup::new(Settings::plain(DataConfig::named("none"), 1), Device::Cpu).unwrap();
     for (kind, steps, eta) in [("ddpm", 21, ""), ("ddpm", 4, ""), ("ddim", 1, "0"), ("ddim", 21, "1"), ("dpm++", 5, "")]
     {
         let z = golden::input("z", &[steps, 2, 3, 32, 32]);
@@ -146,8 +149,7 @@ fn noise_that_is_given_is_used_in_its_order() {
             model: &model,
             sampler: &sampler,
             shape: &shape,
-            device: Device::Cpu,
-            seed: 1,
+            setup: &setup,
             null: None,
             guidance: 1.0,
         };

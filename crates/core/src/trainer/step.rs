@@ -1,11 +1,10 @@
 //! Where in a run a step stands, and the parts of a step that processes share.
 
 use rand::Rng;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::{Scalar, Scalars};
 use crate::Result;
-use crate::config::Precision;
 use crate::optim::Params;
 use crate::random::rng;
 use crate::setup::Setup;
@@ -37,11 +36,7 @@ impl Step<'_> {
 
     /// Runs the forward pass in the run's precision.
     pub fn autocast<T>(&self, forward: impl FnOnce() -> T) -> Result<T> {
-        let _guard = match self.setup.settings.compute.precision {
-            Precision::F32 => None,
-            Precision::Bf16 => Some(torch_ext::Autocast::new(self.setup.device, Kind::BFloat16)?),
-        };
-        Ok(forward())
+        self.setup.autocast(forward)
     }
 
     /// The parts that a batch of `n` examples is worked off in (`compute.micro_batch`): first example, length, share of the batch.
