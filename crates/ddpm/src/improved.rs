@@ -49,7 +49,7 @@ impl ResBlock {
     /// `[N, in, H, W]` → `[N, out, H, W]`; `time` is SiLU of the time embedding.
     fn forward(&self, x: &Tensor, time: &Tensor, mode: Mode) -> Tensor {
         record::block(&self.name, || {
-            let h = self.conv1.forward(&self.norm1.forward(x).silu());
+            let h = self.conv1.forward(&self.norm1.silu(x));
             let halves = self.embedding.forward(time).unsqueeze(-1).unsqueeze(-1).chunk(2, 1);
             let h = self.norm2.forward(&h) * (&halves[0] + 1.0) + &halves[1];
             let h = self.conv2.forward(&h.silu().dropout(self.dropout, mode.trains()));
@@ -234,7 +234,7 @@ impl ImprovedUnet {
         for (parts, skip) in self.output_blocks.iter().zip(kept.into_iter().rev()) {
             x = through(parts, Tensor::cat(&[x, skip], 1), &time, mode);
         }
-        self.conv.forward(&self.norm.forward(&x).silu())
+        self.conv.forward(&self.norm.silu(&x))
     }
 }
 

@@ -132,9 +132,9 @@ impl ResBlock {
     /// `[N, in, H, W]` → `[N, out, H, W]`; `time` is SiLU of the time embedding, `[N, embedding]`.
     pub fn forward(&self, x: &Tensor, time: &Tensor, mode: Mode) -> Tensor {
         record::block(&self.name, || {
-            let h = self.conv1.forward(&self.norm1.forward(x).silu());
+            let h = self.conv1.forward(&self.norm1.silu(x));
             let h = h + self.time_emb_proj.forward(time).unsqueeze(-1).unsqueeze(-1);
-            let h = self.norm2.forward(&h).silu().dropout(self.dropout, mode.trains());
+            let h = self.norm2.silu(&h).dropout(self.dropout, mode.trains());
             let h = self.conv2.forward(&h);
             match &self.conv_shortcut {
                 Some(shortcut) => h + shortcut.forward(x),
@@ -359,14 +359,17 @@ impl Unet {
         }
         for level in &self.up {
             for place in 0..level.resnets.len() {
-                let joined = Tensor::cat(&[Some(x), kept.pop()].into_iter().flatten().collect::<Vec<_>>(), 1);
+                let joined = match kept.pop() {
+                    Some(skip) => Tensor::cat(&[x, skip], 1),
+                    None => x,
+                };
                 x = level.block(place, &joined, &time, mode);
             }
             if let Some(step) = &level.step {
                 x = step.forward(&x);
             }
         }
-        self.conv_out.forward(&self.conv_norm_out.forward(&x).silu())
+        self.conv_out.forward(&self.conv_norm_out.silu(&x))
     }
 }
 

@@ -2,5 +2,6 @@
 #include "checkpoint.cpp"
 #include "distributed.cpp"
 #include "ext.cpp"
+#include "group_norm.cpp"
 #include "norm.cpp"
 #include "pool.cpp"

@@ -1,4 +1,4 @@
-//! The C side: `ext.cpp`, `checkpoint.cpp`, `pool.cpp`, `norm.cpp` and `distributed.cpp`. 0 means success; a null pointer or any other number means that `ext_error` has the reason.
+//! The C side: `ext.cpp`, `checkpoint.cpp`, `pool.cpp`, `norm.cpp`, `group_norm.cpp` and `distributed.cpp`. 0 means success; a null pointer or any other number means that `ext_error` has the reason.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
@@ -61,6 +61,14 @@ unsafe extern "C" {
         eps: f64,
         shortcut: *const C_tensor,
         relu: bool,
+    ) -> *mut C_tensor;
+    pub(crate) fn ext_group_norm_act(
+        x: *const C_tensor,
+        groups: i64,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        eps: f64,
+        silu: bool,
     ) -> *mut C_tensor;
     pub(crate) fn ext_is_channels_last(tensor: *const C_tensor, answer: *mut bool) -> c_int;
     pub(crate) fn ext_autocast_enter(cuda: bool, kind: c_int, was_enabled: *mut bool, old_kind: *mut c_int) -> c_int;

@@ -3,7 +3,6 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
-#include <ATen/TensorIterator.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
@@ -12,8 +11,11 @@
 
 #include "ext.h"
 #include "norm_kernels.h"
+#include "parallel.h"
 
 using ext::attempt;
+using ext::kGrain;
+using ext::parallel;
 using norm::Affine;
 using norm::Mask;
 using norm::Tile;
@@ -28,23 +30,6 @@ constexpr int64_t kTile = 16384;
 constexpr int64_t kRows = 32;
 // Tiles of a part, the unit of work where a channel is shared among threads.
 constexpr int64_t kTiles = 4;
-// Numbers below which a thread costs more than it brings.
-constexpr int64_t kGrain = 32768;
-
-// Calls body(i) for i < count in libtorch's threads, each of which takes `grain` at least.
-template <typename F>
-void parallel(int64_t count, int64_t grain, F&& body) {
-  // at::parallel_for is a plain loop unless OpenMP is on where it is included; libtorch's own iterator brings its threads along.
-  // It wants something to iterate over: a byte for each i, whose address tells i.
-  at::Tensor bytes = at::empty({count}, at::kByte);
-  auto base = static_cast<const char*>(bytes.const_data_ptr());
-  at::TensorIteratorConfig().check_all_same_dtype(false).add_output(bytes).resize_outputs(false).build().for_each(
-      [&](char** data, const int64_t*, int64_t n) {
-        for (int64_t i = data[0] - base, end = i + n; i < end; ++i) body(i);
-      },
-      grain);
-}
-
 // How a batch [N, C, …] is cut. The cut depends on its shape alone: so sums do not depend on the number of threads.
 struct Plan {
   // A head is a set of channels that no other head shares: each channel in the usual order (then `width` is 1), all of them where they
@@ -211,7 +196,7 @@ void forward(
   };
   auto apply = [&](int64_t head, int64_t part) {
     plan.each_tile(head, part, [&](const Tile& tile, int64_t start) {
-      norm::normalise(x + start, add ? add + start : nullptr, y + start, tile, stat.from(head), settings.relu);
+      norm::normalise(x + start, add ? add + start : nullptr, y + start, tile, stat.from(head), settings.relu ? norm::Act::Relu : norm::Act::None);
     });
   };
   if (!settings.train) {

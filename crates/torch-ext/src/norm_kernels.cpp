@@ -1,5 +1,8 @@
 #include "norm_kernels.h"
 
+#include <cmath>
+#include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 // A compiler for x86-64 makes a copy of a function for each of these and picks one when the program starts.
@@ -17,7 +20,8 @@ namespace {
 
 // Numbers side by side for which a loop has an accumulator each: four vectors of AVX-512 in float32, so that additions overlap.
 constexpr int kWide = 64;
-// For what is left over.
+// One such vector, and half of one, for what is left over.
+constexpr int kMiddle = 16;
 constexpr int kNarrow = 8;
 
 template <int n>
@@ -44,6 +48,7 @@ template <typename Strip>
 INLINE void strips(const Tile& tile, Strip&& strip) {
   Rest rest;
   cover<kWide>(tile, rest, strip);
+  cover<kMiddle>(tile, rest, strip);
   cover<kNarrow>(tile, rest, strip);
   cover<1>(tile, rest, strip);
 }
@@ -92,6 +97,33 @@ INLINE void gather(const T* lanes, int64_t column, int64_t count, double* channe
   fold(copy, count, n, channels);
 }
 
+// exp(x) to the last bits in what vectors can do: 2^k exp(r), k an integer and |r| ≤ ln 2 / 2, where Taylor's polynomial suffices.
+INLINE float exponential(float x) {
+  constexpr float kLargest = 88.0f, kInteger = 12582912.0f; // 1.5 · 2^23: numbers of this size are integers.
+  x = x > kLargest ? kLargest : x < -kLargest ? -kLargest : x;
+  float shifted = x * 1.44269504f + kInteger, k = shifted - kInteger;
+  // ln 2 in two parts, the first with so few digits that its product with k is exact.
+  float r = x - k * 0.693359375f + k * 2.12194440e-4f;
+  float series = 1 + r * (1 + r * (1.0f / 2 + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r * (1.0f / 720))))));
+  uint32_t bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  // Behind the leading digits of 1.5 · 2^23 stands k; it is added to an exponent of 0.
+  bits = (bits << 23) + (127u << 23);
+  float power;
+  std::memcpy(&power, &bits, sizeof power);
+  return series * power;
+}
+
+INLINE double exponential(double x) {
+  return std::exp(x);
+}
+
+// 1/(1 + exp(−z))
+template <typename T>
+INLINE T logistic(T z) {
+  return 1 / (1 + exponential(-z));
+}
+
 template <typename T>
 INLINE void sum_(const T* __restrict x, const Tile& tile, double* sums) {
   strips(tile, [&](auto lanes, int64_t first, int64_t steps, int64_t step, int64_t column) INLINE_LAMBDA {
@@ -122,7 +154,7 @@ INLINE void deviations_(const T* __restrict x, const Tile& tile, const T* mean, 
   });
 }
 
-template <bool add, bool relu, typename T>
+template <bool add, Act act, typename T>
 INLINE void normalise_(const T* __restrict x, const T* __restrict shortcut, T* __restrict y, const Tile& tile, Affine<T> by) {
   strips(tile, [&](auto lanes, int64_t first, int64_t steps, int64_t step, int64_t column) INLINE_LAMBDA {
     constexpr int n = lanes;
@@ -135,7 +167,9 @@ INLINE void normalise_(const T* __restrict x, const T* __restrict shortcut, T* _
         T value = (x[i + lane] - mean[lane]) * scale[lane] + shift[lane];
         if (add) value += shortcut[i + lane];
         // This way round a NaN stays one.
-        y[i + lane] = relu && value <= 0 ? 0 : value;
+        if (act == Act::Relu) value = value <= 0 ? 0 : value;
+        if (act == Act::Silu) value *= logistic(value);
+        y[i + lane] = value;
       }
     });
   });
@@ -145,6 +179,10 @@ template <Mask mask, typename T>
 INLINE T masked(T dy, T deviation, T scale, T shift, const T* y, int64_t i) {
   if (mask == Mask::ByOutput) return y[i] <= 0 ? 0 : dy;
   if (mask == Mask::ByInput) return deviation * scale + shift <= 0 ? 0 : dy;
+  if (mask == Mask::Silu) {
+    T z = deviation * scale + shift, gate = logistic(z);
+    return dy * gate * (1 + z * (1 - gate));
+  }
   return dy;
 }
 
@@ -203,11 +241,12 @@ INLINE void differentiate_(
   COPIES void deviations(const T* x, const Tile& tile, const T* mean, double* sums, double* squares) {                  \
     deviations_(x, tile, mean, sums, squares);                                                                          \
   }                                                                                                                     \
-  COPIES void normalise(const T* x, const T* shortcut, T* y, const Tile& tile, Affine<T> by, bool relu) {               \
-    if (shortcut && relu) normalise_<true, true>(x, shortcut, y, tile, by);                                             \
-    else if (shortcut) normalise_<true, false>(x, shortcut, y, tile, by);                                               \
-    else if (relu) normalise_<false, true>(x, shortcut, y, tile, by);                                                   \
-    else normalise_<false, false>(x, shortcut, y, tile, by);                                                            \
+  COPIES void normalise(const T* x, const T* shortcut, T* y, const Tile& tile, Affine<T> by, Act act) {                 \
+    if (act == Act::Silu) normalise_<false, Act::Silu>(x, shortcut, y, tile, by);                                       \
+    else if (shortcut && act == Act::Relu) normalise_<true, Act::Relu>(x, shortcut, y, tile, by);                       \
+    else if (shortcut) normalise_<true, Act::None>(x, shortcut, y, tile, by);                                           \
+    else if (act == Act::Relu) normalise_<false, Act::Relu>(x, shortcut, y, tile, by);                                  \
+    else normalise_<false, Act::None>(x, shortcut, y, tile, by);                                                        \
   }                                                                                                                     \
   COPIES void reduce(                                                                                                   \
       const T* x, const T* y, const T* dy, T* dz, const Tile& tile, Affine<T> by, Mask mask, double* sums,              \
@@ -215,6 +254,7 @@ INLINE void differentiate_(
     if (mask == Mask::ByOutput && dz) reduce_<Mask::ByOutput, true>(x, y, dy, dz, tile, by, sums, products);            \
     else if (mask == Mask::ByOutput) reduce_<Mask::ByOutput, false>(x, y, dy, dz, tile, by, sums, products);            \
     else if (mask == Mask::ByInput) reduce_<Mask::ByInput, false>(x, y, dy, dz, tile, by, sums, products);              \
+    else if (mask == Mask::Silu) reduce_<Mask::Silu, false>(x, y, dy, dz, tile, by, sums, products);                    \
     else reduce_<Mask::None, false>(x, y, dy, dz, tile, by, sums, products);                                            \
   }                                                                                                                     \
   COPIES void differentiate(                                                                                            \
@@ -222,6 +262,7 @@ INLINE void differentiate_(
       Mask mask) {                                                                                                      \
     if (mask == Mask::ByOutput) differentiate_<Mask::ByOutput>(x, y, dy, dx, tile, by, slope, offset);                  \
     else if (mask == Mask::ByInput) differentiate_<Mask::ByInput>(x, y, dy, dx, tile, by, slope, offset);               \
+    else if (mask == Mask::Silu) differentiate_<Mask::Silu>(x, y, dy, dx, tile, by, slope, offset);                     \
     else differentiate_<Mask::None>(x, y, dy, dx, tile, by, slope, offset);                                             \
   }
 

@@ -1,4 +1,4 @@
-// The loops of batch normalisation, without libtorch: they are compiled once for each generation of x86-64 vectors.
+// The loops of batch and group normalisation, without libtorch: they are compiled once for each generation of x86-64 vectors.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,11 @@ struct Tile {
   int64_t blocks, stride, rows, channels;
 };
 
-// Where a rectifier let nothing through: nowhere, as there is none; where y ≤ 0; where scale·(x − mean) + shift ≤ 0.
-enum class Mask { None, ByOutput, ByInput };
+// What follows z = scale·(x − mean) + shift [+ shortcut]: nothing, max(z, 0), or z/(1 + exp(−z)).
+enum class Act { None, Relu, Silu };
+
+// How dz follows from dy: dz = dy; 0 where y ≤ 0; 0 where scale·(x − mean) + shift ≤ 0; dy times the slope of SiLU there.
+enum class Mask { None, ByOutput, ByInput, Silu };
 
 // For each channel; a block's columns are its channels.
 template <typename T>
@@ -28,10 +31,10 @@ void sum(const double* x, const Tile& tile, double* sums);
 // Σ x − mean and Σ (x − mean)²
 void deviations(const float* x, const Tile& tile, const float* mean, double* sums, double* squares);
 void deviations(const double* x, const Tile& tile, const double* mean, double* sums, double* squares);
-// y = scale·(x − mean) + shift [+ shortcut], then max(y, 0) if asked; a null shortcut is none.
-void normalise(const float* x, const float* shortcut, float* y, const Tile& tile, Affine<float> by, bool relu);
-void normalise(const double* x, const double* shortcut, double* y, const Tile& tile, Affine<double> by, bool relu);
-// dz = dy where the mask lets through, else 0: Σ dz and Σ dz·(x − mean). Keeps dz where it is not null; y is for Mask::ByOutput.
+// y = act(scale·(x − mean) + shift [+ shortcut]); a null shortcut is none, and there is none in front of SiLU.
+void normalise(const float* x, const float* shortcut, float* y, const Tile& tile, Affine<float> by, Act act);
+void normalise(const double* x, const double* shortcut, double* y, const Tile& tile, Affine<double> by, Act act);
+// Σ dz and Σ dz·(x − mean). Keeps dz where it is not null; y is for Mask::ByOutput.
 void reduce(
     const float* x, const float* y, const float* dy, float* dz, const Tile& tile, Affine<float> by, Mask mask,
     double* sums, double* products);

@@ -97,3 +97,37 @@ fn scale_and_shift_can_be_left_out() {
         close(&norm.forward(&x, Mode::Train), &expected);
     }
 }
+
+/// Each group of an example by its own mean and deviation; SiLU behind it, or by itself where the norm's own output is to be kept.
+#[test]
+fn group_norm_is_its_formula() {
+    let mut store = VarStore::new(Device::Cpu);
+    let norm = GroupNorm::new(&(&store.root() / "norm"), 2, 4, 0.5);
+    store.double();
+    assert_eq!(names(&store), ["norm.bias", "norm.weight"]);
+    tch::no_grad(|| norm.weight.shallow_clone().copy_(&Tensor::from_slice(&[1.0, 2.0, 3.0, 4.0])));
+    tch::no_grad(|| norm.bias.shallow_clone().copy_(&Tensor::from_slice(&[0.0, 0.1, 0.2, 0.3])));
+    let x = Tensor::randn([3, 4, 2, 3], F64) * 2.0 + 1.0;
+    let mut expected = Vec::new();
+    for group in numbers(&x).chunks(12) {
+        let mean = group.iter().sum::<f64>() / 12.0;
+        let var = group.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 12.0;
+        for v in group {
+            let channel = (expected.len() / 6 % 4) as f64;
+            expected.push((v - mean) / (var + 0.5).sqrt() * (channel + 1.0) + 0.1 * channel);
+        }
+    }
+    let silu: Vec<f64> = expected.iter().map(|z| z / (1.0 + (-z).exp())).collect();
+    for x in [x.shallow_clone(), channels_last(&x)] {
+        close(&norm.forward(&x), &expected);
+        close(&norm.silu(&x), &silu);
+        for keep in [false, true] {
+            let (y, seen) = record::record(move |_| keep, || norm.silu(&x));
+            close(&y, &silu);
+            assert_eq!((seen[0].name.as_str(), seen[0].counts.parameters, seen[0].value.is_some()), ("norm", 8, keep));
+            if let Some(kept) = &seen[0].value {
+                close(kept, &expected);
+            }
+        }
+    }
+}
