@@ -149,3 +149,32 @@ fn resnet_by_its_run() {
     weights::write(&other, &Named::from([("w".to_string(), Tensor::from(1.0))]), None).unwrap();
     refused(FeatureNet::open(&other, Device::Cpu), "must be Inception v3");
 }
+
+/// `ddpm metrics`: one object on stdout and nothing else, with or without `--json`; the warning on stderr; exit code 2 for what does not fit.
+#[test]
+fn the_program_prints_an_object() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, features: [i64; 2], more: Option<Tensor>| {
+        let file = folder.path().join(name);
+        let more = more.map(|tensor| ("probabilities".to_string(), tensor));
+        let features = ("features".to_string(), golden::input(name, &features));
+        weights::write(&file, &[features].into_iter().chain(more).collect(), None).unwrap();
+        file
+    };
+    let probabilities = golden::input("logits", &[7, 5]).softmax(1, Kind::Double);
+    let (real, fake) = (write("real", [6, 8], None), write("fake", [7, 8], Some(probabilities)));
+    let run = |fake: &Path, words: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ddpm"));
+        command.arg("metrics").arg("--real").arg(&real).arg("--fake").arg(fake).args(words).output().unwrap()
+    };
+    for words in [&[][..], &["--json"]] {
+        let output = run(&fake, words);
+        let (said, warned) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let found: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&said).unwrap();
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["fid", "kid", "is", "precision", "recall"]);
+        assert!(found.values().all(serde_json::Value::is_number), "{said}");
+        assert!(output.status.success() && warned.contains("too few for covariances of 8 features"), "{warned}");
+    }
+    let output = run(&write("narrow", [7, 3], None), &[]);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+}
