@@ -47,6 +47,8 @@ pub struct Extent {
     pub shown: u64,
     /// Pictures that are followed through training.
     pub followed: u64,
+    /// Pictures on the way between two.
+    pub across: usize,
     /// Real pictures that samples are held against, at most.
     pub real: u64,
     /// Steps of T and of the samplers, at most.
@@ -55,9 +57,9 @@ pub struct Extent {
 
 impl Extent {
     /// That of a run.
-    const WHOLE: Self = Extent { tested: 1024, shown: 64, followed: 8, real: 10_000, steps: usize::MAX };
+    const WHOLE: Self = Extent { tested: 1024, shown: 64, followed: 8, across: 9, real: 10_000, steps: usize::MAX };
     /// That of a run of a single step, such as a dry run, which shall show that everything can be done.
-    const BRIEF: Self = Extent { tested: 2, shown: 2, followed: 2, real: 4, steps: 2 };
+    const BRIEF: Self = Extent { tested: 2, shown: 2, followed: 2, across: 2, real: 4, steps: 2 };
 
     /// No more steps than that.
     fn of(self, sampler: &SamplerConfig, whole: usize) -> SamplerConfig {
@@ -185,21 +187,22 @@ impl Judge {
 
     /// Grid, trajectory, noising, the picture through training.
     fn draw(&self, asked: &Asked, draw: &Draw, out: &mut Eval) -> Result<()> {
+        let extent = asked.extent();
         out.picture("samples", || {
-            let x = draw.pictures(0..asked.extent().shown, None, &mut nothing)?;
+            let x = draw.pictures(0..extent.shown, None, &mut nothing)?;
             figures::framed(&pixels(&x)?, 8, scale(&x), &[], &[], "Pictures of the model")
         })?;
         out.picture("progress", || pictures::progress(draw))?;
         out.picture("forward", || pictures::forward(asked.process, &asked.data.first(asked.split, 6)?.image))?;
         if draw.is_deterministic() {
-            out.picture("interpolations", || pictures::ways(draw))?;
+            out.picture("interpolations", || pictures::ways(draw, extent.shown.min(6), extent.across))?;
         }
         out.picture("through_training", || {
             let through = self.through.borrow();
             let all = Tensor::f_cat(&through.iter().map(|(_, x)| x).collect::<Vec<_>>(), 0)?;
             let steps: Vec<_> = through.iter().map(|(step, _)| step.to_string()).collect();
             let title = format!("The same noise, row by row after steps {}", steps.join(", "));
-            figures::framed(&all, asked.extent().followed as u32, scale(&all), &[], &[], &title)
+            figures::framed(&all, extent.followed as u32, scale(&all), &[], &[], &title)
         })
     }
 }

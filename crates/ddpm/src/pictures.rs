@@ -56,20 +56,19 @@ pub fn progress(draw: &Draw) -> Result<image::RgbImage> {
     figures::framed(&all, shown.len() as u32, scale(&all), &[], &[], &title)
 }
 
-/// Pictures of x_T on the ways between others along the sphere (DDIM, Figure 6): a row each.
+/// Pictures of x_T on the ways between others along the sphere (DDIM, Figure 6): as many rows, each of so many pictures, at least 2.
 ///
 /// # Errors
 /// Those of sampling and drawing.
-pub fn ways(draw: &Draw) -> Result<image::RgbImage> {
-    let rows = ROWS as i64;
-    let (from, to) = (draw.noise(0, 0..ROWS)?, draw.noise(0, ROWS..2 * ROWS)?);
-    let share = |k: usize| slerp(&from, &to, k as f64 / (COLUMNS - 1) as f64);
-    let all = Tensor::f_stack(&(0..COLUMNS).map(share).collect::<Result<Vec<_>>>()?, 1)?.f_flatten(0, 1)?;
-    let class =
-        draw.null.map(|k| (0..rows * COLUMNS as i64).map(|place| place / COLUMNS as i64 % k).collect::<Vec<_>>());
+pub fn ways(draw: &Draw, rows: u64, columns: usize) -> Result<image::RgbImage> {
+    let (from, to) = (draw.noise(0, 0..rows)?, draw.noise(0, rows..2 * rows)?);
+    let share = |k: usize| slerp(&from, &to, k as f64 / (columns - 1) as f64);
+    let all = Tensor::f_stack(&(0..columns).map(share).collect::<Result<Vec<_>>>()?, 1)?.f_flatten(0, 1)?;
+    // A row is of one class.
+    let class = draw.null.map(|k| (0..all.size()[0]).map(|place| place / columns as i64 % k).collect::<Vec<_>>());
     let x = draw.from(&all, class.as_deref(), &mut |_| Err(user!("nothing is drawn on the way")), &mut nothing)?;
     let title = "From the picture of one noise to that of another, along the sphere";
-    figures::framed(&pixels(&x)?, COLUMNS as u32, scale(&x), &[], &[], title)
+    figures::framed(&pixels(&x)?, columns as u32, scale(&x), &[], &[], title)
 }
 
 /// Figure 5: what is lost against what is told.
