@@ -3,7 +3,7 @@
 use repro::figures::{self, Curve, Panel, Plot};
 use repro::trainer::Eval;
 use repro::{Result, user};
-use tch::{Kind, Tensor};
+use tch::{Kind as Number, Tensor};
 
 use crate::data::Examples;
 use crate::draw::{Draw, evenly, nothing, pixels};
@@ -11,11 +11,15 @@ use crate::edit::slerp;
 use crate::judge::{Asked, scale};
 use crate::loss::Bound;
 use crate::process::Process;
+use crate::sampler::{Kind, SamplerConfig};
 
 /// Columns of drawings over time, and rows of pictures in them; points in a panel.
 const COLUMNS: usize = 9;
 const ROWS: u64 = 6;
 const POINTS: u64 = 1500;
+/// Ways of points that are drawn, and steps of each.
+const PATHS: u64 = 60;
+const PATH: usize = 100;
 
 /// x_t of pictures `[N, C, H, W]` from t = 0 to T − 1, a row each (Figure 2, from right to left).
 ///
@@ -27,7 +31,7 @@ pub fn forward(process: &Process, x0: &Tensor) -> Result<image::RgbImage> {
     tch::manual_seed(0);
     let noise = x0.f_randn_like()?;
     let at = |&t: &usize| {
-        pixels(&process.noised(x0, &noise, &Tensor::f_full([n], t as i64, (Kind::Int64, tch::Device::Cpu))?)?)
+        pixels(&process.noised(x0, &noise, &Tensor::f_full([n], t as i64, (Number::Int64, tch::Device::Cpu))?)?)
     };
     let all = Tensor::f_stack(&times.iter().map(at).collect::<Result<Vec<_>>>()?, 1)?.f_flatten(0, 1)?;
     let told: Vec<_> = times.iter().map(usize::to_string).collect();
@@ -85,7 +89,7 @@ pub fn progressive(bound: &Bound) -> Plot {
 
 /// Points as dots.
 fn dots(x: &Tensor, parts: &[i64]) -> Result<Vec<(f64, f64, usize)>> {
-    let numbers = Vec::<f64>::try_from(x.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Double)?.f_view(-1)?)?;
+    let numbers = Vec::<f64>::try_from(x.f_to_device(tch::Device::Cpu)?.f_to_kind(Number::Double)?.f_view(-1)?)?;
     Ok(numbers
         .chunks(2)
         .zip(parts.iter().chain(std::iter::repeat(&0)))
@@ -107,46 +111,54 @@ pub fn of_points(asked: &Asked, draw: &Draw, out: &mut Eval) -> Result<()> {
         let noise = draw.noise(usize::MAX / 4, 0..real.image.size()[0] as u64)?;
         let panel = |k: usize| {
             let t = k * (steps - 1) / 5;
-            let at = Tensor::f_full([real.image.size()[0]], t as i64, (Kind::Int64, tch::Device::Cpu))?;
+            let at = Tensor::f_full([real.image.size()[0]], t as i64, (Number::Int64, tch::Device::Cpu))?;
             Ok(Panel { caption: format!("t = {t}"), dots: dots(&process.noised(&real.image, &noise, &at)?, &parts)? })
         };
         figures::scatter(&format!("{set}: the forward process"), &(0..6).map(panel).collect::<Result<Vec<_>>>()?, &[])
     })?;
+    // Most of what there is to see happens in the last steps.
     let length = draw.sampler.length(steps);
-    let shown = evenly(length, 6);
-    let (mut panels, mut paths) = (Vec::new(), Vec::new());
-    let _ = draw.pictures(0..POINTS, None, &mut |step, x, _| {
-        if shown.contains(&step) {
-            panels.push(Panel { caption: format!("after step {step} of {length}"), dots: dots(x, &[])? });
-        }
-        if step % (length / 60).max(1) == 0 || step == length {
-            paths.push(x.narrow(0, 0, 40).f_to_device(tch::Device::Cpu)?);
-        }
-        Ok(())
+    let shown: Vec<usize> = [50, 70, 80, 90, 95, 100].iter().map(|share| share * length / 100).collect();
+    out.picture("samples", || {
+        let mut panels = Vec::new();
+        let _ = draw.pictures(0..POINTS, None, &mut |step, x, _| {
+            if shown.contains(&step) {
+                panels.push(Panel { caption: format!("after step {step} of {length}"), dots: dots(x, &[])? });
+            }
+            Ok(())
+        })?;
+        figures::scatter(&format!("{set}: points of the model"), &panels, &[])
     })?;
-    out.picture("samples", || figures::scatter(&format!("{set}: points of the model"), &panels, &[]))?;
     out.picture("paths", || {
-        let paths = Tensor::f_stack(&paths, 1)?.f_to_kind(Kind::Double)?;
+        // Without noise on the way, so that there is a way to be seen.
+        let straight = SamplerConfig { steps: Some(steps.min(PATH)), ..SamplerConfig::of(Kind::Ddim) };
+        let x = draw.noise(0, 0..PATHS)?;
+        let mut paths = vec![x.f_to_device(tch::Device::Cpu)?];
+        let _ = Draw { sampler: &straight, ..*draw }.pictures(0..PATHS, None, &mut |_, x, _| {
+            paths.push(x.f_to_device(tch::Device::Cpu)?);
+            Ok(())
+        })?;
+        let paths = Tensor::f_stack(&paths, 1)?.f_to_kind(Number::Double)?;
         let path = |k: i64| Ok(dots(&paths.f_get(k)?, &[])?.into_iter().map(|(x, y, _)| (x, y)).collect::<Vec<_>>());
-        let paths = (0..40).map(path).collect::<Result<Vec<_>>>()?;
-        figures::field(&format!("{set}: the ways of 40 points out of the noise"), &paths, &[])
+        let paths = (0..PATHS as i64).map(path).collect::<Result<Vec<_>>>()?;
+        figures::field(&format!("{set}: the ways of {PATHS} points out of the noise, by DDIM"), &paths, &[])
     })?;
     out.picture("field", || {
         // −ε̂ points to where the model thinks that the points are.
         let t = steps / 10;
-        let line: Vec<f64> = (0..25).map(|k| -2.4 + 0.2 * f64::from(k)).collect();
+        let line: Vec<f64> = (0..23).map(|k| -1.98 + 0.18 * f64::from(k)).collect();
         let at: Vec<[f64; 2]> = line.iter().flat_map(|y| line.iter().map(|x| [*x, *y])).collect();
         let x = Tensor::f_from_slice(at.as_flattened())?
             .f_view([-1, 2])?
-            .f_to_kind(Kind::Float)?
+            .f_to_kind(Number::Float)?
             .f_to_device(draw.setup.device)?;
-        let steps = Tensor::f_full([x.size()[0]], t as i64, (Kind::Int64, draw.setup.device))?;
+        let steps = Tensor::f_full([x.size()[0]], t as i64, (Number::Int64, draw.setup.device))?;
         let said = model.forward(&x, &steps, None, repro::nn::Mode::Eval)?;
         let told = process.told(&said, &x, &steps, false)?;
         let arrows: Vec<_> = at
             .iter()
             .zip(dots(&told.eps, &[])?)
-            .map(|(at, (dx, dy, _))| ((at[0], at[1]), (-0.09 * dx, -0.09 * dy)))
+            .map(|(at, (dx, dy, _))| ((at[0], at[1]), (-0.05 * dx, -0.05 * dy)))
             .collect();
         figures::field(&format!("{set}: where the model would go at t = {t}"), &[], &arrows)
     })

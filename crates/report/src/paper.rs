@@ -359,6 +359,23 @@ impl Paper {
             }
         }
         for table in &self.layout.tables {
+            for row in table.numbers.iter().flat_map(|numbers| &numbers.rows) {
+                let columns = table.numbers.as_ref().map_or(0, |numbers| numbers.columns.len());
+                if row.metrics.len() != columns {
+                    found.push(format!(
+                        "{layout}: {}: {} has {} metrics for {columns} columns; write null where there is none",
+                        table.name,
+                        row.label,
+                        row.metrics.len()
+                    ));
+                }
+                if !self.experiments.iter().any(|e| e.name == row.config) {
+                    found.push(format!(
+                        "{layout}: {}: {} is of {}, but there is no such experiment; take it out",
+                        table.name, row.label, row.config
+                    ));
+                }
+            }
             let mut unknown = |config: &str, row: Option<&str>, what: &str| {
                 if !self
                     .claiming(&table.name)
@@ -376,23 +393,6 @@ impl Paper {
             for row in &table.rows {
                 row.recipes.keys().for_each(|config| unknown(config, Some(&row.row), "a recipe for"));
                 row.why.keys().for_each(|config| unknown(config, Some(&row.row), "a reason why for"));
-            }
-            for row in table.numbers.iter().flat_map(|numbers| &numbers.rows) {
-                let columns = table.numbers.as_ref().map_or(0, |numbers| numbers.columns.len());
-                if row.metrics.len() != columns {
-                    found.push(format!(
-                        "{layout}: {}: {} has {} metrics for {columns} columns; write null where there is none",
-                        table.name,
-                        row.label,
-                        row.metrics.len()
-                    ));
-                }
-                if !self.experiments.iter().any(|e| e.name == row.config) {
-                    found.push(format!(
-                        "{layout}: {}: {} is of {}, but there is no such experiment; take it out",
-                        table.name, row.label, row.config
-                    ));
-                }
             }
             if let Some(matrix) = &table.matrix {
                 matrix.named().for_each(|(_, config)| unknown(config, None, "a cell for"));

@@ -8,8 +8,6 @@ use crate::{Error, Result};
 const EDGE: u32 = 620;
 const MARGIN: u32 = 20;
 const TITLE: f32 = 18.0;
-/// Points that a step of a line is drawn with.
-const PEN: usize = 24;
 
 /// A place, or a way from one.
 type Place = (f64, f64);
@@ -59,8 +57,10 @@ pub fn field(title: &str, ways: &[Vec<Place>], arrows: &[(Place, Place)]) -> Res
 }
 
 fn line(picture: &mut RgbImage, from: Place, to: Place, colour: Rgb<u8>) {
-    for step in 0..=PEN {
-        let share = step as f64 / PEN as f64;
+    // A dot for each pixel along the longer side.
+    let dots = (to.0 - from.0).abs().max((to.1 - from.1).abs()).ceil().max(1.0) as usize;
+    for step in 0..=dots {
+        let share = step as f64 / dots as f64;
         dot(picture, (from.0 + share * (to.0 - from.0), from.1 + share * (to.1 - from.1)), 0, colour);
     }
 }
