@@ -86,7 +86,7 @@ fn pictures_are_functions_of_weights_and_seed() {
     sample("a", &["--n", "70"]);
     assert!(picture("a", 3) == first && picture("a", 69) == last);
     for (words, told) in
-        [(&["seed=2"][..], "seed was 1"), (&["--raw"], "averaged was true"), (&["--steps", "3"], "sampler was")]
+        [(&["seed=2"][..], "seed was 1"), (&["--raw"], "weights_sha256 was"), (&["--steps", "3"], "sampler was")]
     {
         let (code, said) =
             refused(folder, &[&["sample", "--weights", "run", "--out", "a", "--n", "70"][..], words].concat());

@@ -227,9 +227,10 @@ fn errors_of_others_stop_it() {
     assert_eq!(text(run(&process, &config, &mut fine, &x_t(), &mut |_| Err(user!("z")), &mut |_, _, _| Ok(()))), "z");
     let mut each = |step, _: &Tensor, _: &Tensor| if step == 3 { Err(user!("each")) } else { Ok(()) };
     assert_eq!(text(run(&process, &config, &mut fine, &x_t(), &mut noise, &mut each)), "each");
-    let mut wide = |x: &Tensor, _: &Tensor| Ok(Tensor::cat(&[x, x], 1));
+    // A second half would be that of learned variances.
+    let mut wide = |x: &Tensor, _: &Tensor| Ok(Tensor::cat(&[x, x, x], 1));
     let told = text(run(&process, &config, &mut wide, &x_t(), &mut noise, &mut |_, _, _| Ok(())));
-    assert!(told.contains("2 channels for pictures of 1"), "{told}");
+    assert!(told.contains("3 channels for pictures of 1"), "{told}");
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn wrong_values_are_named() {
         (
             "eval: {every: 1 epoch}",
             "eval: often",
-            ":16: eval: must be a block with the keys every, full_every, found the text often",
+            ":16: eval: must be a block with the keys every, full_every, samples, found the text often",
         ),
         ("eval: {every: 1 epoch}", "eval: {every: 0 epochs}", ":16: eval.every: `0 epochs` must be more than 0"),
     ] {
