@@ -18,6 +18,7 @@ PAPERS=(
     "mae | - | model.name=mae_vit_tiny_patch4_32"
     "detr | - |"
     "yolo | - | model.image_size=128"
+    "ddpm | - | model.name=ddpm_cifar10"
 )
 
 bin=$root/target/release out=$root/runs/gpu minutes=20 device=cuda steps=200 batch=128

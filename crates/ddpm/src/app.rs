@@ -91,6 +91,9 @@ fn model(config: &Config, _: &str, path: &nn::Path) -> Result<Forward> {
             return Ok(told);
         }
         let noise = picture("noise")?;
+        if noise.size() != x.size() {
+            return Err(user!("noise is {:?} and x0 is {:?}; it must have the same shape", noise.size(), x.size()));
+        }
         let x_t = process.noised(x, noise, t)?;
         let losses = process.losses(kind, &net.forward(&x_t, t, class, mode)?, x, &x_t, noise, t)?;
         tell("x_t", x_t);
@@ -131,7 +134,8 @@ fn numbers<'a>(input: &'a Named, name: &str, n: i64) -> Result<Option<&'a Tensor
 fn within(tensor: &Tensor, name: &str, most: i64) -> Result<()> {
     let (low, high) = (tensor.min().f_int64_value(&[])?, tensor.max().f_int64_value(&[])?);
     if low < 0 || high > most {
-        return Err(user!("{name} has {}; it must be from 0 to {most}", if low < 0 { low } else { high }));
+        let range = if most == i64::MAX { "at least 0".into() } else { format!("from 0 to {most}") };
+        return Err(user!("{name} has {}; it must be {range}", if low < 0 { low } else { high }));
     }
     Ok(())
 }

@@ -30,6 +30,8 @@ pub struct Draw<'a> {
     pub null: Option<i64>,
     /// Weight of the class against the null class; 1 is plain (arXiv:2207.12598, Eq. 6, whose w is this less 1).
     pub guidance: f64,
+    /// Of the network's weights.
+    pub kind: Kind,
 }
 
 impl Draw<'_> {
@@ -46,7 +48,7 @@ impl Draw<'_> {
             numbers.extend((0..each).map(|_| normal(&mut rng) as f32));
         }
         let shape = [&[n as i64], self.shape].concat();
-        Ok(Tensor::f_from_slice(&numbers)?.f_view(&shape[..])?.f_to_device(self.setup.device)?)
+        Ok(Tensor::f_from_slice(&numbers)?.f_view(&shape[..])?.f_to_kind(self.kind)?.f_to_device(self.setup.device)?)
     }
 
     /// The pictures at these places, `[N, …]`, not clamped: x_T is noise number 0, and step k draws number k. A network that knows classes is told

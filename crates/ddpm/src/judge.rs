@@ -224,7 +224,7 @@ impl<'a> Asked<'a> {
 
     fn draw(&self, shape: &'a [i64], sampler: &'a SamplerConfig, guidance: f64) -> Draw<'a> {
         let (process, model, null) = (self.process, self.model, self.config.null_class());
-        Draw { process, model, sampler, shape, setup: self.at.setup, null, guidance }
+        Draw { process, model, sampler, shape, setup: self.at.setup, null, guidance, kind: Kind::Float }
     }
 
     /// ε for the test examples from place `first` on at a step, functions of all three.

@@ -27,7 +27,10 @@ pub fn interpolate(draw: &Draw, photos: &mut Photos, paths: &[PathBuf], out: &Pa
             paths.len()
         ));
     };
-    let ends = [photos.read(a)?.f_to_device(draw.setup.device)?, photos.read(b)?.f_to_device(draw.setup.device)?];
+    let ends = [
+        photos.read(a)?.f_to_kind(draw.kind)?.f_to_device(draw.setup.device)?,
+        photos.read(b)?.f_to_kind(draw.kind)?.f_to_device(draw.setup.device)?,
+    ];
     let many = [&[SHARES as i64][..], draw.shape].concat();
     // All pictures of a row have the same noise, so that what changes is the mixture.
     let shared = |step: usize| Ok(draw.noise(step, 0..1)?.f_expand(&many[..], false)?);
@@ -69,10 +72,10 @@ pub fn inpaint(draw: &Draw, photos: &mut Photos, paths: &[PathBuf], mask: &Path,
             mask.display()
         ));
     }
-    let known = white.logical_not().f_to_kind(tch::Kind::Float)?.f_to_device(draw.setup.device)?;
+    let known = white.logical_not().f_to_kind(draw.kind)?.f_to_device(draw.setup.device)?;
     let mut rows = Vec::new();
     for (row, path) in paths.iter().enumerate() {
-        let photo = photos.read(path)?.f_to_device(draw.setup.device)?;
+        let photo = photos.read(path)?.f_to_kind(draw.kind)?.f_to_device(draw.setup.device)?;
         let x0 = photo.f_repeat([FILLINGS, 1, 1, 1])?;
         let places =
             |salt: u64| (row as u64 * 2 + salt) * FILLINGS as u64..(row as u64 * 2 + salt + 1) * FILLINGS as u64;

@@ -47,14 +47,17 @@ pub fn flags(command: clap::Command) -> clap::Command {
         .arg(value("steps", "S", "Steps of the sampler").value_parser(value_parser!(u64).range(1..)))
         .arg(
             value("eta", "E", "Of ddim: 0 draws no noise on the way, 1 as much as ddpm")
+                .allow_negative_numbers(true)
                 .value_parser(value_parser!(f64)),
         )
         .arg(
             value("guidance", "G", "Weight of the class: eps_u + G (eps_c - eps_u); 1 if it is left away")
+                .allow_negative_numbers(true)
                 .value_parser(value_parser!(f64)),
         )
         .arg(
             value("class", "K", "The class of all pictures, from 0; one class after the other if it is left away")
+                .allow_negative_numbers(true)
                 .value_parser(value_parser!(i64)),
         )
         .arg(
@@ -125,6 +128,7 @@ pub fn sample(asked: &Asked<Config>) -> Result<Vec<Answer>> {
         setup,
         null: config.null_class(),
         guidance,
+        kind: loaded.kind,
     };
     if let Some(noise) = asked.flags.get_one::<PathBuf>("noise") {
         return from_noise(asked, &draw, noise, class, loaded.kind);
@@ -181,9 +185,7 @@ fn sampler(config: &Config, asked: &Asked<Config>) -> Result<SamplerConfig> {
     if let Some(kind) = asked.flags.get_one::<String>("sampler") {
         let known = serde_json::from_value(json!(kind))
             .map_err(|_| user!("--sampler is {kind}; it must be ddpm, ddim or dpm++"))?;
-        if known != sampler.kind {
-            sampler = SamplerConfig::of(known);
-        }
+        sampler = sampler.turned(known);
     }
     if let Some(&steps) = asked.flags.get_one::<u64>("steps") {
         sampler.steps = Some(steps as usize);
@@ -259,6 +261,9 @@ fn from_noise(asked: &Asked<Config>, draw: &Draw, input: &Path, class: Option<i6
     }
     let steps = draw.sampler.length(draw.process.schedule.len());
     let whole = [&[steps as i64][..], &size].concat();
+    if x.isfinite().all().f_int64_value(&[])? != 1 {
+        return Err(fail("x_T has numbers that are not finite".into()));
+    }
     let z = given.get("z");
     if let Some(z) = z.filter(|z| z.size() != whole || z.kind() != kind) {
         return Err(fail(format!(

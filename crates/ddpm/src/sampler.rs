@@ -57,6 +57,15 @@ impl SamplerConfig {
         SamplerConfig { kind, steps: None, eta: None, spacing: None, clip: None, variance: None }
     }
 
+    /// The same by another method, with its own number of steps; what is said of x̂_0 and of the spacing holds where the method knows it.
+    pub fn turned(self, kind: Kind) -> Self {
+        if kind == self.kind {
+            return self;
+        }
+        let spacing = self.spacing.filter(|_| kind != Kind::DpmPp);
+        SamplerConfig { spacing, clip: self.clip, ..Self::of(kind) }
+    }
+
     /// S of T.
     pub fn length(&self, whole: usize) -> usize {
         self.steps.unwrap_or(match self.kind {

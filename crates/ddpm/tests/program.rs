@@ -152,6 +152,7 @@ fn noise_that_is_given_is_used_in_its_order() {
             setup: &setup,
             null: None,
             guidance: 1.0,
+            kind: Kind::Double,
         };
         let mut seen = Vec::new();
         let last = draw
