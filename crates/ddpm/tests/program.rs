@@ -141,7 +141,7 @@ fn noise_that_is_given_is_used_in_its_order() {
             "ddim" => Sampler::Ddim,
             _ => Sampler::DpmPp,
         };
-        let clip = if kind == config.sampler.kind { Some(false) } else { None };
+        let clip = Some(false);
         let sampler =
             SamplerConfig { steps: Some(steps as usize), eta: eta.parse().ok(), clip, ..SamplerConfig::of(kind) };
         let draw = Draw {
