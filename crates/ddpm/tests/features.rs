@@ -21,8 +21,8 @@ fn pictures(shape: &[i64]) -> Tensor {
     (golden::input("input", shape) + 1.0) / 2.0
 }
 
-fn single(tensors: &nn::VarStore) -> Named {
-    tensors.variables().into_iter().collect()
+fn tensors(store: &nn::VarStore) -> Named {
+    store.variables().into_iter().collect()
 }
 
 /// Names, shapes, kinds of every tensor of the public file's network.
@@ -41,11 +41,6 @@ fn inception_is_that_of_pytorch_fid() {
     let (theirs, _) = weights::read(&fixture("inception.safetensors")).unwrap();
     let mut store = nn::VarStore::new(Device::Cpu);
     let net = Inception::new(&store.root());
-    golden::fill(&store);
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("inception.safetensors");
-    weights::write(&file, &single(&store), None).unwrap();
-
     store.double();
     golden::fill(&store);
     let (features, logits) = tch::no_grad(|| {
@@ -57,15 +52,19 @@ fn inception_is_that_of_pytorch_fid() {
         assert_close(name, ours, &theirs[name], tight.of_scale(&theirs[name]));
     }
 
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("inception.safetensors");
+    store.float();
+    weights::write(&file, &tensors(&store), None).unwrap();
     let opened = FeatureNet::open(&file, Device::Cpu).unwrap();
     assert_eq!((opened.name.as_str(), opened.is_inception()), ("inception_v3", true));
-    assert_eq!(opened.sha256, weights::hash(&weights::read(&file).unwrap().0).unwrap());
+    assert_eq!(opened.sha256, weights::hash(&tensors(&store)).unwrap());
     assert_eq!(opened.notes, Vec::<String>::new());
     let found = opened.features(&pictures(&[2, 3, 20, 24])).unwrap();
     assert_close("float32", &found.features, &features, SINGLE.of_scale(&features));
     // The literature's inception score knows no bias.
-    let unbiased = (logits - net.fc.bias.as_ref().unwrap()).softmax(1, Kind::Double);
-    assert_close("probabilities", &found.probabilities, &unbiased, SINGLE);
+    let bias = net.fc.bias.as_ref().unwrap().to_kind(Kind::Double);
+    assert_close("probabilities", &found.probabilities, &(logits - bias).softmax(1, Kind::Double), SINGLE);
     let grey = pictures(&[1, 1, 20, 24]);
     let coloured = opened.features(&grey.expand([1, 3, 20, 24], false)).unwrap();
     assert_eq!(opened.features(&grey).unwrap().features, coloured.features);
@@ -78,7 +77,7 @@ fn run(folder: &Path, experiment: &str, store: &nn::VarStore, card: Option<&str>
     std::fs::write(folder.join("config.yaml"), resolved.yaml()).unwrap();
     std::fs::write(folder.join("result.json"), "{}").unwrap();
     golden::fill(store);
-    weights::write(&folder.join("weights.safetensors"), &single(store), card).unwrap();
+    weights::write(&folder.join("weights.safetensors"), &tensors(store), card).unwrap();
 }
 
 fn refused<T>(result: repro::Result<T>, word: &str) {
