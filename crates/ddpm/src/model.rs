@@ -15,7 +15,7 @@ pub enum Model {
     /// Of pictures.
     Unet {
         /// The network.
-        net: Net,
+        net: Box<Net>,
         /// Whose blocks it has.
         form: Form,
         /// What a step t is to the network, in its own steps: 1, or 1000/T of Improved DDPM's.
@@ -36,7 +36,7 @@ impl Model {
         }
         let unet = config.unet()?;
         let scale = if unet.form == Form::Improved { 1000.0 / config.diffusion.steps as f64 } else { 1.0 };
-        Ok(Model::Unet { net: Net::new(root, &unet), form: unet.form, scale })
+        Ok(Model::Unet { net: Box::new(Net::new(root, &unet)), form: unet.form, scale })
     }
 
     /// Where training starts.

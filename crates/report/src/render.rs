@@ -74,7 +74,7 @@ pub(crate) fn section(paper: &Paper, table: &Table) -> Result<String> {
 
 /// Several numbers of each run, each the mean over its seeds.
 fn beside(paper: &Paper, numbers: &Numbers) -> String {
-    let header = [&[numbers.corner.clone()], &numbers.columns[..], &["seeds".into()]].concat();
+    let header = [std::slice::from_ref(&numbers.corner), &numbers.columns, &["seeds".into()]].concat();
     let rows = numbers.rows.iter().map(|row| {
         let evidence = paper.evidence(&row.config);
         let cell = |metric: &Option<String>| {
