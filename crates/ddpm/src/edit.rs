@@ -1,4 +1,4 @@
-//! Pictures out of pictures, by the loop of [`sampler`]: parts filled in, ways between two.
+//! Pictures out of pictures, by the loop of [`sampler`](crate::sampler): parts filled in, ways between two.
 
 use repro::{Result, user};
 use tch::{Device, Kind, Tensor};

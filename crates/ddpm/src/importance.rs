@@ -9,7 +9,7 @@ const KEPT: usize = 10;
 /// Share of uniform draws that is mixed in, so that no t dies out (the code's `uniform_prob`).
 const UNIFORM: f64 = 0.001;
 
-/// Eq. 18: p_t ∝ √E[L_t²] over the last ten losses of each t, once every t has as many; uniform before.
+/// Eq. 18: p_t ∝ √E(L_t²) over the last ten losses of each t, once every t has as many; uniform before.
 #[derive(Debug)]
 pub struct Importance {
     /// `[T, 10]` float64, the newest last.
