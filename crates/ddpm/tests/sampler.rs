@@ -373,19 +373,21 @@ fn what_is_known_stays_as_it_is() {
     let (x0, mask) = (golden::input("known", &SHAPE), Tensor::from_slice(&[1.0, 0.0, 1.0, 0.0, 0.0, 1.0]).view([2, 3]));
     for kind in KINDS {
         let config = of(kind, 10);
-        let filled = |mask: &Tensor, each: &mut dyn FnMut(usize, &Tensor)| {
+        let filled = |mask: &Tensor, seen: &mut dyn FnMut(usize, &Tensor)| {
             let mut noise_of = |step: usize| Ok(golden::input(&format!("known{step}"), &SHAPE));
             let known = Known { x0: &x0, mask, noise: &mut noise_of };
-            let mut each = |step, x: &Tensor, _: &Tensor| {
-                each(step, x);
-                Ok(())
+            let mut step = 0;
+            // What the network sees is x after the step before, and first x_T.
+            let mut net = |x: &Tensor, t: &Tensor| {
+                seen(step, x);
+                step += 1;
+                ideal(&process)(x, t)
             };
-            inpaint(&process, &config, &mut ideal(&process), &x_t(), known, &mut noise, &mut each).unwrap()
+            inpaint(&process, &config, &mut net, &x_t(), known, &mut noise, &mut |_, _, _| Ok(())).unwrap()
         };
         let times = config.times(100);
         let found = filled(&mask, &mut |step, x| {
-            let Some(place) = (10 - step).checked_sub(1) else { return };
-            let at = Tensor::full([2], times[place] as i64, (Number::Int64, tch::Device::Cpu));
+            let at = Tensor::full([2], times[9 - step] as i64, (Number::Int64, tch::Device::Cpu));
             let eps = golden::input(&format!("known{step}"), &SHAPE);
             assert_close("known", &(x * &mask), &(process.noised(&x0, &eps, &at).unwrap() * &mask), EXACT);
         });
